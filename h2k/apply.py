@@ -1,0 +1,129 @@
+"""Carries changes out on an overlay: backs up what will change, edits copies of the hives, one libguestfs session."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from h2k.change import Change, WriteFile
+from h2k.disk.reader import VolumeRef
+from h2k.errors import BadData, H2kError
+from h2k.guest import FILE_LIMIT, Guest, HiveFile
+from h2k.host import guestfs_settings
+from h2k.windows import hive as hive_edit
+
+
+class Backups:
+    """Copies of everything a run replaces, readable by their owner alone, with a SHA256SUMS file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Store data as `name` (numbered when another content has that name) and list its checksum."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target, n = self.directory / name, 1
+        while target.exists() and target.read_bytes() != data:
+            target, n = self.directory / f"{name}.{n}", n + 1
+        if target.exists():
+            return
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(data)
+        line = f"{hashlib.sha256(data).hexdigest()}  {target.name}\n"
+        with open(os.open(self.directory / "SHA256SUMS", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as sums:
+            sums.write(line)
+
+
+def apply(overlays: Sequence[Path], guest: Guest, changes: Sequence[Change], backups: Backups) -> None:
+    """Carry out the changes on qcow2 overlays of the guest's disks, in one libguestfs session, after backing up.
+
+    Hives are edited by hivex on the host and uploaded over their file, so that NTFS keeps the file's security
+    descriptor; the overlay, and not a rename, is what makes the whole atomic. Raises H2kError.
+    """
+    import guestfs
+
+    guestfs_settings()
+    files = _new_contents(guest, changes, backups)
+    appliance = guestfs.GuestFS(python_return_dict=True)
+    try:
+        for overlay in overlays:
+            appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
+        appliance.launch()
+        for volume in dict.fromkeys(volume for volume, _ in files):
+            _write_volume(appliance, volume, {path: data for (v, path), data in files.items() if v == volume})
+        appliance.shutdown()
+    except RuntimeError as e:
+        raise H2kError(f"libguestfs could not carry out the changes: {e}", hint="the image is as it was") from e
+    finally:
+        appliance.close()
+
+
+def _new_contents(guest: Guest, changes: Sequence[Change], backups: Backups) -> dict[tuple[VolumeRef, str], bytes]:
+    """Each file to be written, with its new bytes: edited copies of the hives, then the plain files."""
+    contents: dict[tuple[VolumeRef, str], bytes] = {}
+    registry: dict[str, list[hive_edit.HiveEdit]] = {}
+    for change in changes:
+        if isinstance(change, WriteFile):
+            old = guest.reader.stat(change.volume, change.path)
+            if old is not None and old.readable:
+                backups.keep(_backup_name(change.path), guest.reader.read(change.volume, change.path, FILE_LIMIT))
+            contents[change.volume, old.path if old else change.path] = change.data
+        else:
+            registry.setdefault(change.hive, []).append(change.edit())
+    for name, edits in registry.items():
+        where = guest.hive_file(name)
+        if where is None:
+            raise BadData(f"the {name} hive is missing")
+        contents[where.volume, where.path] = _edited(guest, where, edits, backups)
+    return contents
+
+
+def _backup_name(path: str) -> str:
+    """A host file name for a guest path: never a path, only letters that are safe in one."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in path.strip("/"))[-120:]
+
+
+def _edited(guest: Guest, where: HiveFile, edits: Sequence[hive_edit.HiveEdit], backups: Backups) -> bytes:
+    data = guest.hive_bytes(where.name)
+    backups.keep(where.name, data)
+    for log in ("LOG", "LOG1", "LOG2"):
+        stat = guest.reader.stat(where.volume, f"{where.path}.{log}")
+        if stat is not None and stat.readable and stat.size:
+            backups.keep(f"{where.name}.{log}", guest.reader.read(where.volume, stat.path, FILE_LIMIT * 4))
+    with tempfile.TemporaryDirectory(prefix="h2k-") as work:
+        copy = Path(work) / where.name
+        copy.write_bytes(data)
+        hive_edit.edit_hive(copy, edits)
+        return copy.read_bytes()
+
+
+def device(volume: VolumeRef) -> str:
+    """libguestfs' name of a volume: /dev/sda2 for partition 2 of the first disk (its documented, stable names)."""
+    if volume.disk > 25:
+        raise H2kError(f"disk {volume.disk}: h2k handles at most 26 disks")
+    return f"/dev/sd{chr(ord('a') + volume.disk)}{volume.partition or ''}"
+
+
+def _write_volume(appliance: Any, volume: VolumeRef, files: dict[str, bytes]) -> None:
+    appliance.mount(device(volume), "/")
+    with tempfile.TemporaryDirectory(prefix="h2k-") as work:
+        for number, (path, data) in enumerate(files.items()):
+            local = Path(work) / str(number)
+            local.write_bytes(data)
+            target = _existing_case(appliance, "/" + path.replace("\\", "/").strip("/"))
+            appliance.mkdir_p(target.rsplit("/", 1)[0] or "/")
+            appliance.upload(str(local), target)
+    appliance.umount("/")
+
+
+def _existing_case(appliance: Any, path: str) -> str:
+    """The path with each component that exists spelt as the disk spells it."""
+    done = ""
+    for part in path.strip("/").split("/"):
+        names = appliance.ls(done or "/") if appliance.is_dir(done or "/") else []
+        done += "/" + next((n for n in names if n.lower() == part.lower()), part)
+    return done

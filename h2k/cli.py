@@ -1,0 +1,270 @@
+"""The h2k command: inspect, plan, fix, verify, domains, rollback, report, hooks, drivers, doctor."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional, TypeVar
+
+import click
+
+from h2k import __version__
+from h2k.convert import Target, emit, explain, open_target, print_outcome
+from h2k.disk.overlay import DiskSet
+from h2k.errors import FAILED, NOT_READY, READY, H2kError, UsageError
+from h2k.hook import find_hooks
+from h2k.host import doctor as host_doctor
+from h2k.host import guestfs_settings
+from h2k.pipeline import BUSES, Request, assess, facts_of, fix, look, open_tools
+from h2k.plan import load_plan
+from h2k.report import Report, diff, table
+from h2k.steps import Steps
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _request_options(command: F) -> F:
+    """The options that shape a run, the same for every command that looks at a guest."""
+    for option in (
+        click.option("--drivers", metavar="PATH", help="virtio-win ISO or directory [default: $VIRTIO_WIN]"),
+        click.option("--plan", "plans", multiple=True, metavar="FILE", help="a driver plan, merged over the earlier"),
+        click.option("--bus", type=click.Choice(BUSES), default="virtio", show_default=True),
+        click.option("--hooks", multiple=True, metavar="DIR", help="a directory with more hooks"),
+        click.option("--skip", multiple=True, metavar="HOOK", help="leave a hook out"),
+        click.option("--accept", multiple=True, metavar="FINDING", help="go on in spite of this refusal"),
+    ):
+        command = option(command)
+    return command
+
+
+def _target(command: F) -> F:
+    command = click.option("--json", "as_json", is_flag=True, help="print the report object on standard output")(command)
+    command = click.option("--report", "report_dir", metavar="DIR", help="report directory [default: NAME.h2k]")(command)
+    return click.argument("images", nargs=-1, required=True, metavar="DOMAIN.xml|IMAGE…")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="log every external command")
+def cli(verbose: bool) -> None:
+    """Makes converted Windows guests boot on KVM: verified, reversible, logged."""
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+def _print_json(content: Any) -> None:
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _show(report: Report, as_json: bool) -> int:
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        print_outcome(report)
+    return report.status
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, metavar="DOMAIN.xml|IMAGE…")
+@click.option("--json", "as_json", is_flag=True, help="print the facts as JSON")
+def inspect(images: Sequence[str], as_json: bool) -> int:
+    """Show what the guest is: Windows version, firmware, disks, hives."""
+    facts = facts_of(open_target(images).images)
+    if as_json:
+        _print_json(facts)
+    else:
+        for key, value in facts.items():
+            click.echo(f"{key + ':':<16} {value if not isinstance(value, (list, dict)) else json.dumps(value)}")
+    return READY
+
+
+@cli.command()
+@_target
+@_request_options
+def plan(images: Sequence[str], report_dir: Optional[str], as_json: bool, **wishes: Any) -> int:
+    """Show what fix would change, as a diff. Status 4: there is something to do."""
+    return _look(images, report_dir, as_json, wishes, show_diff=True)
+
+
+@cli.command()
+@_target
+@_request_options
+def verify(images: Sequence[str], report_dir: Optional[str], as_json: bool, **wishes: Any) -> int:
+    """Check every guarantee, read-only. Status 4: not ready."""
+    return _look(images, report_dir, as_json, wishes, show_diff=False)
+
+
+def _look(images: Sequence[str], report_dir: Optional[str], as_json: bool, wishes: Any, show_diff: bool) -> int:
+    target = open_target(images, report_dir)
+    with open_tools(_request(wishes)) as tools:
+        report = assess(look(tools, target.images, "result", target.domain))
+    if show_diff and not as_json and report.changes:
+        click.echo(diff(report.changes))
+    return _show(report, as_json)
+
+
+def _request(wishes: dict[str, Any]) -> Request:
+    return Request(
+        bus=wishes["bus"],
+        drivers=wishes["drivers"],
+        plans=tuple(wishes["plans"]),
+        hooks=tuple(wishes["hooks"]),
+        skip=tuple(wishes["skip"]),
+        accept=tuple(wishes["accept"]),
+    )
+
+
+@cli.command(name="fix")
+@_target
+@_request_options
+@click.option("--dry-run", is_flag=True, help="plan only; write nothing")
+def fix_command(images: Sequence[str], report_dir: Optional[str], as_json: bool, dry_run: bool, **wishes: Any) -> int:
+    """Repair on an overlay, prove it through other code, commit; a healthy guest gets no write."""
+    target = open_target(images, report_dir)
+    steps = Steps(quiet=as_json)
+    settings = guestfs_settings()
+    if settings:
+        steps.say(settings)
+    with open_tools(_request(wishes)) as tools:
+        seen = fix(tools, target.writable(), target.state, steps, target.domain, dry_run=dry_run)
+        seen.report.timings = steps.timings
+        if not dry_run:
+            emit(tools, target, seen, steps)
+            seen.report.write(target.state)
+    return _show(seen.report, as_json)
+
+
+@cli.command()
+@_target
+@_request_options
+def domains(images: Sequence[str], report_dir: Optional[str], as_json: bool, **wishes: Any) -> int:
+    """Write bootstrap.xml and final.xml for a guest, without touching its disks."""
+    target = open_target(images, report_dir)
+    if target.domain is None:
+        raise UsageError("domains needs a libvirt domain XML", hint="h2k domains NAME.xml")
+    steps = Steps(quiet=as_json)
+    with open_tools(_request(wishes)) as tools:
+        seen = look(tools, target.images, "result", target.domain)
+        report = assess(seen)
+        emit(tools, target, seen, steps)
+    return _show(report, as_json)
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, metavar="DOMAIN.xml|IMAGE…")
+@click.option("--report", "report_dir", metavar="DIR", help="report directory [default: NAME.h2k]")
+@click.option("--force", is_flag=True, help="go back even though somebody has written to the disks since")
+@click.option("--json", "as_json", is_flag=True)
+def rollback(images: Sequence[str], report_dir: Optional[str], force: bool, as_json: bool) -> int:
+    """Give the disks back the content that they had before the last repair."""
+    target = open_target(images, report_dir)
+    result = DiskSet(target.writable(), target.state).rollback(force=force)
+    if as_json:
+        _print_json(dataclasses.asdict(result))
+    else:
+        click.echo(f"h2k: {result}")
+    return READY
+
+
+@cli.command()
+@click.argument("directory", metavar="NAME.h2k")
+@click.option("--json", "as_json", is_flag=True)
+def report(directory: str, as_json: bool) -> int:
+    """Show the report of an earlier run."""
+    path = Path(directory) / "report.json" if Path(directory).is_dir() else Path(directory)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise UsageError(f"{path}: no report here: {e}", hint="h2k report NAME.h2k") from e
+    if as_json:
+        _print_json(content)
+    else:
+        explain(content)
+    return int(content.get("status", FAILED))
+
+
+@cli.command()
+@click.option("--hooks", "extra", multiple=True, metavar="DIR")
+@click.option("--json", "as_json", is_flag=True)
+def hooks(extra: Sequence[str], as_json: bool) -> int:
+    """List the hooks in the order they run."""
+    found = find_hooks([Path(d) for d in extra])
+    if as_json:
+        _print_json([{"name": h.name, "path": str(h.path), "summary": h.summary, "answers": h.answers} for h in found])
+    else:
+        for hook in found:
+            click.echo(f"{hook.path.name:<26} {hook.summary}")
+    return READY
+
+
+@cli.command()
+@click.argument("images", nargs=-1, metavar="[DOMAIN.xml|IMAGE…]")
+@_request_options
+@click.option("--json", "as_json", is_flag=True)
+def drivers(images: Sequence[str], as_json: bool, **wishes: Any) -> int:
+    """Show which driver packages the plan chooses for a guest."""
+    rows: list[dict[str, Any]] = []
+    with open_tools(_request(wishes)) as tools:
+        if tools.drivers is None:
+            raise UsageError("no virtio-win found", hint="give --drivers PATH or set VIRTIO_WIN")
+        if not images:
+            rows = [{"role": r.name, "inf": r.inf, "service": r.service} for r in tools.plan.roles]
+        else:
+            rows = _chosen(tools, open_target(images))
+    if as_json:
+        _print_json(rows)
+    else:
+        for row in rows:
+            click.echo("  ".join(f"{key}={value}" for key, value in row.items()))
+    return READY
+
+
+def _chosen(tools: Any, target: Target) -> list[dict[str, Any]]:
+    from h2k.disk.reader import open_reader
+    from h2k.guest import Guest
+
+    rows = []
+    with open_reader(target.images) as reader:
+        windows = Guest(reader).windows
+    for role in tools.plan.roles:
+        try:
+            package = tools.drivers.find(tools.plan, role, windows)
+            rows.append({"role": role.name, "directory": package.directory, "inf": package.inf.name})
+        except H2kError as e:
+            rows.append({"role": role.name, "missing": e.message})
+    return rows
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True)
+def doctor(as_json: bool) -> int:
+    """Check this host: KVM that works, kernel, virt-v2v, OVMF, libvirt, virtio-win."""
+    checks = host_doctor()
+    if as_json:
+        _print_json([dataclasses.asdict(c) for c in checks])
+    else:
+        for check in checks:
+            hint = f" → {check.hint}" if check.hint and not check.ok else ""
+            click.echo(f"{'ok  ' if check.ok else 'LOOK'} {check.name:<16} {check.detail}{hint}")
+    return READY if all(check.ok for check in checks) else NOT_READY
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the h2k command and return its exit status; expected failures are one line on standard error."""
+    try:
+        status = cli.main(args=list(argv) if argv is not None else None, prog_name="h2k", standalone_mode=False)
+    except H2kError as e:
+        print(f"h2k: {e}", file=sys.stderr)
+        return e.exit_status
+    except click.ClickException as e:
+        e.show()
+        return 2
+    except click.Abort:
+        return FAILED
+    return int(status or 0)
+
+
+__all__ = ["cli", "load_plan", "main", "table"]

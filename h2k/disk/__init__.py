@@ -1,0 +1,1 @@
+"""Bytes of disks: images, partitions, file systems, overlays. Knows no Windows."""

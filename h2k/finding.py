@@ -1,0 +1,31 @@
+"""What h2k found about a guest: one stable id, one subject, the evidence, and what was or can be done."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+STATES = ("ok", "broken", "repaired", "refused", "warning")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One row of the report; `id` is one of docs/findings.md, `state` one of STATES."""
+
+    id: str
+    state: str
+    subject: str
+    evidence: str
+    repair: str = ""
+
+    def __post_init__(self) -> None:
+        if self.state not in STATES:
+            raise ValueError(f"finding {self.id}: state {self.state!r} is none of {STATES}")
+
+    def with_state(self, state: str) -> Finding:
+        """The same finding in another state (a broken one that was repaired, say)."""
+        return dataclasses.replace(self, state=state)
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as the report has it."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,196 @@
+"""The facts of one guest, read lazily through a Reader: firmware, boot disk, Windows, its hives and control sets."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Optional
+
+from h2k.disk.reader import Disk, FileStat, Reader, Volume, VolumeRef
+from h2k.errors import BadData, Refused
+from h2k.windows import regf
+from h2k.windows.pe import PeFacts, read_pe
+from h2k.windows.services import ControlSets, control_sets
+from h2k.windows.version import WindowsVersion, read_version
+
+HIVE_LIMIT = 512 * 1024 * 1024  # bytes; real SOFTWARE hives stay below 200 MiB
+FILE_LIMIT = 64 * 1024 * 1024  # bytes; the largest file that a proof reads is ntoskrnl.exe, about 12 MiB
+ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+SYSTEM_ROOTS = ("/Windows", "/WINNT")
+
+
+class NotWindows(Refused):
+    """None of the volumes holds a Windows system root."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HiveFile:
+    """Where a hive lies: the volume, its path there in the case that the disk has."""
+
+    name: str
+    volume: VolumeRef
+    path: str
+
+
+class Guest:
+    """Facts only: nothing here writes, and each fact is read when it is first asked for."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self._hives: dict[str, regf.Hive] = {}
+
+    @property
+    def disks(self) -> tuple[Disk, ...]:
+        """The disks, in the domain's order."""
+        return self.reader.disks
+
+    def volumes(self, kind: str) -> list[Volume]:
+        """All volumes of one kind ("ntfs", "fat", "bitlocker"), in disk and partition order."""
+        return [v for disk in self.disks for v in disk.volumes if v.kind == kind]
+
+    @cached_property
+    def system_roots(self) -> tuple[tuple[VolumeRef, str], ...]:
+        """Every (volume, system root) with a SYSTEM hive in it."""
+        found = []
+        for volume in self.volumes("ntfs"):
+            for root in SYSTEM_ROOTS:
+                hive = self.reader.stat(volume.ref, f"{root}/System32/config/SYSTEM")
+                if hive is not None and not hive.directory:
+                    found.append((volume.ref, "/" + hive.path.strip("/").split("/")[0]))
+        return tuple(found)
+
+    @cached_property
+    def _root(self) -> tuple[VolumeRef, str]:
+        roots = self.system_roots
+        if not roots:
+            images = ", ".join(str(d.info.path) for d in self.disks)
+            raise NotWindows(f"{images}: no Windows system root on any NTFS volume")
+        if len(roots) > 1:
+            places = ", ".join(f"disk {ref.disk} partition {ref.partition}" for ref, _ in roots)
+            raise Refused(f"several Windows systems: {places}", hint="give only the disks of the one to convert")
+        return roots[0]
+
+    @property
+    def is_windows(self) -> bool:
+        """Whether any NTFS volume holds a Windows system root."""
+        return bool(self.system_roots)
+
+    @property
+    def volume(self) -> VolumeRef:
+        """The volume of the system root (drive C: as a rule)."""
+        return self._root[0]
+
+    @property
+    def system_root(self) -> str:
+        """The system root's path on its volume, as the disk spells it ("/Windows")."""
+        return self._root[1]
+
+    @cached_property
+    def esp(self) -> Optional[Volume]:
+        """The EFI system partition: on the system root's disk if it has one, else the first of the guest."""
+        found = []
+        for disk in self.disks:
+            types = {p.number: p.type.upper() for p in disk.table.partitions}
+            for volume in disk.volumes:
+                if volume.kind == "fat" and types.get(volume.ref.partition) in (ESP_TYPE, "0XEF"):
+                    found.append(volume)
+        found.sort(key=lambda v: v.ref.disk != self.volume.disk)
+        return found[0] if found else None
+
+    @cached_property
+    def active(self) -> Optional[Volume]:
+        """The active partition of the MBR disk that BIOS would start."""
+        for disk in sorted(self.disks, key=lambda d: d.index != self.volume.disk):
+            if disk.table.scheme != "mbr":
+                continue
+            numbers = {p.number for p in disk.table.partitions if p.active}
+            for volume in disk.volumes:
+                if volume.ref.partition in numbers:
+                    return volume
+        return None
+
+    @cached_property
+    def firmware(self) -> str:
+        """ "uefi" when the system root's disk is GPT and an EFI system partition exists, else "bios"."""
+        scheme = self.disks[self.volume.disk].table.scheme
+        return "uefi" if scheme == "gpt" and self.esp is not None else "bios"
+
+    @property
+    def boot_volume(self) -> Optional[Volume]:
+        """Where the firmware looks: the EFI system partition, or the active partition."""
+        return self.esp if self.firmware == "uefi" else self.active
+
+    @property
+    def boot_disk(self) -> int:
+        """The index of the disk that the firmware starts."""
+        return self.boot_volume.ref.disk if self.boot_volume else self.volume.disk
+
+    def hive_file(self, name: str) -> Optional[HiveFile]:
+        """Where the hive "SYSTEM", "SOFTWARE", "DRIVERS" or "BCD" lies, or None when it is not there."""
+        if name == "BCD":
+            if self.boot_volume is None:
+                return None
+            volume = self.boot_volume.ref
+            path = "/EFI/Microsoft/Boot/BCD" if self.firmware == "uefi" else "/Boot/BCD"
+        else:
+            volume, path = self.volume, f"{self.system_root}/System32/config/{name}"
+        stat = self.reader.stat(volume, path)
+        return HiveFile(name, volume, stat.path) if stat is not None and not stat.directory else None
+
+    def hive_bytes(self, name: str) -> bytes:
+        """The hive's bytes; BadData when it is missing, unreadable or above HIVE_LIMIT."""
+        where = self.hive_file(name)
+        if where is None:
+            raise BadData(f"the {name} hive is missing")
+        return self.reader.read(where.volume, where.path, HIVE_LIMIT)
+
+    def hive(self, name: str) -> regf.Hive:
+        """The parsed hive, read once; BadData as hive_bytes and regf.Hive.parse raise it."""
+        if name not in self._hives:
+            self._hives[name] = regf.Hive.parse(self.hive_bytes(name), name)
+        return self._hives[name]
+
+    def has_hive(self, name: str) -> bool:
+        """Whether the hive's file exists."""
+        return self.hive_file(name) is not None
+
+    @property
+    def system(self) -> regf.Hive:
+        """The SYSTEM hive."""
+        return self.hive("SYSTEM")
+
+    @cached_property
+    def control_sets(self) -> ControlSets:
+        """Select, and the control sets that a boot may use."""
+        return control_sets(self.system)
+
+    @cached_property
+    def machine(self) -> str:
+        """The guest's machine type, from its own kernel or loader ("amd64", "x86", "arm64")."""
+        for name in ("ntoskrnl.exe", "winload.exe", "winload.efi", "cmd.exe"):
+            facts, _ = self.pe(f"{self.system_root}/System32/{name}")
+            if facts is not None:
+                return facts.machine
+        raise BadData(f"{self.system_root}/System32 holds no ntoskrnl.exe, winload or cmd.exe that is a valid PE")
+
+    @cached_property
+    def windows(self) -> WindowsVersion:
+        """Version, build, architecture and edition."""
+        return read_version(self.hive("SOFTWARE"), self.system, self.control_sets.current, self.machine)
+
+    def stat(self, path: str) -> Optional[FileStat]:
+        """A file of the system volume, by case-insensitive path."""
+        return self.reader.stat(self.volume, path)
+
+    def pe(self, path: str, volume: Optional[VolumeRef] = None) -> tuple[Optional[PeFacts], str]:
+        """(facts, "") of a PE file of the guest, or (None, why not): missing, unreadable, or not a PE."""
+        ref = volume or self.volume
+        stat = self.reader.stat(ref, path)
+        if stat is None or stat.directory:
+            return None, "missing"
+        if not stat.readable:
+            return None, f"unreadable: {stat.why}"
+        try:
+            return read_pe(self.reader.read(ref, path, FILE_LIMIT), path), ""
+        except BadData as bad:
+            return None, str(bad)

@@ -1,0 +1,157 @@
+"""Hooks: found by path, ordered by name, loaded by this one loader; each proposes findings and changes, and writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional, Union
+
+from h2k.change import Change
+from h2k.domain import DomainFacts
+from h2k.drivers import DriverSource
+from h2k.errors import H2kError, Refused, UsageError
+from h2k.finding import Finding
+from h2k.guest import Guest
+from h2k.plan import Plan
+
+PACKAGED = (Path(__file__).resolve().parent.parent / "hooks", Path("/usr/share/h2k/hooks.d"))
+LOCAL = Path("/etc/h2k/hooks.d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A hook's decision about the domains ("bootstrap-bus" → "sata"), with the reason."""
+
+    name: str
+    value: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user and the plan ask for, the same for every hook of a run.
+
+    `phase` is "source" before the copy and "result" after it; `drivers` is None when no virtio-win was found.
+    """
+
+    plan: Plan
+    bus: str = "virtio"
+    drivers: Optional[DriverSource] = None
+    phase: str = "result"
+    domain: Optional[DomainFacts] = None
+    accept: frozenset[str] = frozenset()
+
+
+Proposed = Union[Finding, Change, Setting]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """One loaded hook: META and its propose generator. A gate's refusal stops the hooks after it."""
+
+    name: str
+    path: Path
+    summary: str
+    answers: tuple[str, ...]
+    gate: bool
+    module: ModuleType
+
+    def propose(self, guest: Guest, options: Options) -> Iterator[Proposed]:
+        """Look at the guest and yield findings, changes and settings."""
+        yield from self.module.propose(guest, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """All that the hooks said about one guest."""
+
+    findings: tuple[Finding, ...]
+    changes: tuple[Change, ...]
+    settings: tuple[Setting, ...]
+
+    @property
+    def refused(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.state == "refused")
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.state == "broken")
+
+    def setting(self, name: str, default: str) -> str:
+        """The last value that a hook gave to a setting."""
+        return next((s.value for s in reversed(self.settings) if s.name == name), default)
+
+
+def find_hooks(extra: Sequence[Path] = ()) -> tuple[Hook, ...]:
+    """Load every hook, in name order: packaged, then local, then `extra` directories; a same name overrides,
+    a link to /dev/null masks. UsageError for a missing directory or a hook that can't be loaded."""
+    for directory in extra:
+        if not directory.is_dir():
+            raise UsageError(f"{directory}: no such hook directory")
+    files: dict[str, Path] = {}
+    for directory in (*PACKAGED, LOCAL, *extra):
+        if directory.is_dir():
+            files.update({entry.name: entry for entry in sorted(directory.iterdir()) if _is_hook(entry)})
+    masked = {name for name, path in files.items() if path.is_symlink() and path.resolve() == Path("/dev/null")}
+    return tuple(_load(files[name]) for name in sorted(files) if name not in masked)
+
+
+def _is_hook(entry: Path) -> bool:
+    return entry.name[:2].isdigit() and (entry.suffix == ".py" or entry.is_symlink())
+
+
+def _load(path: Path) -> Hook:
+    mode = path.stat().st_mode
+    if os.geteuid() == 0 and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Refused(f"{path}: others can write this hook", hint=f"chmod go-w {path}")
+    spec = importlib.util.spec_from_file_location("h2k_hook_" + path.stem.replace("-", "_"), path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python hook")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        meta: dict[str, Any] = module.META
+        return Hook(
+            name=meta["name"],
+            path=path,
+            summary=meta["summary"],
+            answers=tuple(meta["answers"]),
+            gate=bool(meta.get("gate", False)),
+            module=module,
+        )
+    except (SyntaxError, ImportError, AttributeError, KeyError, TypeError) as e:
+        raise UsageError(f"{path}: this hook can't be loaded: {e}") from e
+
+
+def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequence[str] = ()) -> Proposal:
+    """Ask every hook that is not skipped; an accepted refusal becomes a warning."""
+    findings: list[Finding] = []
+    changes: list[Change] = []
+    settings: list[Setting] = []
+    for hook in hooks:
+        if hook.name in skip:
+            continue
+        stopped = False
+        try:
+            for item in hook.propose(guest, options):
+                if isinstance(item, Finding):
+                    if item.state == "refused" and item.id in options.accept:
+                        item = dataclasses.replace(item, state="warning", repair="accepted by --h2k-accept")
+                    stopped = stopped or item.state == "refused"
+                    findings.append(item)
+                elif isinstance(item, Setting):
+                    settings.append(item)
+                else:
+                    changes.append(item)
+        except H2kError as e:
+            e.message = f"hook {hook.name}: {e.message}"
+            raise
+        if stopped and hook.gate:
+            break
+    unique = tuple(dict.fromkeys(findings))
+    return Proposal(unique, tuple(dict.fromkeys(changes)), tuple(settings))

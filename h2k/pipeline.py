@@ -1,0 +1,218 @@
+"""The way of the data: examine, propose, apply on an overlay, verify through other code, commit, emit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from h2k.apply import Backups, apply
+from h2k.change import Change, as_json, pending
+from h2k.disk.overlay import DiskSet
+from h2k.disk.reader import open_reader
+from h2k.domain import DomainFacts
+from h2k.drivers import DriverSource, open_source
+from h2k.errors import NOT_READY, NOT_VERIFIED, READY, REFUSED, BadData, H2kError
+from h2k.finding import Finding
+from h2k.guest import Guest
+from h2k.hook import Hook, Options, Proposal, find_hooks, propose
+from h2k.host import virtio_win_path
+from h2k.plan import Plan, load_plan
+from h2k.report import Report, guest_facts, windows_facts
+from h2k.steps import Steps
+from h2k.windows import regf
+
+Images = Sequence[tuple[Path, Optional[str]]]
+BUSES = ("virtio", "virtio-scsi", "sata")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked for, the same for every command."""
+
+    bus: str = "virtio"
+    drivers: Optional[str] = None
+    plans: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """The request, opened: hooks loaded, plan merged, driver source at hand."""
+
+    request: Request
+    hooks: tuple[Hook, ...]
+    plan: Plan
+    drivers: Optional[DriverSource]
+    drivers_path: Optional[Path]
+
+    def options(self, phase: str, domain: Optional[DomainFacts]) -> Options:
+        """The options that the hooks of this run get."""
+        return Options(
+            plan=self.plan,
+            bus=self.request.bus,
+            drivers=self.drivers,
+            phase=phase,
+            domain=domain,
+            accept=frozenset(self.request.accept),
+        )
+
+
+@contextmanager
+def open_tools(request: Request) -> Iterator[Tools]:
+    """Load hooks and plans and open the driver source; UsageError before anything else is touched."""
+    hooks = find_hooks([Path(h) for h in request.hooks])
+    plan = load_plan([Path(p) for p in request.plans])
+    path = virtio_win_path(request.drivers)
+    if path is None:
+        yield Tools(request, hooks, plan, None, None)
+        return
+    with open_source(path) as drivers:
+        yield Tools(request, hooks, plan, drivers, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One read-only look at a guest: what the hooks proposed, what is still to do, and the facts."""
+
+    proposal: Proposal
+    todo: tuple[Change, ...]
+    windows: bool
+    report: Report
+
+
+def look(tools: Tools, images: Images, phase: str, domain: Optional[DomainFacts]) -> Look:
+    """Examine and propose; nothing is written."""
+    with open_reader(images) as reader:
+        return _look(tools, Guest(reader), phase, domain)
+
+
+def _look(tools: Tools, guest: Guest, phase: str, domain: Optional[DomainFacts]) -> Look:
+    report = Report(guest=guest_facts(guest))
+    if not guest.is_windows and not guest.volumes("bitlocker"):
+        report.verdict = "not Windows: virt-v2v's result is left as it is"
+        return Look(Proposal((), (), ()), (), False, report)
+    proposal = propose(tools.hooks, guest, tools.options(phase, domain), tools.request.skip)
+    todo = () if proposal.refused else pending(proposal.changes, guest)
+    if not proposal.refused:
+        report.guest.update(windows_facts(guest))
+    report.findings = list(proposal.findings)
+    report.changes = [as_json(change, guest) for change in todo]
+    report.settings = [dataclasses.asdict(s) for s in proposal.settings]
+    return Look(proposal, todo, True, report)
+
+
+def assess(seen: Look) -> Report:
+    """The status and the verdict of a look alone (plan, verify, report mode)."""
+    report = seen.report
+    if not seen.windows:
+        return report
+    if seen.proposal.refused:
+        report.status = REFUSED
+        report.verdict = _because(seen.proposal.refused)
+    elif seen.todo or seen.proposal.broken:
+        report.status = NOT_READY
+        report.verdict = f"{len(seen.todo)} changes to make" + (
+            f": {_because(seen.proposal.broken)}" if seen.proposal.broken else ""
+        )
+    else:
+        report.verdict = "healthy: every check holds"
+    return report
+
+
+def _because(findings: Sequence[Finding]) -> str:
+    first = findings[0]
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    way_out = f"; {first.repair}" if first.repair and first.state == "refused" else ""
+    return f"{first.id}, {first.subject}: {first.evidence}{way_out}{more}"
+
+
+def fix(
+    tools: Tools,
+    images: Sequence[tuple[Path, str]],
+    state: Path,
+    steps: Steps,
+    domain: Optional[DomainFacts] = None,
+    dry_run: bool = False,
+    on_step: Optional[Callable[[str], None]] = None,
+) -> Look:
+    """Repair the guest on overlays of its images, prove the repair, commit it; the report says how it ended.
+
+    `state` is the report directory (NAME.h2k). A guest that needs nothing gets no appliance and no write.
+    `on_step` hears the name of each step that the engine is about to take.
+    """
+    disks = DiskSet(images, state)
+    recovered = "clean" if dry_run else disks.recover()
+    if recovered != "clean":
+        steps.say(f"an unfinished run was found and {recovered}")
+    mark = on_step or (lambda name: None)
+    with open_reader(images) as reader:
+        guest = Guest(reader)
+        with steps.step("examine", "reading the guest"):
+            seen = _look(tools, guest, "result", domain)
+        report = assess(seen)
+        if not seen.windows or report.status != NOT_READY or dry_run or not seen.todo:
+            return seen
+        steps.say(f"repairing {', '.join(dict.fromkeys(f.id for f in seen.proposal.broken)) or 'the guest'}")
+        overlays = disks.create_overlays()
+        backups = Backups(state / "backup")
+        if guest.has_hive("BCD"):
+            backups.keep("BCD", guest.hive_bytes("BCD"))
+        mark("apply")
+        try:
+            with steps.step("apply", f"{len(seen.todo)} changes on an overlay, in one libguestfs session"):
+                apply(overlays, guest, seen.todo, backups)
+        except (H2kError, OSError):
+            disks.discard()
+            raise
+    mark("verify")
+    with steps.step("verify", "reading the overlay back through other code"):
+        problems = verify_overlay(tools, overlays, seen, domain)
+    if problems:
+        disks.discard()
+        report.status = NOT_VERIFIED
+        report.verdict = f"the repair did not verify and was thrown away: {problems[0]}"
+        return seen
+    mark("commit")
+    with steps.step("commit", "saving the undo data and committing"):
+        disks.commit(on_step=on_step)
+    report.status = READY
+    report.verdict = f"repaired and verified: {len(seen.todo)} changes"
+    report.findings = [f.with_state("repaired") if f.state == "broken" else f for f in report.findings]
+    return seen
+
+
+def verify_overlay(
+    tools: Tools, overlays: Sequence[Path], seen: Look, domain: Optional[DomainFacts]
+) -> list[str]:
+    """Every problem that the overlays still show: unsound hives, changes that do not hold, findings that remain."""
+    problems: list[str] = []
+    with open_reader([(overlay, "qcow2") for overlay in overlays]) as reader:
+        guest = Guest(reader)
+        touched = {change.hive for change in seen.todo if hasattr(change, "hive")}
+        try:
+            for name in sorted(touched):
+                problems += regf.check(guest.hive_bytes(name), name, deep=True)
+                if guest.hive(name).state != "clean":
+                    problems.append(f"{name} is {guest.hive(name).state}")
+            problems += [f"does not hold: {c.diff(guest)}" for c in seen.todo if not c.holds(guest)]
+            again = propose(tools.hooks, guest, tools.options("result", domain), tools.request.skip)
+        except BadData as bad:
+            return [*problems, str(bad)]
+        problems += [f"{f.id}, {f.subject}: {f.evidence}" for f in (*again.refused, *again.broken)]
+        problems += [f"still to do: {c.diff(guest)}" for c in pending(again.changes, guest)]
+    return problems
+
+
+def facts_of(images: Images) -> dict[str, Any]:
+    """What `h2k inspect` shows: the guest's facts, with Windows' version when its hives can be read."""
+    with open_reader(images) as reader:
+        guest = Guest(reader)
+        facts = guest_facts(guest)
+        if guest.is_windows and len(guest.system_roots) == 1:
+            facts.update(windows_facts(guest))
+        return facts

@@ -1,0 +1,61 @@
+"""The one place that runs external commands: closed input, clean locale, argv logged, a line to replay on failure."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+from h2k.errors import H2kError
+
+log = logging.getLogger("h2k.run")
+
+
+class CommandFailed(H2kError):
+    """An external command ended with a non-zero status, could not be started, or ran out of time."""
+
+    def __init__(self, argv: Sequence[str], status: Optional[int], stderr: str) -> None:
+        self.argv, self.status, self.stderr = list(argv), status, stderr
+        what = "timed out" if status is None else f"ended with status {status}"
+        tail = stderr.strip().splitlines()[-1:] or [""]
+        super().__init__(f"{argv[0]} {what}: {tail[0]}", hint=f"to replay: {shlex.join(argv)}")
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    check: bool = True,
+    stdin: Optional[bytes] = None,
+    timeout: Optional[float] = None,
+    env: Optional[Mapping[str, str]] = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run argv, capture both outputs; LC_ALL=C.UTF-8, standard input closed unless given, timeout in seconds.
+
+    Raises CommandFailed for a missing program, a time-out, or (with check) a non-zero status.
+    """
+    log.debug("run: %s", shlex.join(argv))
+    full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+    try:
+        done = subprocess.run(
+            argv, input=stdin if stdin is not None else b"", capture_output=True, timeout=timeout, env=full, check=False
+        )
+    except FileNotFoundError as e:
+        raise CommandFailed(argv, 127, f"{argv[0]}: not installed") from e
+    except subprocess.TimeoutExpired as e:
+        raise CommandFailed(argv, None, f"no answer within {timeout} s") from e
+    if check and done.returncode != 0:
+        raise CommandFailed(argv, done.returncode, done.stderr.decode("utf-8", "replace"))
+    return done
+
+
+def pass_through(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> int:
+    """Run argv on our own standard streams, untouched, and return its exit status (128+N for signal N)."""
+    log.debug("pass through: %s", shlex.join(argv))
+    try:
+        status = subprocess.run(argv, env={**os.environ, **(env or {})}, check=False).returncode
+    except FileNotFoundError as e:
+        raise CommandFailed(argv, 127, f"{argv[0]}: not installed") from e
+    return status if status >= 0 else 128 - status

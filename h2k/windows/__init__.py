@@ -1,0 +1,1 @@
+"""Windows on disk: hives, services, devices, boot configuration. Knows no command line."""
