@@ -1,0 +1,165 @@
+"""The main job on made guests: the real virt-v2v, the repair, the proof, the domains, the way back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+V2V = ROOT / "wrappers" / "h2k-v2v"
+H2K = ROOT / "wrappers" / "h2k"
+
+
+def run(*argv: Any, env: Any = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(a) for a in argv], capture_output=True, text=True, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL
+    )
+    assert not check or done.returncode == 0, f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def digest(*paths: Path) -> list[str]:
+    return [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths]
+
+
+def h2k_json(*argv: Any, status: int = 0, env: Any = None) -> Any:
+    done = run(H2K, *argv, "--json", env=env, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def registry(disk: Path, key: str, name: str, tmp_path: Path) -> str:
+    """A registry value of the guest as libguestfs and hivex see it: code that h2k's proof does not use."""
+    local = tmp_path / "SYSTEM"
+    if not local.exists():
+        run("guestfish", "--ro", "-a", disk, "-i", "download", "/Windows/System32/config/SYSTEM", local)
+    return run("hivexget", local, key, name).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"), [("win2022", "viostor/2k22/amd64"), ("win7-x86", "viostor/w7/x86")]
+)
+def test_disk_to_local(name: str, directory: str, guest: Any, drivers: Path, v2v_env: Any, tmp_path: Path) -> None:
+    source = guest(name)
+    out = tmp_path / "out"
+    out.mkdir()
+    before = digest(*source.disks)
+    done = run(V2V, "-i", "disk", source.disks[0], "-o", "local", "-os", out, "-on", "g", "--h2k-drivers", drivers, env=v2v_env)
+    assert "READY" in done.stdout
+    assert digest(*source.disks) == before, "the source was written"
+    disk, xml, state = out / "g-sda", out / "g.xml", out / "g.h2k"
+    assert disk.exists() and xml.exists()
+    report = json.loads((state / "report.json").read_text())
+    assert report["status"] == 0
+    for phase in ("bootstrap", "final"):
+        run("virt-xml-validate", state / f"{phase}.xml", "domain")
+    service = "\\ControlSet001\\Services\\viostor"
+    assert registry(disk, service, "Start", tmp_path) in ("0", "dword:00000000", "0x00000000")
+    check = run("hivexget", tmp_path / "SYSTEM", service + "\\StartOverride", check=False)
+    assert check.returncode != 0
+    found = tmp_path / "viostor.sys"
+    run("guestfish", "--ro", "-a", disk, "-i", "download", "/Windows/System32/drivers/viostor.sys", found)
+    assert found.read_bytes() == (drivers / directory / "viostor.sys").read_bytes()
+    # A second run of the repair finds nothing, and writes nothing.
+    stamp = (disk.stat().st_mtime_ns, digest(disk))
+    again = h2k_json("fix", xml, "--drivers", drivers)
+    assert again["changes"] == []
+    assert (disk.stat().st_mtime_ns, digest(disk)) == stamp
+    assert h2k_json("verify", xml, "--drivers", drivers)["status"] == 0
+    # Back to exactly what virt-v2v had written.
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    run(H2K, "rollback", xml)
+    assert h2k_json("verify", xml, "--drivers", drivers, status=4)["changes"]
+
+
+def test_refuses_an_empty_driver_before_the_copy(guest: Any, tmp_path: Path, v2v_env: Any, empty_driver: Path) -> None:
+    source = guest("win2022")
+    out = tmp_path / "out"
+    out.mkdir()
+    done = run(
+        V2V, "-i", "disk", source.disks[0], "-o", "local", "-os", out, "--h2k-drivers", empty_driver,
+        env=v2v_env, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "driver-file-invalid" in done.stdout and "empty" in done.stdout
+    assert list(out.iterdir()) == []
+
+
+def test_says_before_the_copy_that_the_runner_is_missing(guest: Any, tmp_path: Path, drivers: Path) -> None:
+    source = guest("win2022")
+    out = tmp_path / "out"
+    out.mkdir()
+    done = run(
+        V2V, "-i", "disk", source.disks[0], "-o", "local", "-os", out, "--h2k-drivers", drivers,
+        env={"VIRT_TOOLS_DATA_DIR": str(tmp_path)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "first-boot-runner-missing" in done.stdout
+    assert list(out.iterdir()) == []
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from h2k.host import guestfs_settings
+from h2k.pipeline import Request, fix, open_tools
+from h2k.steps import Steps
+guestfs_settings()
+point, drivers, state, *images = sys.argv[1:]
+def die(name):
+    print(name, file=sys.stderr, flush=True)
+    if name == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+with open_tools(Request(drivers=drivers)) as tools:
+    seen = fix(tools, [(Path(i), "qcow2") for i in images], Path(state), Steps(), on_step=die)
+sys.exit(seen.report.status)
+"""
+
+
+@pytest.mark.parametrize("point", ["apply", "verify", "commit"])
+def test_killed_then_the_same_command_again(point: str, guest: Any, drivers: Path, tmp_path: Path) -> None:
+    source = guest("win2022", data_disks=1)
+    state = tmp_path / "g.h2k"
+    argv = [sys.executable, "-c", KILLER, point, str(drivers), str(state), *map(str, source.disks)]
+    killed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    argv[3] = "never"
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    images = [str(d) for d in source.disks]
+    assert h2k_json("verify", *images, "--drivers", drivers)["status"] == 0
+
+
+def test_healthy_guest_gets_no_appliance_and_no_write(guest: Any, drivers: Path, tmp_path: Path) -> None:
+    source = guest("win2022")
+    fixed = h2k_json("fix", *source.disks, "--drivers", drivers, "--report", tmp_path / "s")
+    assert fixed["changes"]
+    stamp = (source.disks[0].stat().st_mtime_ns, digest(*source.disks))
+    broken = tmp_path / "no-appliance"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    again = h2k_json(
+        "fix", *source.disks, "--drivers", drivers, "--report", tmp_path / "t", env={"LIBGUESTFS_HV": str(broken)}
+    )
+    assert again["status"] == 0 and again["changes"] == []
+    assert (source.disks[0].stat().st_mtime_ns, digest(*source.disks)) == stamp
+
+
+def test_rollback_gives_the_identical_content(guest: Any, drivers: Path, tmp_path: Path) -> None:
+    source = guest("win7-x86")
+    kept = [shutil.copy(d, tmp_path / d.name) for d in source.disks]
+    h2k_json("fix", *source.disks, "--drivers", drivers, "--report", tmp_path / "s")
+    assert run("qemu-img", "compare", kept[0], source.disks[0], check=False).returncode == 1
+    run(H2K, "rollback", *source.disks, "--report", tmp_path / "s")
+    for old, new in zip(kept, source.disks):
+        assert "identical" in run("qemu-img", "compare", old, new).stdout
