@@ -1,0 +1,146 @@
+"""Partition tables: MBR with logical partitions, GPT with its backup; bounded, and loops are found."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from typing import Callable, Optional
+
+from h2k.errors import BadData
+
+ReadAt = Callable[[int, int], bytes]
+MAX_LOGICAL = 128
+MAX_ENTRIES = 1024
+_EXTENDED = (0x05, 0x0F, 0x85)
+_PROTECTIVE = 0xEE
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """One partition; start and size in bytes, type "0x07" (MBR) or an upper-case GUID (GPT)."""
+
+    number: int
+    start: int
+    size: int
+    type: str
+    guid: Optional[str]
+    active: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PartitionTable:
+    """scheme "gpt", "mbr" or "none"; id the disk GUID (upper case) or the MBR signature ("0x1234abcd")."""
+
+    scheme: str
+    id: str
+    partitions: tuple[Partition, ...]
+
+
+def read_table(read: ReadAt, size: int, name: str) -> PartitionTable:
+    """The partition table of a disk of `size` bytes; BadData names the disk and the place of a fault."""
+    if size < 512:
+        raise BadData(f"{name}: {size} bytes are too few for a disk")
+    mbr = read(0, 512)
+    if mbr[510:512] != b"\x55\xaa" or _is_boot_sector(mbr):
+        return PartitionTable("none", "", ())
+    entries = [_entry(mbr, i) for i in range(4)]
+    if any(kind == _PROTECTIVE for _, kind, _, _ in entries):
+        for sector in (512, 4096):
+            table = _gpt(read, size, sector, name)
+            if table is not None:
+                return table
+        raise BadData(f"{name}: protective MBR, but neither GPT header is valid", hint="repair it with gdisk")
+    partitions = list(_mbr(read, size, entries, name))
+    return PartitionTable("mbr", f"0x{struct.unpack_from('<I', mbr, 440)[0]:08x}", tuple(partitions))
+
+
+def _is_boot_sector(sector: bytes) -> bool:
+    """A volume that fills the whole disk has a boot sector where a table would be."""
+    return sector[3:11] in (b"NTFS    ", b"-FVE-FS-") or sector[54:59] == b"FAT16" or sector[82:87] == b"FAT32"
+
+
+def _entry(sector: bytes, index: int) -> tuple[int, int, int, int]:
+    """(status, type, first sector, sectors)"""
+    status, kind, first, count = struct.unpack_from("<B3xB3xII", sector, 446 + 16 * index)
+    return status, kind, first, count
+
+
+def _mbr(read: ReadAt, size: int, entries: list[tuple[int, int, int, int]], name: str) -> Iterator[Partition]:
+    for number, (status, kind, first, count) in enumerate(entries, 1):
+        if kind == 0 or count == 0:
+            continue
+        if status not in (0, 0x80) or (first + 1) * 512 > size:
+            raise BadData(f"{name}: MBR entry {number} is no partition of this disk", hint="the image may be truncated")
+        if kind in _EXTENDED:
+            yield from _logical(read, size, first, name)
+        else:
+            length = min(count * 512, size - first * 512)
+            yield Partition(number, first * 512, length, f"0x{kind:02x}", None, status == 0x80)
+
+
+def _logical(read: ReadAt, size: int, extended: int, name: str) -> Iterator[Partition]:
+    at, seen, number = extended, set(), 5
+    while True:
+        if at in seen or len(seen) >= MAX_LOGICAL or (at + 1) * 512 > size:
+            raise BadData(f"{name}: the chain of logical partitions loops or leaves the disk at sector {at}")
+        seen.add(at)
+        sector = read(at * 512, 512)
+        if sector[510:512] != b"\x55\xaa":
+            raise BadData(f"{name}: no extended boot record at sector {at}")
+        status, kind, first, count = _entry(sector, 0)
+        if kind and count:
+            start = (at + first) * 512
+            if start >= size:
+                raise BadData(f"{name}: logical partition {number} begins beyond the disk")
+            yield Partition(number, start, min(count * 512, size - start), f"0x{kind:02x}", None, status == 0x80)
+            number += 1
+        _, kind, first, _ = _entry(sector, 1)
+        if kind not in _EXTENDED or not first:
+            return
+        at = extended + first
+
+
+def _gpt(read: ReadAt, size: int, sector: int, name: str) -> Optional[PartitionTable]:
+    for at in (sector, size // sector * sector - sector):
+        if at < 0 or at + sector > size:
+            continue
+        header = read(at, sector)
+        if header[:8] != b"EFI PART":
+            continue
+        length, stored = struct.unpack_from("<I", header, 12)[0], struct.unpack_from("<I", header, 16)[0]
+        if not 92 <= length <= sector:
+            continue
+        if zlib.crc32(header[:16] + bytes(4) + header[20:length]) != stored:
+            continue
+        table = _gpt_entries(read, size, sector, header, name)
+        if table is not None:
+            return table
+    return None
+
+
+def _gpt_entries(read: ReadAt, size: int, sector: int, header: bytes, name: str) -> Optional[PartitionTable]:
+    disk, first, count, width, stored = struct.unpack_from("<16sQIII", header, 56)
+    if not 0 < count <= MAX_ENTRIES or width % 128 or not 128 <= width <= 4096:
+        return None
+    if first * sector + count * width > size:
+        return None
+    data = read(first * sector, count * width)
+    if zlib.crc32(data) != stored:
+        return None
+    partitions = []
+    for i in range(count):
+        kind, guid, begin, end = struct.unpack_from("<16s16sQQ", data, i * width)
+        if kind == bytes(16):
+            continue
+        if not begin <= end < size // sector:
+            raise BadData(f"{name}: GPT partition {i + 1} is not within the disk", hint="the image may be truncated")
+        span = (end - begin + 1) * sector
+        partitions.append(Partition(i + 1, begin * sector, span, _guid(kind), _guid(guid), False))
+    return PartitionTable("gpt", _guid(disk), tuple(partitions))
+
+
+def _guid(raw: bytes) -> str:
+    return str(uuid.UUID(bytes_le=raw)).upper()
