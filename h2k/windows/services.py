@@ -1,0 +1,132 @@
+"""Services and control sets, as the boot loader reads them from the SYSTEM hive."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import Optional
+
+from h2k.errors import BadData
+from h2k.windows.regf import Hive, Key
+
+MAX_OVERRIDES = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlSets:
+    """Select's four numbers, the sets that exist, and those that a boot may use (`boot`, ascending)."""
+
+    current: int
+    default: int
+    last_known_good: int
+    failed: int
+    present: tuple[int, ...]
+    boot: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """A service as its key has it; None for a value that is missing or of another type."""
+
+    name: str
+    key: str
+    type: Optional[int]
+    start: Optional[int]
+    error_control: Optional[int]
+    group: Optional[str]
+    tag: Optional[int]
+    image_path: Optional[str]
+    start_overrides: tuple[tuple[str, int], ...]
+
+
+def control_set_name(number: int) -> str:
+    """ControlSet001 for 1."""
+    return f"ControlSet{number:03d}"
+
+
+def control_sets(system: Hive) -> ControlSets:
+    """Select and the control sets; BadData when Select, or the set that would boot, is missing."""
+    numbers = {}
+    for name in ("Current", "Default", "LastKnownGood", "Failed"):
+        value = system.value("Select", name)
+        numbers[name] = (value.dword() if value is not None else None) or 0
+    present = tuple(n for n in range(1, 1000) if system.key(control_set_name(n)) is not None)
+    wanted = {numbers["Current"], numbers["Default"], numbers["LastKnownGood"]}
+    boot = tuple(sorted(wanted & set(present)))
+    for name in ("Current", "Default"):
+        if numbers[name] not in present:
+            raise BadData(
+                f"{system.name}: Select\\{name} is {numbers[name]}, and there is no such control set",
+                hint="restore the SYSTEM hive from a backup",
+            )
+    return ControlSets(
+        numbers["Current"], numbers["Default"], numbers["LastKnownGood"], numbers["Failed"], present, boot
+    )
+
+
+def read_service(system: Hive, control_set: int, name: str) -> Optional[Service]:
+    """One service of one control set, or None when it has no key."""
+    path = f"{control_set_name(control_set)}\\Services\\{name}"
+    key = system.key(path)
+    if key is None:
+        return None
+    return Service(
+        name=key.name,
+        key=path,
+        type=_dword(key, "Type"),
+        start=_dword(key, "Start"),
+        error_control=_dword(key, "ErrorControl"),
+        group=_text(key, "Group"),
+        tag=_dword(key, "Tag"),
+        image_path=_text(key, "ImagePath"),
+        start_overrides=_overrides(key),
+    )
+
+
+def _dword(key: Key, name: str) -> Optional[int]:
+    value = key.value(name)
+    return value.dword() if value is not None else None
+
+
+def _text(key: Key, name: str) -> Optional[str]:
+    value = key.value(name)
+    return value.text() if value is not None else None
+
+
+def _overrides(key: Key) -> tuple[tuple[str, int], ...]:
+    """Every value of StartOverride: its name is the id of a hardware configuration, mostly "0"."""
+    below = key.subkey("StartOverride")
+    if below is None:
+        return ()
+    return tuple((v.name, v.dword() or 0) for v in below.values()[:MAX_OVERRIDES])
+
+
+def driver_path(service: Service, system_root: str = "/Windows") -> str:
+    r"""The driver's file on the system volume, '/'-separated.
+
+    Real hives hold `system32\…`, `\SystemRoot\…`, `%SystemRoot%\…`, `\??\C:\Windows\…`, and none at all, which
+    means `System32\drivers\<name>.sys`.
+    """
+    text = (service.image_path or "").strip().strip('"').replace("\\", "/")
+    if not text:
+        return f"{system_root}/System32/drivers/{service.name}.sys"
+    lower = text.lower()
+    for prefix in ("/systemroot/", "%systemroot%/", "%windir%/"):
+        if lower.startswith(prefix):
+            return f"{system_root}/{text[len(prefix) :]}"
+    if lower.startswith("/??/"):
+        text = text[4:]
+    if len(text) > 2 and text[1] == ":":
+        return text[2:]
+    return f"{system_root}/{text.lstrip('/')}"
+
+
+def group_order(system: Hive, control_set: int, group: str) -> Optional[tuple[int, ...]]:
+    """The tags of a load-order group, in order; None when the group has no list or it can't be read."""
+    value = system.value(f"{control_set_name(control_set)}\\Control\\GroupOrderList", group)
+    if value is None or len(value.raw) < 4:
+        return None
+    (count,) = struct.unpack_from("<I", value.raw)
+    if len(value.raw) < 4 + 4 * count:
+        return None
+    return struct.unpack_from(f"<{count}I", value.raw, 4)
