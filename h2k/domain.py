@@ -394,7 +394,7 @@ class _Writer:
         self, devices: etree._Element, bus: str, path: Optional[Path], form: str, index: Optional[int]
     ) -> etree._Element:
         """One disk in its place; `index` None is the scratch disk, which takes the place of final's boot disk."""
-        block = path is not None and path.is_absolute() and str(path).startswith("/dev/")
+        block = str(path).startswith("/dev/")
         disk = _add(devices, "disk", type="block" if block else "file", device="disk")
         _add(disk, "driver", name="qemu", type=form)
         _add(disk, "source", **{"dev" if block else "file": str(path)})
@@ -547,7 +547,8 @@ def _check(facts: DomainFacts, choices: Choices) -> None:
     for disk in facts.disks:
         if disk.path is None:
             raise Refused(f"{facts.name}: disk {disk.target} is no file or block device", hint="copy it to a file")
-    if choices.machine == "pc" and (facts.secure_boot or (choices.firmware is not None and choices.firmware.smm)):
+    secure = facts.secure_boot or (choices.firmware is not None and choices.firmware.smm)
+    if choices.machine == "pc" and facts.firmware == "uefi" and secure:
         raise Refused(
             f"{facts.name}: Secure Boot needs q35, and the guest can only start from IDE on i440fx",
             hint="make its SATA driver boot-start, or turn Secure Boot off",

@@ -34,7 +34,7 @@ _ENCODINGS = {
     "shift_jis": "cp932", "windows-31j": "cp932", "windows-932": "cp932", "gbk": "gbk", "windows-936": "gbk",
     "gb18030": "gb18030", "big5": "cp950", "windows-950": "cp950", "euc-kr": "cp949", "windows-949": "cp949",
 }  # fmt: skip
-_VMX_LINE = re.compile(r'\s*([A-Za-z0-9_.:\-]+)\s*=\s*"([^"]*)"\s*')
+_VMX_LINE = re.compile(r'([^\s="]+)\s*=\s*(?:"([^"]*)"|([^\s"]*))')
 _VMX_ESCAPE = re.compile(r"\|([0-9A-Fa-f]{2})")
 _VMX_DISK = re.compile(r"(scsi|nvme|sata|ide)([0-9]{1,2}):([0-9]{1,3})\.filename")
 _VMX_NIC = re.compile(r"ethernet([0-9]{1,2})\.present")
@@ -253,7 +253,7 @@ class _Vmx:
         self.name = name
         self.values: dict[str, str] = {}
         self.lines: dict[str, int] = {}
-        lines = _decode(data, name).split("\n")
+        lines = _decode(data, name).lstrip("\ufeff").split("\n")
         if len(lines) > VMX_LINES:
             raise BadData(f"{name}: more than {VMX_LINES} lines; not a VMX")
         for number, line in enumerate(lines, start=1):
@@ -267,15 +267,19 @@ class _Vmx:
         if match is None:
             raise BadData(f'{self.name}:{number}: not key = "value": {line[:60]!r}', hint="give the guest's .vmx file")
         key = match.group(1).lower()
-        value = _VMX_ESCAPE.sub(lambda m: chr(int(m.group(1), 16)), match.group(2)).strip()
-        if len(value) > VALUE_LIMIT or _NOT_XML.search(value):
-            raise BadData(f"{self.name}:{number}: {key}: control characters, or above {VALUE_LIMIT} characters")
+        value = _VMX_ESCAPE.sub(lambda m: chr(int(m.group(1), 16)), match.group(2) or match.group(3) or "").strip()
         if self.values.setdefault(key, value) != value:  # VMware refuses such a file as well
             raise BadData(f"{self.name}:{number}: {key} was given another value in line {self.lines[key]}")
         self.lines.setdefault(key, number)
 
     def get(self, key: str, default: Optional[str] = None) -> Optional[str]:
-        return self.values.get(key) or default
+        """A value that is used: checked here, for an annotation or an OVF environment may be long and have lines."""
+        value = self.values.get(key)
+        if value and (len(value) > VALUE_LIMIT or _NOT_XML.search(value)):
+            raise BadData(
+                f"{self.name}:{self.lines[key]}: {key}: control characters, or more than {VALUE_LIMIT} characters"
+            )
+        return value or default
 
     def true(self, key: str, default: bool = False) -> bool:
         value = self.get(key)
@@ -307,7 +311,7 @@ class _Vmx:
                 continue
             if "cdrom" in (self.get(f"{device}.devicetype") or "").lower():
                 cdrom = True
-            elif self.values[key]:
+            elif self.get(key):
                 places.append((_VMX_BUSES.index(match.group(1)), int(match.group(2)), int(match.group(3)), device))
         if len(places) > MAX_DISKS:
             raise BadData(f"{self.name}: more than {MAX_DISKS} disks")

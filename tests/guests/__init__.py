@@ -1,0 +1,1 @@
+"""Made guests: Windows disks built from text with hivex and libguestfs. No Microsoft file is in them."""

@@ -1,0 +1,138 @@
+"""What this host can do: KVM that works and not only exists, and the tools that a conversion needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import Optional
+
+VIRT_TOOLS = "/usr/share/virt-tools"
+VIRTIO_WIN = (Path("/usr/share/virtio-win/virtio-win.iso"), Path("/usr/share/virtio-win"))
+DESCRIPTORS = Path("/usr/share/qemu/firmware")
+_KNOWN = "H2K_KVM"  # what a parent process found out, so that its children need not ask again
+_MODULES = ("guestfs", "hivex", "libvirt", "nbd", "pytsk3", "lxml", "yaml", "click", "jsonschema", "pefile")
+
+
+@lru_cache(maxsize=1)
+def kvm_works() -> bool:
+    """Whether a KVM guest really runs here.
+
+    A device that opens and makes a VM proves nothing (nested hosts without the CPU's help have one), so QEMU itself
+    starts an empty machine, and is asked whether its processor ran; a few tenths of a second, once per process tree.
+    """
+    if _KNOWN in os.environ:
+        return os.environ[_KNOWN] == "yes"
+    works = os.access("/dev/kvm", os.R_OK | os.W_OK) and _runs()
+    os.environ[_KNOWN] = "yes" if works else "no"
+    return works
+
+
+def _runs() -> bool:
+    qemu = shutil.which("qemu-system-x86_64") or shutil.which("qemu-kvm")
+    if qemu is None:
+        return False
+    # The processor model that libguestfs asks for: QEMU aborts on it where KVM is only half there. SeaBIOS writes
+    # to its debug port within milliseconds of a processor that runs.
+    argv = [qemu, "-accel", "kvm", "-cpu", "max", "-machine", "pc", "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"]
+    argv += ["-chardev", "stdio,id=log", "-device", "isa-debugcon,iobase=0x402,chardev=log"]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        os.set_blocking(child.stdout.fileno(), False)
+        try:
+            import select
+
+            ready, _, _ = select.select([child.stdout], [], [], 5)
+            return bool(ready) and bool(child.stdout.read(1))
+        finally:
+            child.kill()
+
+
+def guestfs_settings() -> Optional[str]:
+    """Make libguestfs and virt-v2v work here, through the environment; returns the line that tells the user."""
+    os.environ.setdefault("LIBGUESTFS_BACKEND", "direct")
+    settings = [s for s in os.environ.get("LIBGUESTFS_BACKEND_SETTINGS", "").split(":") if s]
+    if kvm_works() or "force_tcg" in settings:
+        return None
+    os.environ["LIBGUESTFS_BACKEND_SETTINGS"] = ":".join([*settings, "force_tcg"])
+    state = "exists and does not work" if os.path.exists("/dev/kvm") else "is missing"
+    return f"/dev/kvm {state}: libguestfs and virt-v2v run without it (force_tcg), several times slower"
+
+
+def runner_programs() -> Optional[Path]:
+    """rhsrvany.exe or pvvxsvc.exe, where virt-v2v looks for them; None when neither is there."""
+    directory = Path(os.environ.get("VIRT_TOOLS_DATA_DIR", VIRT_TOOLS))
+    return next((directory / n for n in ("rhsrvany.exe", "pvvxsvc.exe") if (directory / n).exists()), None)
+
+
+def virtio_win_path(option: Optional[str] = None) -> Optional[Path]:
+    """The virtio-win ISO or directory: the option, $VIRTIO_WIN, then where distributions put it."""
+    wanted = option or os.environ.get("VIRTIO_WIN")
+    if wanted:
+        return Path(wanted)
+    return next((path for path in VIRTIO_WIN if path.exists()), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One fact about the host, and what to do when it is not as it should be."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def doctor() -> tuple[Check, ...]:
+    """Everything that a conversion needs of this host."""
+    return (
+        Check(
+            "KVM",
+            kvm_works(),
+            "works" if kvm_works() else "does not work; h2k goes on with TCG",
+            "enable virtualization, or accept slow boots",
+        ),
+        *_programs(),
+        _kernel(),
+        *(
+            Check(f"python {name}", importlib.util.find_spec(name) is not None, "", f"install the {name} bindings")
+            for name in _MODULES
+        ),
+        _firmware(),
+        _drivers(),
+        _runner(),
+    )
+
+
+def _programs() -> list[Check]:
+    names = ("virt-v2v", "qemu-img", "qemu-nbd", "virsh", "libvirtd")
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return [Check(n, shutil.which(n, path=path) is not None, shutil.which(n, path=path) or "missing", f"install {n}") for n in names]
+
+
+def _kernel() -> Check:
+    kernels = sorted(Path("/boot").glob("vmlinuz-*"))
+    readable = [k for k in kernels if os.access(k, os.R_OK)]
+    detail = str(readable[-1]) if readable else "no kernel in /boot that this user can read"
+    return Check("kernel", bool(readable), detail, "libguestfs needs one: chmod +r /boot/vmlinuz-*")
+
+
+def _firmware() -> Check:
+    found = sorted(DESCRIPTORS.glob("*.json")) if DESCRIPTORS.is_dir() else []
+    return Check("UEFI firmware", bool(found), f"{len(found)} descriptors in {DESCRIPTORS}", "install ovmf (edk2-ovmf)")
+
+
+def _drivers() -> Check:
+    path = virtio_win_path()
+    found = path is not None and path.exists()
+    return Check("virtio-win", found, str(path) if found else "not found", "set VIRTIO_WIN or give --h2k-drivers")
+
+
+def _runner() -> Check:
+    path = runner_programs()
+    hint = "rhsrvany.exe of Fedora/RHEL into /usr/share/virt-tools; virt-v2v needs it for first-boot scripts"
+    return Check("rhsrvany.exe", path is not None, str(path or "not found"), hint)

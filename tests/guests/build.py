@@ -1,0 +1,346 @@
+"""Builds made guests: hives from text, files as small PEs, disks that virt-v2v and virt-inspector take for Windows."""
+
+from __future__ import annotations
+
+import dataclasses
+import lzma
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any, Optional
+
+import yaml
+
+from h2k.host import guestfs_settings
+from tests.guests.pe import make_pe
+from tests.guests.regfile import build_hive, empty_hive, fix_dirty
+
+HERE = Path(__file__).resolve().parent
+CORPUS = HERE.parents[2] / "shared" / "corpus"
+MIB = 1024 * 1024
+SIZE = 512 * MIB
+BOOT_SIZE = 64 * MIB
+NAMESPACE = uuid.UUID("0c3d9c62-6d2c-4b3a-8a53-7f1d6c2f9f10")
+ESP, MSR, DATA = (
+    "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+    "E3C9E316-0B5C-4DB8-817D-F92DF00215AE",
+    "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",
+)
+BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
+INBOX = (
+    "acpi pci disk partmgr volmgr mountmgr volsnap fltmgr ntfs lsi_sas atapi intelide pciide storahci msahci stornvme "
+    "vmbus storvsc volume wof vmxnet3 e1g6032e tcpip ndis"
+).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the boot partition and Windows lie, and how their disk names them."""
+
+    style: str
+    disk: str
+    boot: tuple[int, int, str]
+    windows: tuple[int, int, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltGuest:
+    """A made guest's disks, the first of which boots."""
+
+    name: str
+    firmware: str
+    disks: tuple[Path, ...]
+
+
+def descriptions() -> dict[str, Any]:
+    """The guests of guests.yaml."""
+    content: dict[str, Any] = yaml.safe_load((HERE / "guests.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def layout(name: str, firmware: str) -> Layout:
+    """Fixed places and ids, the same at every build."""
+
+    def guid(what: str) -> str:
+        return str(uuid.uuid5(NAMESPACE, f"{name} {what}")).upper()
+
+    boot, start = MIB, MIB + BOOT_SIZE + (16 * MIB if firmware == "uefi" else 0)
+    if firmware == "uefi":
+        return Layout("gpt", guid("disk"), (1, boot, guid("esp")), (3, start, guid("windows")))
+    signature = f"0x{int(guid('disk')[:8], 16) | 1:08x}"
+    return Layout("mbr", signature, (1, boot, str(boot)), (2, start, str(start)))
+
+
+def _hex(data: bytes) -> str:
+    return ",".join(f"{b:02x}" for b in data)
+
+
+def _device(place: Layout, partition: str) -> bytes:
+    """An 88-byte BCD device element, written here without h2k's own encoder."""
+    raw = bytearray(88)
+    raw[16], raw[24] = 6, 0x48
+    if place.style == "gpt":
+        raw[32:48], raw[56:72] = uuid.UUID(partition).bytes_le, uuid.UUID(place.disk).bytes_le
+    else:
+        struct.pack_into("<Q", raw, 32, int(partition))
+        raw[52] = 1
+        struct.pack_into("<I", raw, 56, int(place.disk, 16))
+    return bytes(raw)
+
+
+def bcd_text(name: str, firmware: str) -> str:
+    """The BCD: boot manager, one Windows loader, its resume object, and WinRE's ramdisk options."""
+    place = layout(name, firmware)
+    loader, resume = (f"{{{uuid.uuid5(NAMESPACE, name + ' ' + what)}}}" for what in ("loader", "resume"))
+    suffix = "efi" if firmware == "uefi" else "exe"
+    manager_path = '"\\\\EFI\\\\Microsoft\\\\Boot\\\\bootmgfw.efi"' if firmware == "uefi" else '"\\\\bootmgr"'
+    boot, windows = _hex(_device(place, place.boot[2])), _hex(_device(place, place.windows[2]))
+    lines = ["[Description]", '"KeyName"="BCD00000000"', '"System"=dword:00000001', '"TreatAsSystem"=dword:00000001']
+
+    def entry(object_id: str, kind: int, elements: dict[str, str]) -> None:
+        lines.extend([f"[Objects\\{object_id}\\Description]", f'"Type"=dword:{kind:08x}'])
+        for number, value in elements.items():
+            lines.extend([f"[Objects\\{object_id}\\Elements\\{number}]", f'"Element"={value}'])
+
+    entry(
+        BOOT_MANAGER,
+        0x10100002,
+        {"11000001": f"hex:{boot}", "12000002": manager_path, "23000003": f'"{loader}"', "24000001": f'multi:["{loader}"]'},
+    )
+    entry(
+        loader,
+        0x10200003,
+        {
+            "11000001": f"hex:{windows}",
+            "12000002": f'"\\\\Windows\\\\system32\\\\winload.{suffix}"',
+            "12000004": '"Windows"',
+            "21000001": f"hex:{windows}",
+            "22000002": '"\\\\Windows"',
+            "23000003": f'"{resume}"',
+        },
+    )
+    entry(resume, 0x10200004, {"11000001": f"hex:{windows}", "12000002": f'"\\\\Windows\\\\system32\\\\winresume.{suffix}"'})
+    entry("{ae5534e0-a924-466c-b836-758539a3ee3a}", 0x30000000, {"31000003": f"hex:{windows}"})
+    return "\n".join(lines) + "\n"
+
+
+def hives(name: str, guest: dict[str, Any]) -> dict[str, bytes]:
+    """SYSTEM, SOFTWARE and BCD of a guest."""
+    place = layout(name, guest["firmware"])
+    words = {
+        "product": guest["product"],
+        "build": guest["build"],
+        "nt": "6.3" if guest["version"] == "10.0" else guest["version"],
+        "installation": "Server" if guest["server"] else "Client",
+        "edition": "ServerStandard" if guest["server"] else "Professional",
+        "product_type": "ServerNT" if guest["server"] else "WinNT",
+        "processor": "AMD64" if guest["arch"] == "amd64" else "x86",
+        "arch": guest["arch"],
+    }
+
+    def text(file: str, **more: str) -> str:
+        return Template((HERE / file).read_text(encoding="utf-8")).substitute({**words, **more})
+
+    modern = guest["version"] not in ("6.0", "6.1")
+    software = text("software.reg")
+    if guest["version"] == "10.0":
+        software += '[Microsoft\\Windows NT\\CurrentVersion]\n"CurrentMajorVersionNumber"=dword:0000000a\n'
+        software += '"CurrentMinorVersionNumber"=dword:00000000\n'
+    if "tools" in guest:
+        software += "[Microsoft\\Windows\\CurrentVersion\\Uninstall\\{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}]\n"
+        software += f'"DisplayName"="{guest["tools"]}"\n"DisplayVersion"="12.3.0"\n"UninstallString"="MsiExec.exe /I"\n'
+    corpus = CORPUS / guest.get("corpus", "none")
+    if corpus.exists():
+        system = fix_dirty(lzma.decompress(corpus.read_bytes()))
+    else:
+        system = build_hive("".join(text("system.reg", cs=f"ControlSet{n:03d}") for n in guest["sets"]))
+        extra = "ddb.reg" if modern else "cdd.reg"
+        system = build_hive("".join(text(extra, cs=f"ControlSet{n:03d}") for n in guest["sets"]), system)
+        select = '[Select]\n"Current"=dword:00000001\n"Default"=dword:00000001\n"Failed"=dword:00000000\n'
+        last = guest["sets"][-1]
+        system = build_hive(f'{select}"LastKnownGood"=dword:{last:08x}\n', system)
+    if place.style == "gpt":
+        letter = b"DMIO:ID:" + uuid.UUID(place.windows[2]).bytes_le
+    else:
+        letter = struct.pack("<IQ", int(place.disk, 16), place.windows[1])
+    system = build_hive(f'[MountedDevices]\n"\\\\DosDevices\\\\C:"=hex:{_hex(letter)}\n', system)
+    return {"SYSTEM": system, "SOFTWARE": build_hive(software), "BCD": build_hive(bcd_text(name, guest["firmware"]))}
+
+
+def windows_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes]:
+    """The Windows volume: path → bytes."""
+    arch = guest["arch"]
+    suffix = "efi" if guest["firmware"] == "uefi" else "exe"
+    files = {f"Windows/System32/config/{n}": made[n] for n in ("SYSTEM", "SOFTWARE")}
+    files.update({f"Windows/System32/config/{n}": empty_hive() for n in ("SAM", "SECURITY", "DEFAULT")})
+    for program in ("ntoskrnl.exe", "hal.dll", "cmd.exe", "smss.exe", f"winload.{suffix}"):
+        files[f"Windows/System32/{program}"] = make_pe(arch, f"made {program}".encode(), signed=True)
+    files["Windows/explorer.exe"] = make_pe(arch, b"made explorer.exe")
+    names = [*INBOX, *_corpus_drivers(made["SYSTEM"])]
+    for driver in dict.fromkeys(names):
+        files[f"Windows/System32/drivers/{driver}.sys"] = make_pe(arch, f"made {driver}.sys".encode(), signed=True)
+    for place in ("Windows/INF", "Windows/Temp", "Windows/System32/DriverStore", "Program Files/Common Files", "Users/Public"):
+        files[f"{place}/.keep"] = b""
+    return files
+
+
+def _corpus_drivers(system: bytes) -> list[str]:
+    """The file names of the inbox drivers that the boot checks look at; only their case matters here."""
+    return [name for name in ("ACPI", "pci") if system and name.lower() not in INBOX]
+
+
+def boot_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes]:
+    """The boot partition: path → bytes."""
+    if guest["firmware"] == "bios":
+        return {"bootmgr": b"made bootmgr" + bytes(500), "Boot/BCD": made["BCD"]}
+    manager = make_pe(guest["arch"], b"made bootmgfw.efi", signed=True)
+    return {
+        "EFI/Microsoft/Boot/bootmgfw.efi": manager,
+        "EFI/Boot/bootx64.efi": manager,
+        "EFI/Microsoft/Boot/BCD": made["BCD"],
+    }
+
+
+def build(names: Iterable[str], directory: Path) -> dict[str, BuiltGuest]:
+    """Build guests as qcow2 disks NAME.qcow2, all in one libguestfs session."""
+    import guestfs
+
+    guestfs_settings()
+    known, built = descriptions(), {}
+    directory.mkdir(parents=True, exist_ok=True)
+    appliance = guestfs.GuestFS(python_return_dict=True)
+    for name in names:
+        path = directory / f"{name}.qcow2"
+        path.unlink(missing_ok=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SIZE)], check=True)
+        appliance.add_drive_opts(str(path), format="qcow2", cachemode="unsafe", discard="besteffort")
+        built[name] = BuiltGuest(name, known[name]["firmware"], (path,))
+    appliance.launch()
+    for device, name in zip(appliance.list_devices(), built):
+        guest = known[name]
+        made = hives(name, guest)
+        _partition(appliance, device, layout(name, guest["firmware"]))
+        place = layout(name, guest["firmware"])
+        boot, windows = f"{device}{place.boot[0]}", f"{device}{place.windows[0]}"
+        if guest["firmware"] == "uefi":
+            appliance.mkfs("vfat", boot)
+        else:
+            appliance.mkfs("ntfs", boot)
+        appliance.mkfs("ntfs", windows)
+        _fill(appliance, boot, boot_files(guest, made))
+        _fill(appliance, windows, windows_files(guest, made))
+    appliance.shutdown()
+    appliance.close()
+    return built
+
+
+def _partition(appliance: Any, device: str, place: Layout) -> None:
+    first, last = MIB // 512, SIZE // 512 - 2049
+    windows = place.windows[1] // 512
+    if place.style == "gpt":
+        appliance.part_init(device, "gpt")
+        msr = (MIB + BOOT_SIZE) // 512
+        for number, (begin, end, kind) in enumerate(
+            ((first, msr - 1, ESP), (msr, windows - 1, MSR), (windows, last, DATA)), 1
+        ):
+            appliance.part_add(device, "p", begin, end)
+            appliance.part_set_gpt_type(device, number, kind)
+        appliance.part_set_disk_guid(device, place.disk)
+        appliance.part_set_gpt_guid(device, 1, place.boot[2])
+        appliance.part_set_gpt_guid(device, 3, place.windows[2])
+    else:
+        appliance.part_init(device, "mbr")
+        appliance.part_add(device, "p", first, windows - 1)
+        appliance.part_add(device, "p", windows, last)
+        for number in (1, 2):
+            appliance.part_set_mbr_id(device, number, 7)
+        appliance.part_set_bootable(device, 1, True)
+        appliance.pwrite_device(device, struct.pack("<I", int(place.disk, 16)), 440)
+
+
+def _fill(appliance: Any, device: str, files: dict[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        root = Path(work) / "root"
+        for path, data in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
+        archive = shutil.make_archive(str(Path(work) / "files"), "tar", root)
+        appliance.mount(device, "/")
+        appliance.tar_in(archive, "/")
+        appliance.umount("/")
+
+
+Edit = Callable[[Any], None]
+
+
+def edit_guest(guest: BuiltGuest, hive_texts: dict[str, str], edit: Optional[Edit] = None) -> None:
+    """Change a built guest in one libguestfs session: registry text merged into its hives, then `edit`, which
+    gets the appliance with the Windows volume on / and the boot partition on /boot-partition."""
+    import guestfs
+
+    guestfs_settings()
+    place = layout(guest.name, guest.firmware)
+    appliance = guestfs.GuestFS(python_return_dict=True)
+    for disk in guest.disks:
+        appliance.add_drive_opts(str(disk), format="qcow2", cachemode="unsafe")
+    appliance.launch()
+    appliance.mount(f"/dev/sda{place.windows[0]}", "/")
+    appliance.mkdir_p("/boot-partition")
+    appliance.mount(f"/dev/sda{place.boot[0]}", "/boot-partition")
+    boot = "/boot-partition/EFI/Microsoft/Boot" if guest.firmware == "uefi" else "/boot-partition/Boot"
+    for name, text in hive_texts.items():
+        path = f"{boot}/BCD" if name == "BCD" else f"/Windows/System32/config/{name}"
+        appliance.write(path, build_hive(text, appliance.read_file(path)))
+    if edit is not None:
+        edit(appliance)
+    appliance.umount("/boot-partition")
+    appliance.rmdir("/boot-partition")
+    appliance.umount("/")
+    appliance.shutdown()
+    appliance.close()
+
+
+def write_vmx(guest: BuiltGuest, directory: Path) -> Path:
+    """The guest as VMware hands it over: a .vmx and one sparse .vmdk a disk."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lines = [
+        '.encoding = "UTF-8"', 'config.version = "8"', 'virtualHW.version = "19"', f'displayName = "{guest.name}"',
+        'guestOS = "windows2019srvnext-64"', 'memsize = "2048"', 'numvcpus = "2"', 'scsi0.present = "TRUE"',
+        'scsi0.virtualDev = "lsisas1068"', 'ethernet0.present = "TRUE"', 'ethernet0.virtualDev = "vmxnet3"',
+        'ethernet0.networkName = "VM Network"', 'ethernet0.addressType = "generated"',
+        'ethernet0.generatedAddress = "00:0c:29:4a:5b:6c"', 'ethernet0.pciSlotNumber = "192"',
+    ]  # fmt: skip
+    if guest.firmware == "uefi":
+        lines.append('firmware = "efi"')
+    for index, disk in enumerate(guest.disks):
+        name = f"{guest.name}{'-' + str(index) if index else ''}.vmdk"
+        subprocess.run(
+            ["qemu-img", "convert", "-O", "vmdk", "-o", "subformat=monolithicSparse", str(disk), str(directory / name)],
+            check=True,
+        )
+        lines += [f'scsi0:{index}.present = "TRUE"', f'scsi0:{index}.fileName = "{name}"']
+    vmx = directory / f"{guest.name}.vmx"
+    vmx.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return vmx
+
+
+def main(argv: Sequence[str]) -> int:
+    """python3 -m tests.guests.build list | NAME OUT [--vmx]"""
+    if not argv or argv[0] == "list":
+        print("\n".join(descriptions()))
+        return 0
+    guest = build([argv[0]], Path(argv[1]))[argv[0]]
+    print(write_vmx(guest, Path(argv[1])) if "--vmx" in argv else guest.disks[0])
+    return 0
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    sys.exit(main(sys.argv[1:]))

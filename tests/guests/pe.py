@@ -1,0 +1,29 @@
+"""Small valid PE files of any machine type, for drivers and loaders of made guests."""
+
+from __future__ import annotations
+
+import struct
+
+MACHINES = {"x86": 0x14C, "amd64": 0x8664, "arm64": 0xAA64}
+
+
+def make_pe(machine: str, body: bytes = b"", signed: bool = False) -> bytes:
+    """A native-subsystem PE with one section holding `body`; signed adds a certificate table entry."""
+    wide = machine != "x86"
+    section = (body or b"\xc3").ljust(512, b"\0")
+    section += bytes(-len(section) % 512)
+    dos = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64)
+    optional_size = 240 if wide else 224
+    coff = struct.pack("<HHIIIHH", MACHINES[machine], 1, 0x60000000, 0, 0, optional_size, 0x22 if wide else 0x102)
+    head = struct.pack("<HBBIIIII", 0x20B if wide else 0x10B, 14, 0, len(section), 0, 0, 0x1000, 0x1000)
+    head += b"" if wide else struct.pack("<I", 0x2000)
+    head += struct.pack("<Q" if wide else "<I", 0x140000000 if wide else 0x400000)
+    head += struct.pack("<IIHHHHHHIIIIHH", 0x1000, 512, 10, 0, 10, 0, 10, 0, 0, 0x1000 + 0x1000, 512, 0, 1, 0)
+    head += struct.pack("<QQQQ" if wide else "<IIII", 0x40000, 0x1000, 0x100000, 0x1000) + struct.pack("<II", 0, 16)
+    certificate = struct.pack("<IHH", 16, 0x200, 2) + bytes(8) if signed else b""
+    directories = bytearray(128)
+    if signed:
+        struct.pack_into("<II", directories, 32, 512 + len(section), len(certificate))
+    table = struct.pack("<8sIIIIIIHHI", b".text", len(section), 0x1000, len(section), 512, 0, 0, 0, 0, 0x60000020)
+    headers = dos + b"PE\0\0" + coff + head + bytes(directories) + table
+    return headers.ljust(512, b"\0") + section + certificate

@@ -1,0 +1,168 @@
+"""The golden domains on real libvirt: virt-xml-validate, the test driver, libvirtd, and QEMU started paused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+
+from h2k.domain import Choices, DiskFacts, DomainFacts, NicFacts, bootstrap_xml, choose_firmware, complete, final_xml
+
+libvirt = pytest.importorskip("libvirt", reason="needs python3-libvirt")
+
+GOLDEN = sorted((Path(__file__).parents[1] / "unit" / "golden").glob("*.xml"))
+BUS_IDS = {  # PCI ids behind a root port of q35, and in a slot of i440fx
+    ("virtio", "sata"): "1af4:1042",
+    ("virtio-scsi", "sata"): "1af4:1048",
+    ("virtio", "ide"): "1af4:1001",
+    ("virtio-scsi", "ide"): "1af4:1004",
+}
+
+
+def _started(daemon: str, socket: str, directory: Path) -> Optional[Path]:
+    """Start a libvirt daemon unless its socket answers; the pid file of the one that was started."""
+    if Path("/run/libvirt", socket).exists() and subprocess.run(["pidof", daemon], capture_output=True).returncode == 0:
+        return None
+    pid_file = directory / f"{daemon}.pid"
+    subprocess.run([daemon, "-d", "-p", str(pid_file)], check=True, stdin=subprocess.DEVNULL, timeout=60)
+    return pid_file
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[Any]:
+    """A connection to qemu:///system; libvirtd and virtlogd are started when they don't run, and stopped after."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for libvirtd")
+    if shutil.which("libvirtd") is None:
+        pytest.skip("needs libvirtd (Debian: libvirt-daemon-system)")
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    with tempfile.TemporaryDirectory() as directory:
+        daemons = [("virtlogd", "virtlogd-sock"), ("libvirtd", "libvirt-sock")]
+        pid_files = [_started(daemon, socket, Path(directory)) for daemon, socket in daemons]
+        connection = _connect()
+        yield connection
+        connection.close()
+        for pid_file in pid_files:
+            if pid_file is not None:
+                os.kill(int(pid_file.read_text()), 15)
+
+
+def _connect() -> Any:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return libvirt.open("qemu:///system")
+        except libvirt.libvirtError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def undefine(system: Any) -> Iterator[Callable[[Any], Any]]:
+    """Remembers domains and takes them away again, whatever happens."""
+    domains: list[Any] = []
+    yield lambda domain: domains.append(domain) or domain
+    for domain in domains:
+        if domain.isActive():
+            domain.destroy()
+        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_virt_xml_validate(path: Path) -> None:
+    done = subprocess.run(["virt-xml-validate", str(path), "domain"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_test_driver_defines(path: Path) -> None:
+    connection = libvirt.open("test:///default")
+    try:
+        assert connection.defineXML(path.read_text()).name() == "guest"
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_libvirtd_defines_and_adds_nothing(path: Path, system: Any, undefine: Callable[[Any], Any]) -> None:
+    xml = path.read_text()
+    if "<tpm" in xml and shutil.which("swtpm") is None:
+        pytest.skip("libvirtd takes an emulated TPM only with swtpm installed")
+    if 'type="kvm"' in xml and "domain type='kvm'" not in re.sub("<domain type=", "domain type=", system.getCapabilities()):
+        xml = xml.replace('<domain type="kvm">', '<domain type="qemu">')
+    domain = undefine(system.defineXML(xml))
+    defined = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    for tag in ("controller", "disk", "interface", "memballoon type", "video", "channel"):
+        # One console more than written is libvirt's other name for the serial port; anything else would be unplanned.
+        assert len(re.findall(f"<{tag}\\b", defined)) == len(re.findall(f"<{tag}\\b", xml)), tag
+    assert set(_pci_addresses(defined)) == set(_pci_addresses(xml))
+
+
+def _pci_addresses(xml: str) -> list[tuple[str, ...]]:
+    pattern = r"<address type=.pci. domain=.0x0000. bus=.(\w+). slot=.(\w+). function=.(\w+)."
+    return [tuple(match) for match in re.findall(pattern, xml)]
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi", "secure"])
+@pytest.mark.parametrize("bus, first_boot", BUS_IDS)
+def test_qemu_starts_both_phases_and_the_scratch_disk_has_the_boot_disk_s_pci_id(
+    system: Any, undefine: Callable[[Any], Any], firmware: str, bus: str, first_boot: str
+) -> None:
+    if (firmware, first_boot) == ("secure", "ide"):
+        pytest.skip("Secure Boot needs q35")
+    qemu_monitor = pytest.importorskip("libvirt_qemu").qemuMonitorCommand
+    # Not pytest's own directory: QEMU runs as another user, who has to reach the images.
+    with tempfile.TemporaryDirectory() as name:
+        images = Path(name)
+        images.chmod(0o755)
+        facts, choices = _small_guest(images, firmware, bus, first_boot)
+        seen = {}
+        for phase, write in (("bootstrap", bootstrap_xml), ("final", final_xml)):
+            domain = system.defineXML(write(facts, choices).decode())
+            undefine(domain)
+            domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            seen[phase] = qemu_monitor(domain, "info qtree", 1)
+            domain.destroy()
+        wanted = BUS_IDS[bus, first_boot]
+        assert seen["bootstrap"].count(wanted) == 1
+        assert seen["final"].count(wanted) == (2 if bus == "virtio" else 1)
+        assert "8086:10d3" in seen["bootstrap"] and "8086:10d3" not in seen["final"]
+
+
+def _small_guest(images: Path, firmware: str, bus: str, first_boot: str) -> tuple[DomainFacts, Choices]:
+    for name in ("boot", "data", "scratch"):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(images / name), "64M"], check=True)
+    (images / "drivers.iso").write_bytes(bytes(65536))
+    disks = tuple(DiskFacts(images / name, "qcow2", "virtio", name) for name in ("boot", "data"))
+    facts = complete(
+        DomainFacts(
+            name=f"h2k-test-{os.getpid()}",
+            memory=256 * 2**20,
+            vcpus=2,
+            disks=disks,
+            nics=(NicFacts(None, kind="user", source=None),),
+            firmware="bios" if firmware == "bios" else "uefi",
+            secure_boot=firmware == "secure",
+            sound="ich6",
+        )
+    )
+    machine = "pc" if first_boot == "ide" else "q35"
+    choices = Choices(
+        bus=bus,
+        bootstrap_bus=first_boot,
+        nic_model="e1000e",
+        scratch=images / "scratch",
+        driver_iso=images / "drivers.iso",
+        firmware=None if firmware == "bios" else choose_firmware(secure_boot=firmware == "secure", machine=machine),
+        accelerated=False,
+    )
+    return facts, choices
