@@ -1,0 +1,21 @@
+# h2k on a fresh Debian 12 machine: `make demo` shows the main job, `make test` runs everything.
+
+SHELL := /bin/bash
+PYTHON := /usr/bin/python3
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# What h2k runs on, and what only its tests and the demo need.
+RUNTIME := virt-v2v libguestfs-tools python3-guestfs python3-hivex libhivex-bin qemu-utils qemu-system-x86 ovmf \
+  python3-libnbd libnbd-bin nbdkit python3-tsk python3-libvirt libvirt-daemon-system libvirt-clients \
+  python3-lxml python3-yaml python3-click python3-jsonschema python3-pefile python3-jinja2 python3-rich \
+  linux-image-amd64 ntfs-3g
+TESTING := python3-pytest python3-hypothesis python3-venv mypy xorriso virtinst mtools dosfstools
+
+.PHONY: deps demo test
+deps:
+	@missing=$$(for p in $(RUNTIME) $(TESTING); do \
+	  dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
