@@ -18,6 +18,7 @@ from h2k.errors import H2kError, Refused, UsageError
 from h2k.finding import Finding
 from h2k.guest import Guest
 from h2k.plan import Plan
+from h2k.policy import Policy
 
 PACKAGED = (Path(__file__).resolve().parent.parent / "hooks", Path("/usr/share/h2k/hooks.d"))
 LOCAL = Path("/etc/h2k/hooks.d")
@@ -45,6 +46,7 @@ class Options:
     phase: str = "result"
     domain: Optional[DomainFacts] = None
     accept: frozenset[str] = frozenset()
+    policy: Policy = Policy()
 
 
 Proposed = Union[Finding, Change, Setting]
