@@ -19,3 +19,24 @@ deps:
 	  $(SUDO) apt-get update -qq && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
+
+demo: deps
+	@$(PYTHON) -m tests.demo build/demo
+
+# Linters and tests: the linters come from PyPI, into .venv, which sees the system's packages.
+.venv/ready: Makefile
+	@$(PYTHON) -m venv --system-site-packages .venv
+	@.venv/bin/pip install -q --disable-pip-version-check ruff python-registry
+	@touch $@
+
+.PHONY: lint bench
+lint: deps .venv/ready
+	.venv/bin/ruff check --quiet .
+	mypy h2k
+	@for hook in hooks/*.py; do mypy --no-error-summary $$hook || exit 1; done
+
+test: lint
+	.venv/bin/python -m pytest
+
+bench: deps
+	@$(PYTHON) -m tests.bench

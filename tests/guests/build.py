@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import hashlib
 import lzma
 import os
 import shutil
@@ -34,9 +36,10 @@ ESP, MSR, DATA = (
     "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",
 )
 BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
+FALLBACK = {"amd64": "bootx64.efi", "x86": "bootia32.efi"}
 INBOX = (
     "acpi pci disk partmgr volmgr mountmgr volsnap fltmgr ntfs lsi_sas atapi intelide pciide storahci msahci stornvme "
-    "vmbus storvsc volume wof vmxnet3 e1g6032e tcpip ndis"
+    "vmbus storvsc netvsc volume wof vmxnet3 e1g6032e tcpip ndis"
 ).split()
 
 
@@ -95,13 +98,19 @@ def _device(place: Layout, partition: str) -> bytes:
     return bytes(raw)
 
 
-def bcd_text(name: str, firmware: str) -> str:
-    """The BCD: boot manager, one Windows loader, its resume object, and WinRE's ramdisk options."""
+BOOT_DEVICE, LOCATE_DEVICE = (bytes(16) + bytes([kind]) + bytes(7) + bytes([0x48]) + bytes(63) for kind in (5, 8))
+
+
+def bcd_text(name: str, firmware: str, generalized: bool = False) -> str:
+    """The BCD: boot manager, one Windows loader, its resume object, and WinRE's ramdisk options. In a generalized
+    image (sysprep, most cloud images) the devices name no partition: "boot" and "locate" find them at boot."""
     place = layout(name, firmware)
     loader, resume = (f"{{{uuid.uuid5(NAMESPACE, name + ' ' + what)}}}" for what in ("loader", "resume"))
     suffix = "efi" if firmware == "uefi" else "exe"
     manager_path = '"\\\\EFI\\\\Microsoft\\\\Boot\\\\bootmgfw.efi"' if firmware == "uefi" else '"\\\\bootmgr"'
     boot, windows = _hex(_device(place, place.boot[2])), _hex(_device(place, place.windows[2]))
+    if generalized:
+        boot, windows = _hex(BOOT_DEVICE), _hex(LOCATE_DEVICE)
     lines = ["[Description]", '"KeyName"="BCD00000000"', '"System"=dword:00000001', '"TreatAsSystem"=dword:00000001']
 
     def entry(object_id: str, kind: int, elements: dict[str, str]) -> None:
@@ -161,8 +170,8 @@ def hives(name: str, guest: dict[str, Any]) -> dict[str, bytes]:
         system = fix_dirty(lzma.decompress(corpus.read_bytes()))
     else:
         system = build_hive("".join(text("system.reg", cs=f"ControlSet{n:03d}") for n in guest["sets"]))
-        extra = "ddb.reg" if modern else "cdd.reg"
-        system = build_hive("".join(text(extra, cs=f"ControlSet{n:03d}") for n in guest["sets"]), system)
+        for extra in ("ddb.reg" if modern else "cdd.reg", f"{guest.get('hypervisor', 'vmware')}.reg"):
+            system = build_hive("".join(text(extra, cs=f"ControlSet{n:03d}") for n in guest["sets"]), system)
         select = '[Select]\n"Current"=dword:00000001\n"Default"=dword:00000001\n"Failed"=dword:00000000\n'
         last = guest["sets"][-1]
         system = build_hive(f'{select}"LastKnownGood"=dword:{last:08x}\n', system)
@@ -171,7 +180,8 @@ def hives(name: str, guest: dict[str, Any]) -> dict[str, bytes]:
     else:
         letter = struct.pack("<IQ", int(place.disk, 16), place.windows[1])
     system = build_hive(f'[MountedDevices]\n"\\\\DosDevices\\\\C:"=hex:{_hex(letter)}\n', system)
-    return {"SYSTEM": system, "SOFTWARE": build_hive(software), "BCD": build_hive(bcd_text(name, guest["firmware"]))}
+    bcd = bcd_text(name, guest["firmware"], guest.get("bcd") == "generalized")
+    return {"SYSTEM": system, "SOFTWARE": build_hive(software), "BCD": build_hive(bcd)}
 
 
 def windows_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes]:
@@ -183,17 +193,11 @@ def windows_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, by
     for program in ("ntoskrnl.exe", "hal.dll", "cmd.exe", "smss.exe", f"winload.{suffix}"):
         files[f"Windows/System32/{program}"] = make_pe(arch, f"made {program}".encode(), signed=True)
     files["Windows/explorer.exe"] = make_pe(arch, b"made explorer.exe")
-    names = [*INBOX, *_corpus_drivers(made["SYSTEM"])]
-    for driver in dict.fromkeys(names):
+    for driver in INBOX:
         files[f"Windows/System32/drivers/{driver}.sys"] = make_pe(arch, f"made {driver}.sys".encode(), signed=True)
     for place in ("Windows/INF", "Windows/Temp", "Windows/System32/DriverStore", "Program Files/Common Files", "Users/Public"):
         files[f"{place}/.keep"] = b""
     return files
-
-
-def _corpus_drivers(system: bytes) -> list[str]:
-    """The file names of the inbox drivers that the boot checks look at; only their case matters here."""
-    return [name for name in ("ACPI", "pci") if system and name.lower() not in INBOX]
 
 
 def boot_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes]:
@@ -203,9 +207,26 @@ def boot_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes
     manager = make_pe(guest["arch"], b"made bootmgfw.efi", signed=True)
     return {
         "EFI/Microsoft/Boot/bootmgfw.efi": manager,
-        "EFI/Boot/bootx64.efi": manager,
+        f"EFI/Boot/{FALLBACK[guest['arch']]}": manager,
         "EFI/Microsoft/Boot/BCD": made["BCD"],
     }
+
+
+def cached() -> dict[str, BuiltGuest]:
+    """All made guests, built once for this text and kept below .cache/; copy them, never write to them."""
+    digest = hashlib.sha256()
+    for path in sorted([*(HERE / n for n in ("build.py", "pe.py", "regfile.py", "guests.yaml")), *HERE.glob("*.reg")]):
+        digest.update(path.read_bytes())
+    digest.update(str(CORPUS.exists()).encode())
+    place = HERE.parents[1] / ".cache" / "guests" / digest.hexdigest()[:16]
+    place.mkdir(parents=True, exist_ok=True)
+    known = descriptions()
+    with open(place / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "complete").exists():
+            build(known, place)
+            (place / "complete").touch()
+    return {n: BuiltGuest(n, g["firmware"], (place / f"{n}.qcow2",)) for n, g in known.items()}
 
 
 def build(names: Iterable[str], directory: Path) -> dict[str, BuiltGuest]:
@@ -218,15 +239,13 @@ def build(names: Iterable[str], directory: Path) -> dict[str, BuiltGuest]:
     appliance = guestfs.GuestFS(python_return_dict=True)
     for name in names:
         path = directory / f"{name}.qcow2"
-        path.unlink(missing_ok=True)
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SIZE)], check=True)
+        _partitioned(path, layout(name, known[name]["firmware"]))
         appliance.add_drive_opts(str(path), format="qcow2", cachemode="unsafe", discard="besteffort")
         built[name] = BuiltGuest(name, known[name]["firmware"], (path,))
     appliance.launch()
     for device, name in zip(appliance.list_devices(), built):
         guest = known[name]
         made = hives(name, guest)
-        _partition(appliance, device, layout(name, guest["firmware"]))
         place = layout(name, guest["firmware"])
         boot, windows = f"{device}{place.boot[0]}", f"{device}{place.windows[0]}"
         if guest["firmware"] == "uefi":
@@ -241,28 +260,29 @@ def build(names: Iterable[str], directory: Path) -> dict[str, BuiltGuest]:
     return built
 
 
-def _partition(appliance: Any, device: str, place: Layout) -> None:
-    first, last = MIB // 512, SIZE // 512 - 2049
-    windows = place.windows[1] // 512
+def _partitioned(path: Path, place: Layout) -> None:
+    """An empty qcow2 disk with its partition table, which sfdisk writes without root or appliance."""
+    first, windows, sectors = MIB // 512, place.windows[1] // 512, SIZE // 512
     if place.style == "gpt":
-        appliance.part_init(device, "gpt")
         msr = (MIB + BOOT_SIZE) // 512
-        for number, (begin, end, kind) in enumerate(
-            ((first, msr - 1, ESP), (msr, windows - 1, MSR), (windows, last, DATA)), 1
-        ):
-            appliance.part_add(device, "p", begin, end)
-            appliance.part_set_gpt_type(device, number, kind)
-        appliance.part_set_disk_guid(device, place.disk)
-        appliance.part_set_gpt_guid(device, 1, place.boot[2])
-        appliance.part_set_gpt_guid(device, 3, place.windows[2])
+        rows = [
+            f"start={first}, size={msr - first}, type={ESP}, uuid={place.boot[2]}",
+            f"start={msr}, size={windows - msr}, type={MSR}",
+            f"start={windows}, size={sectors - windows - 2048}, type={DATA}, uuid={place.windows[2]}",
+        ]
     else:
-        appliance.part_init(device, "mbr")
-        appliance.part_add(device, "p", first, windows - 1)
-        appliance.part_add(device, "p", windows, last)
-        for number in (1, 2):
-            appliance.part_set_mbr_id(device, number, 7)
-        appliance.part_set_bootable(device, 1, True)
-        appliance.pwrite_device(device, struct.pack("<I", int(place.disk, 16)), 440)
+        rows = [
+            f"start={first}, size={windows - first}, type=7, bootable",
+            f"start={windows}, size={sectors - windows - 2048}, type=7",
+        ]
+    label = "gpt" if place.style == "gpt" else "dos"
+    script = "\n".join([f"label: {label}", f"label-id: {place.disk}", "", *rows, ""])
+    raw = path.with_suffix(".raw")
+    with open(raw, "wb") as image:
+        image.truncate(SIZE)
+    subprocess.run(["sfdisk", "-q", "--no-reread", "--no-tell-kernel", str(raw)], input=script.encode(), check=True)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(path)], check=True)
+    raw.unlink()
 
 
 def _fill(appliance: Any, device: str, files: dict[str, bytes]) -> None:
