@@ -1,9 +1,14 @@
-"""Reads registry hives (regf), independently of hivex: lazily, with every offset, size, count and depth bounded."""
+"""Reads registry hives (regf), independently of hivex: lazily, with every offset, size, count and depth bounded.
+
+Offsets in messages are those of the format, from the first hive bin; the file's offset is 4096 more. Source: the public
+regf specification (github.com/msuhanov/regf).
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Optional
 
 from h2k.errors import BadData
@@ -12,23 +17,58 @@ REG_NONE, REG_SZ, REG_EXPAND_SZ, REG_BINARY, REG_DWORD, REG_DWORD_BE, REG_LINK, 
 REG_QWORD = 11
 
 BASE_BLOCK = 4096  # bytes before the first hive bin
-MAX_SUBKEYS = 1_000_000
-MAX_VALUES = 100_000
+BASE_SECTOR = 512  # the part of the base block that has a checksum, and that a log keeps a copy of
 MAX_DEPTH = 512  # the registry's own limit for the depth of keys
-MAX_DATA = 64 * 1024 * 1024
-_BIG_DATA_SEGMENT = 16344  # data above this is split into segments (db cells), hives of minor version > 3
+BIG_DATA = 16344  # bytes: data above this lie in segments (a db cell), in hives of a minor version above 3
+
+_SMALLEST_KEY = 80  # bytes of a key node's cell with an empty name
+_NAME_IS_LATIN1 = 0x20  # KEY_COMP_NAME
+_PREDEFINED_HANDLE = 0x40  # KEY_PREDEF_HANDLE (Perflib\009): the value count's place holds a handle
+_RESIDENT = 0x80000000  # the data, four bytes at most, lie in the place of their offset
+
+_CELL_SIZE = struct.Struct("<i")
+_BIN = struct.Struct("<4sII")
+# signature, flags, parent, subkeys, their list, values, their list, security, class name, and the lengths of both names
+_KEY_NODE = struct.Struct("<2sH12xII4xI4xIIII20xHH")
+_VALUE = struct.Struct("<2sHIIIH2x")  # signature, name length, data size, data offset, type, flags
+_LIST_WIDTH = {b"lf": 2, b"lh": 2, b"li": 1, b"ri": 1}  # DWORDs of one entry
 
 
 def checksum(base_block: bytes) -> int:
     """The XOR-32 checksum of the first 508 bytes, as stored at 508; 0 becomes 1 and -1 becomes -2."""
     value = 0
-    for (word,) in struct.iter_unpack("<I", base_block[:508]):
+    for word in struct.unpack_from("<127I", base_block):
         value ^= word
     return {0: 1, 0xFFFFFFFF: 0xFFFFFFFE}.get(value, value)
 
 
+def base_is_sound(data: bytes) -> bool:
+    """Whether the base block of a hive or a log has its signature and the right checksum."""
+    if len(data) < BASE_SECTOR or data[:4] != b"regf":
+        return False
+    return bool(struct.unpack_from("<I", data, 508)[0] == checksum(data))
+
+
+def state(data: bytes) -> str:
+    """ "clean", or "dirty": the sequences differ or the base block is not sound, and only the logs can complete the hive.
+
+    Ask this before check(): the bins of a dirty hive may be unsound until its logs are replayed (regf_log).
+    """
+    return "clean" if base_is_sound(data) and data[4:8] == data[8:12] else "dirty"
+
+
+def name_hash(name: str) -> int:
+    """The hash of a key name in an lh list."""
+    value = 0
+    for (unit,) in struct.iter_unpack("<H", name.upper().encode("utf-16-le", "surrogatepass")):
+        value = (value * 37 + unit) & 0xFFFFFFFF
+    return value
+
+
 class Value:
     """One registry value; `name` is '' for the default value, `raw` its bytes as stored."""
+
+    __slots__ = ("name", "raw", "type")
 
     def __init__(self, name: str, kind: int, raw: bytes) -> None:
         self.name, self.type, self.raw = name, kind, raw
@@ -56,61 +96,89 @@ class Value:
 
 
 class Key:
-    """One registry key, its lists read when they are first asked for."""
+    """One registry key; its lists are read when they are asked for, and its subkeys found one by one.
 
-    def __init__(self, hive: Hive, offset: int, path: str, depth: int) -> None:
-        self.hive, self.offset, self.path, self._depth = hive, offset, path, depth
-        cell = hive.cell(offset)
-        if len(cell) < 76 or cell[:2] != b"nk":
-            raise hive.bad(offset, "no key node")
-        if depth > MAX_DEPTH:
+    A key names its parent, and that must be the key that lists it: so the keys are a tree, and no walk can loop.
+    """
+
+    __slots__ = (
+        "_class", "_class_length", "_depth", "_found", "_index", "_names", "_security", "_subkey_count", "_subkey_list",
+        "_value_count", "_value_list", "hive", "name", "offset", "path",
+    )  # fmt: skip
+
+    def __init__(self, hive: Hive, offset: int, parent: Optional[Key] = None) -> None:
+        self.hive, self.offset = hive, offset
+        self.name, node = hive.key_node(offset)
+        flags, above, self._subkey_count, self._subkey_list, self._value_count, self._value_list = node[1:7]
+        self._security, self._class, self._class_length = node[7], node[8], node[10]
+        if flags & _PREDEFINED_HANDLE:
+            self._value_count = 0
+        self.path, self._depth = "", 0
+        if parent is not None:
+            self.path, self._depth = f"{parent.path}\\{self.name}" if parent.path else self.name, parent._depth + 1
+            if above != parent.offset or offset == hive.root_offset:
+                raise hive.bad(offset, f"a key whose parent is not the key that lists it ({parent.offset:#x})")
+        if self._depth > MAX_DEPTH:
             raise hive.bad(offset, f"keys nested deeper than {MAX_DEPTH}")
-        flags, name_length = struct.unpack_from("<H", cell, 2)[0], struct.unpack_from("<H", cell, 72)[0]
-        if 76 + name_length > len(cell):
-            raise hive.bad(offset, "key name beyond its cell")
-        self.name = _name(cell[76 : 76 + name_length], bool(flags & 0x20))
-        self._subkey_count, self._subkey_list = struct.unpack_from("<I", cell, 20)[0], struct.unpack_from("<I", cell, 28)[0]
-        self._value_count, self._value_list = struct.unpack_from("<II", cell, 36)
-        self._by_name: Optional[dict[str, Key]] = None
+        self._found: dict[str, Optional[Key]] = {}
+        self._index: Optional[tuple[list[int], list[int]]] = None
+        self._names: Optional[dict[str, int]] = None
 
     def subkeys(self) -> tuple[Key, ...]:
         """The subkeys, in the hive's order."""
-        return tuple(self._subkeys().values())
+        return tuple(Key(self.hive, offset, self) for offset in self._subkeys()[0])
 
-    def _subkeys(self) -> dict[str, Key]:
-        if self._by_name is None:
-            found: dict[str, Key] = {}
-            if self._subkey_count:
-                for offset in self.hive.subkey_offsets(self._subkey_list, self._subkey_count):
-                    if offset == self.offset:
-                        raise self.hive.bad(offset, "a key that is its own subkey")
-                    key = Key(self.hive, offset, "", self._depth + 1)
-                    key.path = f"{self.path}\\{key.name}" if self.path else key.name
-                    found[key.name.lower()] = key
-            self._by_name = found
-        return self._by_name
+    def _subkeys(self) -> tuple[list[int], list[int]]:
+        return self.hive.subkey_list(self._subkey_list, self._subkey_count) if self._subkey_count else ([], [])
 
     def subkey(self, name: str) -> Optional[Key]:
-        """A subkey by case-insensitive name, or by a path ("Services\\viostor")."""
+        """A subkey by case-insensitive name, or by a path ("Services\\viostor"); the first, should two have one name."""
         key: Optional[Key] = self
-        for part in filter(None, name.split("\\")):
-            key = key._subkeys().get(part.lower()) if key is not None else None
+        for part in filter(None, name.lower().split("\\")):
+            if key is None:
+                return None
+            if part not in key._found:
+                key._found[part] = key._find(part)
+            key = key._found[part]
         return key
+
+    def _find(self, name: str) -> Optional[Key]:
+        """The subkey with this lower-case name. The hashes of the list say where to look first, but decide nothing."""
+        if self._index is None:
+            self._index = self._subkeys()
+        offsets, hashes = self._index
+        wanted, at = name_hash(name), -1
+        for _ in range(hashes.count(wanted)):
+            at = hashes.index(wanted, at + 1)
+            key = Key(self.hive, offsets[at], self)
+            if key.name.lower() == name:
+                return key
+        if self._names is None:
+            self._names = {}
+            for offset in offsets:
+                self._names.setdefault(self.hive.key_node(offset)[0].lower(), offset)
+        return Key(self.hive, self._names[name], self) if name in self._names else None
 
     def values(self) -> tuple[Value, ...]:
         """The values, in the hive's order."""
-        if not self._value_count:
-            return ()
-        if self._value_count > MAX_VALUES:
-            raise self.hive.bad(self.offset, f"{self._value_count} values")
-        cell = self.hive.cell(self._value_list)
-        if len(cell) < 4 * self._value_count:
-            raise self.hive.bad(self._value_list, "value list shorter than its count")
-        return tuple(self.hive.read_value(o) for o in struct.unpack_from(f"<{self._value_count}I", cell))
+        found, left = [], self.hive.size
+        for offset in self._values():
+            found.append(self.hive.read_value(offset))
+            left -= len(found[-1].raw)
+            if left < 0:
+                raise self.hive.bad(self.offset, "values with more data than the hive is large")
+        return tuple(found)
 
     def value(self, name: str) -> Optional[Value]:
         """A value by case-insensitive name; '' is the default value."""
-        return next((v for v in self.values() if v.name.lower() == name.lower()), None)
+        wanted = name.lower()
+        for offset in self._values():
+            if self.hive.value_node(offset)[0].lower() == wanted:
+                return self.hive.read_value(offset)
+        return None
+
+    def _values(self) -> tuple[int, ...]:
+        return self.hive.value_list(self._value_list, self._value_count) if self._value_count else ()
 
 
 class Hive:
@@ -122,103 +190,31 @@ class Hive:
             raise BadData(f"{name}: {len(data)} bytes are too few for a hive", hint="restore it from a backup")
         if data[:4] != b"regf":
             raise BadData(f"{name}: no regf signature at offset 0", hint="restore it from a backup")
-        primary, secondary = struct.unpack_from("<II", data, 4)
         major, minor, kind = struct.unpack_from("<III", data, 20)
-        root, size = struct.unpack_from("<II", data, 36)
+        self.root_offset, size = struct.unpack_from("<II", data, 36)
         if major != 1 or not 2 <= minor <= 6 or kind != 0:
-            raise BadData(f"{name}: version {major}.{minor} of type {kind} at offset 20 is no hive that Windows loads")
+            raise BadData(
+                f"{name}: version {major}.{minor} of type {kind} at offset 20 is no hive that Windows loads",
+                hint="restore it from a backup",
+            )
         if size % 4096 or not size or BASE_BLOCK + size > len(data):
-            raise BadData(f"{name}: offset 40 says {size} bytes of hive bins, the file has {len(data) - BASE_BLOCK}")
-        self.size, self.minor = size, minor
-        good = struct.unpack_from("<I", data, 508)[0] == checksum(data)
-        self.state = "clean" if good and primary == secondary else "dirty"
-        self.root = Key(self, root, "", 0)
+            raise BadData(
+                f"{name}: offset 40 says {size} bytes of hive bins, the file has {len(data) - BASE_BLOCK}",
+                hint="restore it from a backup",
+            )
+        self.size, self.minor, self.state = size, minor, state(data)
 
     @staticmethod
     def parse(data: bytes, name: str = "hive") -> Hive:
         """Check the base block and the root key; BadData names the hive and the offset."""
-        return Hive(data, name)
+        hive = Hive(data, name)
+        hive.key("")
+        return hive
 
-    def bad(self, offset: int, what: str) -> BadData:
-        """The error for a fault at a cell offset (relative to the hive bins, as the format counts)."""
-        return BadData(f"{self.name}: {what} at hive bin offset {offset:#x}", hint="restore it from a backup")
-
-    def cell(self, offset: int) -> bytes:
-        """The content of an allocated cell, without its size field."""
-        if offset % 8 or not 32 <= offset <= self.size - 8:
-            raise self.bad(offset, "a cell outside the hive bins")
-        (size,) = struct.unpack_from("<i", self.data, BASE_BLOCK + offset)
-        if size >= 0:
-            raise self.bad(offset, "a free cell in use")
-        if -size < 8 or offset - size > self.size:
-            raise self.bad(offset, f"a cell of {-size} bytes")
-        return self.data[BASE_BLOCK + offset + 4 : BASE_BLOCK + offset - size]
-
-    def subkey_offsets(self, offset: int, count: int) -> Iterator[int]:
-        """The key offsets of a subkey list (lf, lh, li, or ri of those), exactly `count` of them."""
-        if count > MAX_SUBKEYS:
-            raise self.bad(offset, f"{count} subkeys")
-        found = list(self._list(offset, 0))
-        if len(found) != count or len(set(found)) != count:
-            raise self.bad(offset, f"subkey list of {len(found)} keys where {count} are announced")
-        yield from found
-
-    def _list(self, offset: int, level: int) -> Iterator[int]:
-        cell = self.cell(offset)
-        if len(cell) < 4:
-            raise self.bad(offset, "subkey list too short")
-        kind, entries = cell[:2], struct.unpack_from("<H", cell, 2)[0]
-        width = {b"lf": 8, b"lh": 8, b"li": 4, b"ri": 4}.get(kind)
-        if width is None or 4 + width * entries > len(cell):
-            raise self.bad(offset, "no subkey list")
-        for i in range(entries):
-            (target,) = struct.unpack_from("<I", cell, 4 + width * i)
-            if kind != b"ri":
-                yield target
-            elif level:
-                raise self.bad(offset, "subkey index nested twice")
-            else:
-                yield from self._list(target, level + 1)
-
-    def read_value(self, offset: int) -> Value:
-        """The value at a vk cell, with its data."""
-        cell = self.cell(offset)
-        if len(cell) < 20 or cell[:2] != b"vk":
-            raise self.bad(offset, "no value")
-        length, size, where, kind, flags = struct.unpack_from("<HIIIH", cell, 2)
-        if 20 + length > len(cell):
-            raise self.bad(offset, "value name beyond its cell")
-        name = _name(cell[20 : 20 + length], bool(flags & 1))
-        if size & 0x80000000:  # up to four bytes lie in the offset field itself
-            size &= 0x7FFFFFFF
-            if size > 4:
-                raise self.bad(offset, f"{size} bytes of resident data")
-            return Value(name, kind, cell[8 : 8 + size])
-        return Value(name, kind, self._data(where, size) if size else b"")
-
-    def _data(self, offset: int, size: int) -> bytes:
-        if size > MAX_DATA:
-            raise self.bad(offset, f"{size} bytes of data")
-        cell = self.cell(offset)
-        if size > _BIG_DATA_SEGMENT and self.minor > 3 and cell[:2] == b"db":
-            return self._big_data(offset, cell, size)
-        if size > len(cell):
-            raise self.bad(offset, f"{size} bytes of data in a cell of {len(cell)}")
-        return cell[:size]
-
-    def _big_data(self, offset: int, cell: bytes, size: int) -> bytes:
-        count, segments = struct.unpack_from("<HI", cell, 2)
-        listed = self.cell(segments)
-        if count * _BIG_DATA_SEGMENT < size or len(listed) < 4 * count:
-            raise self.bad(offset, "big data with too few segments")
-        parts, left = [], size
-        for part in struct.unpack_from(f"<{count}I", listed):
-            piece = self.cell(part)[: min(left, _BIG_DATA_SEGMENT)]
-            parts.append(piece)
-            left -= len(piece)
-        if left > 0:
-            raise self.bad(offset, "big data shorter than announced")
-        return b"".join(parts)
+    @cached_property
+    def root(self) -> Key:
+        """The key above all others."""
+        return Key(self, self.root_offset)
 
     def key(self, path: str) -> Optional[Key]:
         """A key by case-insensitive path below the root; '' is the root itself."""
@@ -229,43 +225,213 @@ class Hive:
         key = self.key(path)
         return key.value(name) if key is not None else None
 
+    def bad(self, offset: int, what: str) -> BadData:
+        """The error for a fault at a cell offset (relative to the hive bins, as the format counts)."""
+        return BadData(f"{self.name}: {what} at hive bin offset {offset:#x}", hint="restore it from a backup")
+
+    def bins(self) -> Iterator[tuple[int, int]]:
+        """(offset, size) of each hive bin; BadData at the first whose header is wrong."""
+        offset = 0
+        while offset < self.size:
+            signature, own, size = _BIN.unpack_from(self.data, BASE_BLOCK + offset)
+            if signature != b"hbin" or own != offset:
+                raise self.bad(offset, "no hive bin header")
+            if size % 4096 or not size or offset + size > self.size:
+                raise self.bad(offset, f"a hive bin of {size} bytes")
+            yield offset, size
+            offset += size
+
+    def cell(self, offset: int) -> tuple[int, int]:
+        """Where in `data` the content of an allocated cell lies, and its length."""
+        if offset & 7 or not 32 <= offset <= self.size - 8:
+            raise self.bad(offset, "a cell outside the hive bins")
+        (size,) = _CELL_SIZE.unpack_from(self.data, BASE_BLOCK + offset)
+        if size >= 0:
+            raise self.bad(offset, "a free cell in use")
+        if size & 7 or offset - size > self.size:
+            raise self.bad(offset, f"a cell of {-size} bytes")
+        return BASE_BLOCK + offset + 4, -size - 4
+
+    def key_node(self, offset: int) -> tuple[str, tuple[int, ...]]:
+        """(name, the fields of _KEY_NODE) of a key."""
+        at, length = self.cell(offset)
+        if length < 76 or self.data[at : at + 2] != b"nk":
+            raise self.bad(offset, "no key node")
+        node = _KEY_NODE.unpack_from(self.data, at)
+        if 76 + node[9] > length:
+            raise self.bad(offset, "a key name beyond its cell")
+        return _name(self.data[at + 76 : at + 76 + node[9]], bool(node[1] & _NAME_IS_LATIN1)), node
+
+    def subkey_list(self, offset: int, count: int) -> tuple[list[int], list[int]]:
+        """The `count` key offsets of a subkey list (lf, lh, li, or ri of those); and their name hashes, if all are lh."""
+        if count > self.size // _SMALLEST_KEY:
+            raise self.bad(offset, f"{count} subkeys")
+        kind, entries = self._list(offset)
+        leaves = map(self._list, entries) if kind == b"ri" else iter([(kind, entries)])
+        offsets: list[int] = []
+        hashes: list[int] = []
+        for kind, entries in leaves:
+            if kind == b"ri":
+                raise self.bad(offset, "a subkey index nested twice")
+            offsets += entries[:: _LIST_WIDTH[kind]]
+            hashes += entries[1::2] if kind == b"lh" else ()
+            if len(offsets) > count:
+                break
+        if len(offsets) != count or len(set(offsets)) != count:
+            raise self.bad(offset, f"a subkey list of {len(offsets)} keys where {count} are announced")
+        return offsets, hashes if len(hashes) == count else []
+
+    def _list(self, offset: int) -> tuple[bytes, tuple[int, ...]]:
+        at, length = self.cell(offset)
+        kind, entries = self.data[at : at + 2], int.from_bytes(self.data[at + 2 : at + 4], "little")
+        numbers = entries * _LIST_WIDTH.get(kind, 0)
+        if kind not in _LIST_WIDTH or 4 + 4 * numbers > length:
+            raise self.bad(offset, "no subkey list")
+        return kind, struct.unpack_from(f"<{numbers}I", self.data, at + 4)
+
+    def value_list(self, offset: int, count: int) -> tuple[int, ...]:
+        """The `count` value offsets of a value list."""
+        at, length = self.cell(offset)
+        if length < 4 * count:
+            raise self.bad(offset, f"a value list shorter than its {count} values")
+        offsets: tuple[int, ...] = struct.unpack_from(f"<{count}I", self.data, at)
+        if len(set(offsets)) != count:
+            raise self.bad(offset, "a value listed twice")
+        return offsets
+
+    def value_node(self, offset: int) -> tuple[str, tuple[int, ...]]:
+        """(name, the fields of _VALUE) of a value."""
+        at, length = self.cell(offset)
+        if length < 20 or self.data[at : at + 2] != b"vk":
+            raise self.bad(offset, "no value")
+        node = _VALUE.unpack_from(self.data, at)
+        if 20 + node[1] > length:
+            raise self.bad(offset, "a value name beyond its cell")
+        return _name(self.data[at + 20 : at + 20 + node[1]], bool(node[5] & 1)), node
+
+    def read_value(self, offset: int) -> Value:
+        """The value at a vk cell, with its data."""
+        name, (_, _, size, where, kind, _) = self.value_node(offset)
+        if size & _RESIDENT:
+            size &= ~_RESIDENT
+            if size > 4:
+                raise self.bad(offset, f"{size} bytes of resident data")
+            return Value(name, kind, where.to_bytes(4, "little")[:size])
+        return Value(name, kind, self._data(where, size) if size else b"")
+
+    def _data(self, offset: int, size: int) -> bytes:
+        if size > self.size:
+            raise self.bad(offset, f"{size} bytes of data")
+        at, length = self.cell(offset)
+        if size > BIG_DATA and self.minor > 3:
+            return self._big_data(offset, at, size)
+        if size > length:
+            raise self.bad(offset, f"{size} bytes of data in a cell of {length}")
+        return self.data[at : at + size]
+
+    def _big_data(self, offset: int, at: int, size: int) -> bytes:
+        if self.data[at : at + 2] != b"db":
+            raise self.bad(offset, f"{size} bytes of data that are not in segments")
+        count, segments = struct.unpack_from("<HI", self.data[at : at + 8].ljust(8, b"\0"), 2)
+        needed = -(-size // BIG_DATA)
+        listed, length = self.cell(segments)
+        if count < needed or length < 4 * needed:
+            raise self.bad(offset, f"big data with {count} segments where {needed} are needed")
+        parts = []
+        for number, part in enumerate(struct.unpack_from(f"<{needed}I", self.data, listed)):
+            wanted = min(BIG_DATA, size - number * BIG_DATA)
+            start, length = self.cell(part)
+            if length < wanted:
+                raise self.bad(part, f"{wanted} bytes of big data in a cell of {length}")
+            parts.append(self.data[start : start + wanted])
+        return b"".join(parts)
+
 
 def _name(raw: bytes, compressed: bool) -> str:
     return raw.decode("latin-1") if compressed else raw[: len(raw) & ~1].decode("utf-16-le", "replace")
 
 
 def check(data: bytes, name: str, deep: bool = False) -> list[str]:
-    """The problems of a hive: base block, every hive bin header, and with `deep` every cell that is in use."""
+    """The first problem of a hive, or nothing: base block, root key and every hive bin; with `deep` every cell in use.
+
+    Deep: the cells fill their bins; each key, list, value and piece of data has a cell of its own; keys lie under their
+    parents, in order and with the right hashes, for Windows finds them by these.
+    """
     try:
-        hive = Hive.parse(data, name)
-        _check_bins(hive)
         if deep:
-            _check_keys(hive)
+            _EveryCell(data, name).check()
+        else:
+            for _ in Hive.parse(data, name).bins():
+                pass
     except BadData as bad:
         return [bad.message]
     return []
 
 
-def _check_bins(hive: Hive) -> None:
-    offset = 0
-    while offset < hive.size:
-        at = BASE_BLOCK + offset
-        signature, (own, size) = hive.data[at : at + 4], struct.unpack_from("<II", hive.data, at + 4)
-        if signature != b"hbin" or own != offset:
-            raise hive.bad(offset, "no hive bin header")
-        if size % 4096 or not size or offset + size > hive.size:
-            raise hive.bad(offset, f"a hive bin of {size} bytes")
-        offset += size
+class _EveryCell(Hive):
+    """A hive that keeps account of its cells: each is read once, so one that two records hold is found."""
 
+    FREE, ALLOCATED, READ = range(3)
 
-def _check_keys(hive: Hive) -> None:
-    seen: set[int] = set()
-    waiting = [hive.root]
-    while waiting:
-        key = waiting.pop()
-        if key.offset in seen:
-            raise hive.bad(key.offset, "a key that two parents hold")
-        seen.add(key.offset)
-        key.values()
-        waiting.extend(key.subkeys())
-        key._by_name = None  # a SOFTWARE hive has a million keys: keep none of them
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data, name)
+        self._cells = bytearray(self.size // 8)  # by offset / 8, where a cell begins
+        self._securities: set[int] = set()
+
+    def check(self) -> None:
+        for offset, size in self.bins():
+            self._note_cells(offset + 32, offset + size)
+        self._check_content(self.root)
+        path = [self._ordered_subkeys(self.root)]  # a stack of iterators: a SOFTWARE hive has too many keys to hold
+        while path:
+            key = next(path[-1], None)
+            if key is None:
+                path.pop()
+            else:
+                self._check_content(key)
+                path.append(self._ordered_subkeys(key))
+
+    def _note_cells(self, offset: int, end: int) -> None:
+        while offset < end:
+            (size,) = _CELL_SIZE.unpack_from(self.data, BASE_BLOCK + offset)
+            if size < 0:
+                self._cells[offset >> 3] = self.ALLOCATED
+                size = -size
+            if size & 7 or not 8 <= size <= end - offset:
+                raise self.bad(offset, f"a cell of {size} bytes")
+            offset += size
+
+    def cell(self, offset: int) -> tuple[int, int]:
+        found = super().cell(offset)
+        seen = self._cells[offset >> 3]
+        if seen != self.ALLOCATED:
+            raise self.bad(offset, "a cell that two records hold" if seen else "a cell that begins inside another")
+        self._cells[offset >> 3] = self.READ
+        return found
+
+    def _check_content(self, key: Key) -> None:
+        for offset in key._values():
+            self.read_value(offset)
+        if key._class_length:
+            _, length = self.cell(key._class)
+            if key._class_length > length:
+                raise self.bad(key._class, "a class name beyond its cell")
+        if key._security not in self._securities:  # keys share these
+            at, length = self.cell(key._security)
+            if length < 20 or self.data[at : at + 2] != b"sk" or 20 + int.from_bytes(self.data[at + 16 : at + 20], "little") > length:
+                raise self.bad(key._security, "no security descriptor")
+            self._securities.add(key._security)
+
+    def _ordered_subkeys(self, key: Key) -> Iterator[Key]:
+        offsets, hashes = key._subkeys()
+        before = ""
+        for number, offset in enumerate(offsets):
+            subkey = Key(self, offset, key)
+            # Beyond ASCII, upper case is what the guest's own table says, which is not at hand.
+            name = subkey.name.upper() if subkey.name.isascii() else ""
+            if name and hashes and hashes[number] != name_hash(name):
+                raise self.bad(offset, f"a key that Windows can't find, its hash being wrong ({subkey.path})")
+            if name and before and name <= before:
+                raise self.bad(offset, f"a key out of order ({subkey.path})")
+            before = name
+            yield subkey

@@ -66,8 +66,7 @@ def build_hive(text: str, base: Optional[bytes] = None) -> bytes:
         hive = hivex.Hivex(str(path), write=True)
         node: Any = hive.root()
         pending: dict[Any, dict[str, Any]] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            line = line.strip()
+        for number, line in enumerate(map(str.strip, text.splitlines()), 1):
             if not line or line.startswith(("#", ";")):
                 continue
             if line.startswith("-["):
@@ -105,7 +104,7 @@ def _value(line: str, number: int) -> tuple[str, Optional[tuple[int, bytes]]]:
     match = re.fullmatch(r'(?:"((?:[^"\\]|\\.)*)"|(@))=(.*)', line)
     if match is None:
         raise ValueError(f"line {number}: {line!r}")
-    name = (match[1] or "").replace("\\\\", "\\").replace('\\"', '"')
+    name = re.sub(r"\\(.)", r"\1", match[1] or "")
     return name, None if match[3] == "-" else _data(match[3], number)
 
 
