@@ -4,85 +4,154 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
+import shutil
+import stat
+import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from h2k.disk.blocks import Mark, copy_pieces, marks_of, pieces_of, sync, torn_between
 from h2k.disk.image import probe
 from h2k.errors import H2kError, Refused
 from h2k.run import CommandFailed, run
 
-PIECE = 1024 * 1024  # bytes; the unit of digests, and of what an interrupted commit may have torn
-TORN_PIECES = 8  # qemu-img commit writes in order and holds at most a few MiB in flight
+PHASES = ("idle", "applying", "kept", "committing", "rolling-back")
+JOURNAL_LIMIT = 256 * 1024 * 1024  # bytes; a boot that rewrote 10 GiB has a journal of about 30 MiB
+# Our byte for the lock on an image, far from those that QEMU locks (100 to 300): a byte range of an open file
+# description, which holds on NFS as well and does not stop QEMU.
+_LOCK_BYTE = 0x68326B
+_ORPHAN_LIMIT = 60.0  # seconds for a qemu-img of a killed run to end
 OnStep = Optional[Callable[[str], None]]
+Journal = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class RollbackResult:
-    """The disks that were restored, and how many bytes of each changed back."""
+    """What was undone ("fix", "boot"), and how many bytes of each disk changed back."""
 
     disks: dict[str, int]
+    kind: str = "fix"
 
     def __str__(self) -> str:
-        return "rolled back: " + ", ".join(f"{name} ({count} bytes restored)" for name, count in self.disks.items())
+        return f"rolled back ({self.kind}): " + ", ".join(
+            f"{name} ({count} bytes restored)" for name, count in self.disks.items()
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Companion:
+    """A file that belongs to the disks' state (firmware variables): at the commit `work` takes the place of `path`."""
+
+    work: Path
+    path: Path
 
 
 class DiskSet:
     """One guest's images and the report directory that holds their overlays, undo data and journal.
 
-    journal.json: {"phase": "idle" | "applying" | "committing" | "rolling-back", "disks": the disks in work,
-    "stack": what was committed, oldest first}. A disk there is named by digests of the pieces that changed, old
-    and new, so that a fresh disk at the same path is never taken for the one that an old journal is about.
+    journal.json: {"phase", "work", "stack"}. `work` is what is going on (None when idle): its kind, the disks as they
+    were found, then, from the commit on, for each disk the pieces that change with their marks before and after. So
+    a fresh disk at the same path is never taken for the one that an old journal is about. `stack` is what was
+    committed, oldest first; each entry has its undo images beside the journal.
     """
 
     def __init__(self, images: Sequence[tuple[Path, str]], state_dir: Path) -> None:
         self.images = [(path.resolve(), form) for path, form in images]
         self.state_dir = state_dir.resolve()
         self._journal = self.state_dir / "journal.json"
-        self._lock: Optional[int] = None
+        self._locks: list[int] = []
 
-    # The journal
+    @property
+    def phase(self) -> str:
+        """Where the journal stands: one of PHASES."""
+        return str(self._load()["phase"])
 
-    def _load(self) -> dict[str, Any]:
+    @property
+    def overlays(self) -> tuple[Path, ...]:
+        """The overlays' paths, in the order of the images."""
+        return tuple(self._overlay(index) for index in range(len(self.images)))
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """What was committed and can be rolled back, oldest first: "fix", "boot"."""
+        return tuple(entry["kind"] for entry in self._load()["stack"])
+
+    # The journal and the locks
+
+    def _load(self) -> Journal:
         try:
-            content: dict[str, Any] = json.loads(self._journal.read_text(encoding="utf-8"))
-            if content["phase"] not in ("idle", "applying", "committing", "rolling-back"):
-                raise ValueError(content["phase"])
+            if self._journal.stat().st_size > JOURNAL_LIMIT:
+                raise ValueError(f"larger than {JOURNAL_LIMIT} bytes")
+            content: Journal = json.loads(self._journal.read_text(encoding="utf-8"))
+            if content["phase"] not in PHASES or not isinstance(content["stack"], list):
+                raise ValueError(f"phase {content['phase']!r}")
+            if content["phase"] != "idle":
+                _ = [(disk["path"], disk["format"]) for disk in content["work"]["disks"]]
             return content
         except FileNotFoundError:
-            return {"phase": "idle", "disks": [], "stack": []}
+            return {"phase": "idle", "work": None, "stack": []}
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise Refused(
                 f"{self._journal}: can't be read: {e}", hint="move the report directory away to begin afresh"
             ) from e
 
-    def _store(self, journal: dict[str, Any]) -> None:
+    def _store(self, phase: str, work: Optional[dict[str, Any]], stack: list[dict[str, Any]]) -> Journal:
+        journal = {"phase": phase, "work": work, "stack": stack}
         temporary = self._journal.with_suffix(".new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-            json.dump(journal, out, indent=1)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, self._journal)
-        directory = os.open(self.state_dir, os.O_RDONLY)
-        os.fsync(directory)
-        os.close(directory)
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+                json.dump(journal, out)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(self._journal)
+            sync(self.state_dir)
+        except OSError as e:
+            raise H2kError(f"{self._journal}: {e.strerror}", hint="free some space, then give the same command") from e
+        return journal
 
     def _acquire(self) -> None:
-        """One run at a time; the lock ends with the process, however it ends."""
-        if self._lock is not None:
+        """One run at a time for the report directory, and for each image whatever directory the other run uses;
+        the locks end with the process, however it ends."""
+        if self._locks:
             return
-        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        locks: list[int] = []
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            os.close(lock)
-            raise Refused(f"{self.state_dir}: another h2k works on this guest", hint="wait for it to end") from e
-        self._lock = lock
+            # Others may pass through, not look: QEMU runs as another user and has to reach the overlays.
+            self.state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+            locks.append(os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _lock(locks[0], self.state_dir)
+            for path, _ in self.images:
+                locks.append(_open_writable(path))
+                _lock(locks[-1], path)
+        except (H2kError, OSError) as e:
+            for lock in locks:
+                os.close(lock)
+            if isinstance(e, H2kError):
+                raise
+            raise Refused(f"{self.state_dir}: {e.strerror}", hint="the report directory must be writable") from e
+        self._locks = locks
+
+    @contextmanager
+    def _locked(self, keep: bool = False) -> Iterator[None]:
+        """Hold the locks, and let other runs have the images afterwards; with `keep` only if this fails."""
+        self._acquire()
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+        if not keep:
+            self.release()
+
+    def release(self) -> None:
+        """Let other runs have the images."""
+        while self._locks:
+            os.close(self._locks.pop())
 
     def _overlay(self, index: int) -> Path:
         return self.state_dir / f"overlay-{index}.qcow2"
@@ -90,201 +159,345 @@ class DiskSet:
     def _undo(self, depth: int, index: int) -> Path:
         return self.state_dir / f"undo-{depth}-{index}.qcow2"
 
+    def _undo_file(self, depth: int, index: int) -> Path:
+        return self.state_dir / f"undo-{depth}-file{index}"
+
     # Repair
 
-    def create_overlays(self) -> tuple[Path, ...]:
-        """A qcow2 overlay on each image. Refused when an image is in use, read-only, or there is no space."""
-        self._acquire()
+    def create_overlays(self, kind: str = "fix") -> tuple[Path, ...]:
+        """A qcow2 overlay on each image. Refused when an image is in use, read-only, or an unfinished run is there.
+
+        From here to commit, discard or keep no other h2k gets at the images.
+        """
+        with self._locked(keep=True):
+            return self._create_overlays(kind)
+
+    def _create_overlays(self, kind: str) -> tuple[Path, ...]:
+        journal = self._load()
+        if journal["phase"] != "idle":
+            raise Refused(f"{self.state_dir}: an unfinished run ({journal['phase']})", hint="recover it first")
         for path, form in self.images:
-            if not os.access(path, os.W_OK):
-                raise Refused(f"{path}: read-only", hint="give h2k a copy that it may write")
             try:
                 run(["qemu-img", "info", "-f", form, str(path)])
             except CommandFailed as e:
                 raise Refused(f"{path}: in use or unreadable: {e.stderr.strip()}", hint="shut the guest down") from e
-        journal = self._load()
-        self._store({**journal, "phase": "applying", "disks": [str(path) for path, _ in self.images]})
-        overlays = []
-        for index, (path, form) in enumerate(self.images):
-            overlay = self._overlay(index)
-            overlay.unlink(missing_ok=True)
-            run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(path), str(overlay)])
-            overlay.chmod(0o600)
-            overlays.append(overlay)
-        return tuple(overlays)
+        stack = self._still_theirs(journal["stack"])
+        disks = [dict(_found(path), path=str(path), format=form) for path, form in self.images]
+        self._store("applying", {"kind": kind, "disks": disks, "files": []}, stack)
+        try:
+            for index, (path, form) in enumerate(self.images):
+                overlay = self._overlay(index)
+                overlay.unlink(missing_ok=True)
+                run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(path), str(overlay)])
+                overlay.chmod(0o600)
+        except H2kError:
+            self._discard()
+            raise
+        return self.overlays
+
+    def _still_theirs(self, stack: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The stack, or an empty one when nothing of its last commit is on the disks any more: they were converted
+        anew, and their undo data would be another disk's."""
+        if not stack:
+            return stack
+        paths = [str(path) for path, _ in self.images]
+        theirs = [d["path"] for d in stack[-1]["disks"]] == paths
+        if theirs and all(_found(Path(d["path"]))["mtime"] == d["mtime"] for d in stack[-1]["disks"]):
+            return stack
+        if theirs and any(_holds(disk, "new") for disk in stack[-1]["disks"]):
+            return stack
+        for depth in range(len(stack)):
+            self._drop_undo(depth)
+        return []
+
+    def _drop_undo(self, depth: int) -> None:
+        for path in self.state_dir.glob(f"undo-{depth}-*"):
+            path.unlink()
 
     def discard(self) -> None:
         """Throw the overlays away; the images were never touched."""
-        self._acquire()
-        journal = self._load()
-        for index in range(len(self.images)):
-            self._overlay(index).unlink(missing_ok=True)
-            self._undo(len(journal["stack"]), index).unlink(missing_ok=True)
-        self._store({**journal, "phase": "idle", "disks": []})
+        with self._locked():
+            self._discard()
 
-    def commit(self, on_step: OnStep = None) -> None:
-        """Save what will be replaced, commit every overlay, read the images back, drop the overlays."""
-        mark = on_step or (lambda name: None)
+    def _discard(self) -> None:
         journal = self._load()
-        depth = len(journal["stack"])
-        disks = []
-        for index, (path, form) in enumerate(self.images):
-            mark(f"save-undo-{index}")
-            disks.append(self._save_undo(index, path, form, depth))
-        self._store({**journal, "phase": "committing", "disks": disks})
+        if journal["phase"] not in ("idle", "applying", "kept"):
+            raise Refused(f"{self._journal}: the overlays are being committed", hint="run h2k rollback")
+        self._drop_overlays()
+        self._drop_undo(len(journal["stack"]))
+        for companion in (journal["work"] or {}).get("files", ()):
+            Path(companion["work"]).unlink(missing_ok=True)
+        self._store("idle", None, journal["stack"])
+
+    def _drop_overlays(self) -> None:
+        for path in self.state_dir.glob("overlay-*.qcow2"):
+            path.unlink()
+
+    def keep(self, companions: Sequence[Companion] = ()) -> None:
+        """Leave the overlays for a domain to run on; a later commit or rollback ends it."""
+        journal = self._load()
+        files = [{"work": str(c.work), "path": str(c.path)} for c in companions]
+        self._store("kept", {**journal["work"], "files": files}, journal["stack"])
+        self.release()
+
+    def commit(self, on_step: OnStep = None, companions: Sequence[Companion] = ()) -> None:
+        """Save what will be replaced, commit every overlay, read the images back, drop the overlays.
+
+        When that fails the disks get back what they had; H2kError says which of the two could not be done.
+        """
+        with self._locked():
+            self._commit(on_step or (lambda name: None), companions)
+
+    def _commit(self, mark: Callable[[str], None], companions: Sequence[Companion]) -> None:
+        journal = self._load()
+        if journal["phase"] not in ("applying", "kept"):
+            raise H2kError(f"{self._journal}: no overlays to commit, the phase is {journal['phase']}")
+        work, stack = journal["work"], journal["stack"]
+        try:
+            disks = []
+            for index, disk in enumerate(work["disks"]):
+                mark(f"save-undo-{index}")
+                disks.append(self._save_undo(index, disk, len(stack)))
+            files = work["files"] or [{"work": str(c.work), "path": str(c.path)} for c in companions]
+            files = [self._save_undo_file(index, file, len(stack)) for index, file in enumerate(files)]
+            work = {**work, "disks": disks, "files": files}
+            saved = self._store("committing", work, stack)
+        except (H2kError, OSError):
+            if journal["phase"] == "applying":
+                self._discard()
+            raise
         mark("committing")
-        self._roll_forward(disks, mark)
+        try:
+            self._roll_forward(work, mark)
+        except (H2kError, OSError) as e:
+            self._roll_back(self._store("rolling-back", work, stack))
+            raise H2kError(f"the commit failed, and the disks have their old content again: {e}") from e
         mark("committed")
-        self._finish(journal, disks)
+        self._finish(saved)
 
-    def _save_undo(self, index: int, path: Path, form: str, depth: int) -> dict[str, Any]:
-        overlay, undo = self._overlay(index), self._undo(depth, index)
-        pieces = _pieces(overlay)
+    def _save_undo(self, index: int, disk: dict[str, Any], depth: int) -> dict[str, Any]:
+        path, form, overlay, undo = Path(disk["path"]), disk["format"], self._overlay(index), self._undo(depth, index)
+        if _found(path) != {"bytes": disk["bytes"], "mtime": disk["mtime"]}:
+            raise Refused(f"{path}: somebody has written to it while h2k worked on an overlay of it")
         size = probe(overlay, "qcow2").size
+        if size != probe(path, form).size:
+            raise Refused(f"{overlay}: its size differs from that of {path}")
+        pieces = pieces_of(overlay)
         undo.unlink(missing_ok=True)
         run(["qemu-img", "create", "-q", "-f", "qcow2", str(undo), str(size)])
         undo.chmod(0o600)
-        old = _copy(path, form, undo, pieces)
-        new = _digests(overlay, "qcow2", pieces)
-        return {"path": str(path), "format": form, "size": size, "pieces": pieces, "old": old, "new": new}
+        old = copy_pieces(path, form, undo, "qcow2", pieces)
+        new = marks_of(overlay, "qcow2", pieces)
+        sync(overlay)
+        return {
+            "path": str(path), "format": form, "found": disk["mtime"], "mtime": disk["mtime"], "pieces": pieces,
+            "old": [dataclasses.astuple(m) for m in old], "new": [dataclasses.astuple(m) for m in new],
+        }  # fmt: skip
 
-    def _roll_forward(self, disks: list[dict[str, Any]], mark: Callable[[str], None]) -> None:
-        for index, disk in enumerate(disks):
-            path, form = Path(disk["path"]), disk["format"]
-            if disk["pieces"] and _digests(path, form, disk["pieces"]) != disk["new"]:
-                mark(f"commit-{index}")
-                run(["qemu-img", "commit", "-q", "-d", "-f", "qcow2", str(self._overlay(index))])
-                mark(f"read-back-{index}")
-                if _digests(path, form, disk["pieces"]) != disk["new"]:
-                    raise H2kError(f"{path}: the committed blocks do not read back", hint="run h2k rollback")
+    def _save_undo_file(self, index: int, file: dict[str, str], depth: int) -> dict[str, Any]:
+        undo = self._undo_file(depth, index)
+        there = Path(file["path"]).exists()
+        if there:
+            shutil.copyfile(file["path"], undo)
+            sync(undo)
+        sync(Path(file["work"]))
+        return {**file, "undo": str(undo) if there else None}
 
-    def _finish(self, journal: dict[str, Any], disks: list[dict[str, Any]]) -> None:
-        for disk in disks:
-            disk["mtime"] = Path(disk["path"]).stat().st_mtime_ns
-        self._store({"phase": "idle", "disks": [], "stack": [*journal["stack"], disks]})
-        for index in range(len(disks)):
-            self._overlay(index).unlink(missing_ok=True)
+    def _roll_forward(self, work: dict[str, Any], mark: Callable[[str], None]) -> None:
+        for index, disk in enumerate(work["disks"]):
+            if _holds(disk, "new", every=True):
+                continue
+            mark(f"commit-{index}")
+            run(["qemu-img", "commit", "-q", "-d", "-f", "qcow2", str(self._overlay(index))])
+            sync(Path(disk["path"]))
+            mark(f"read-back-{index}")
+            if not _holds(disk, "new", every=True):
+                raise H2kError(f"{disk['path']}: the committed blocks do not read back", hint="check the host's storage")
+        for file in work["files"]:
+            if Path(file["work"]).exists():
+                Path(file["work"]).replace(file["path"])
+                sync(Path(file["path"]).parent)
+
+    def _finish(self, journal: Journal) -> None:
+        work = journal["work"]
+        for disk in work["disks"]:
+            disk["mtime"] = _found(Path(disk["path"]))["mtime"]
+        self._store("idle", None, [*journal["stack"], work])
+        self._drop_overlays()
 
     # Recovery
 
     def recover(self) -> str:
-        """Finish or throw away what an earlier run left: "clean", "discarded", "finished" or "rolled back".
+        """Finish or throw away what an earlier run left: "clean", "discarded", "finished" or "rolled back"; or "kept"
+        when it left overlays on purpose. Refused when the disks are neither what that run found nor what it wrote."""
+        if not self._journal.exists() or self.phase == "idle":
+            return "clean"
+        with self._locked():
+            return self._recover()
 
-        Refused when the disks are neither what that run found nor what it was writing.
-        """
-        if not self._journal.exists():
-            return "clean"
-        self._acquire()
+    def _recover(self) -> str:
         journal = self._load()
-        if journal["phase"] == "idle":
-            return "clean"
+        if journal["phase"] in ("idle", "kept"):
+            return "kept" if journal["phase"] == "kept" else "clean"
         if journal["phase"] == "applying":
-            self.discard()
+            self._discard()
             return "discarded"
-        self._check_identity(journal["disks"])
+        self._check_identity(journal["work"]["disks"])
         if journal["phase"] == "committing":
-            self._roll_forward(journal["disks"], lambda name: None)
-            self._finish(journal, journal["disks"])
+            self._roll_forward(journal["work"], lambda name: None)
+            self._finish(journal)
             return "finished"
         self._roll_back(journal)
         return "rolled back"
 
     def _check_identity(self, disks: list[dict[str, Any]]) -> None:
-        wanted = [str(path) for path, _ in self.images]
-        if [d["path"] for d in disks] != wanted:
-            raise Refused(f"{self._journal}: an unfinished run on other disks", hint="finish it with those disks first")
+        """The disks are those of the journal: every page of every piece is the old one or the new one."""
+        self._same_paths(disks, "an unfinished run is on")
         for disk in disks:
-            digests = _digests(Path(disk["path"]), disk["format"], disk["pieces"])
-            strange = sum(d not in (o, n) for d, o, n in zip(digests, disk["old"], disk["new"]))
-            if strange > TORN_PIECES or (strange and strange == len(digests) > 2):
-                raise Refused(
-                    f"{disk['path']}: not the disk that the unfinished run in {self._journal} was writing",
-                    hint="move the report directory away to begin afresh",
-                )
+            _wait_until_free(Path(disk["path"]), disk["format"])
+            for now, old, new in zip(_marks(disk), _as_marks(disk["old"]), _as_marks(disk["new"])):
+                if now.digest not in (old.digest, new.digest) and not torn_between(now, old, new):
+                    raise Refused(
+                        f"{disk['path']}: not the disk that the unfinished run in {self._journal} was writing",
+                        hint="move the report directory away to begin afresh",
+                    )
+
+    def _same_paths(self, disks: list[dict[str, Any]], what: str) -> None:
+        if [d["path"] for d in disks] != [str(path) for path, _ in self.images]:
+            raise Refused(f"{self._journal}: {what} {', '.join(d['path'] for d in disks)}", hint="name those disks")
 
     # The way back
 
     def rollback(self, force: bool = False, on_step: OnStep = None) -> RollbackResult:
-        """Restore the content that the guest saw before the last commit. Refused when nothing was committed, or
-        when somebody has written since (unless `force`)."""
-        mark = on_step or (lambda name: None)
-        self._acquire()
-        self.recover()
+        """Restore the content that the guest saw before the last commit, be it finished or not; overlays that were
+        kept are thrown away. Refused when nothing was committed, or when somebody has written since (unless
+        `force`), and always for disks that are others than those of the journal."""
+        with self._locked():
+            return self._rollback(force, on_step or (lambda name: None))
+
+    def _rollback(self, force: bool, mark: Callable[[str], None]) -> RollbackResult:
         journal = self._load()
+        if journal["phase"] in ("applying", "kept"):
+            kept = journal["phase"] == "kept"
+            self._discard()
+            if kept:
+                return RollbackResult({str(path): 0 for path, _ in self.images}, "kept overlay")
+            journal = self._load()
+        if journal["phase"] != "idle":
+            self._check_identity(journal["work"]["disks"])
+            return self._roll_back(self._store("rolling-back", journal["work"], journal["stack"]))
         if not journal["stack"]:
             raise Refused(f"{self.state_dir}: nothing was committed, so there is nothing to roll back")
-        disks = journal["stack"][-1]
-        if [d["path"] for d in disks] != [str(path) for path, _ in self.images]:
-            raise Refused(f"{self._journal}: the last repair was on {', '.join(d['path'] for d in disks)}")
-        for disk in disks:
-            path = Path(disk["path"])
-            same = _digests(path, disk["format"], disk["pieces"]) == disk["new"]
-            if not force and not (same and path.stat().st_mtime_ns == disk["mtime"]):
-                raise Refused(
-                    f"{path}: somebody has written to it since the repair",
-                    hint="going back would mix old and new blocks; --force does it all the same",
-                )
-        self._store({**journal, "phase": "rolling-back", "disks": disks})
+        entry = journal["stack"][-1]
+        self._same_paths(entry["disks"], "the last commit was on")
+        for disk in entry["disks"]:
+            self._check_unwritten(disk, force)
+        journal = self._store("rolling-back", entry, journal["stack"][:-1])
         mark("rolling-back")
-        return self._roll_back(self._load())
+        return self._roll_back(journal, mark)
 
-    def _roll_back(self, journal: dict[str, Any]) -> RollbackResult:
-        depth = len(journal["stack"]) - 1
-        restored = {}
-        for index, disk in enumerate(journal["disks"]):
-            if disk["pieces"]:
-                path, form = Path(disk["path"]), disk["format"]
-                _copy(self._undo(depth, index), "qcow2", path, disk["pieces"], form)
-                if _digests(path, form, disk["pieces"]) != disk["old"]:
-                    raise H2kError(f"{path}: the restored blocks do not read back", hint="run h2k rollback again")
-            restored[disk["path"]] = sum(length for _, length in disk["pieces"])
-        self._store({"phase": "idle", "disks": [], "stack": journal["stack"][:-1]})
-        for index in range(len(journal["disks"])):
-            self._undo(depth, index).unlink(missing_ok=True)
-        return RollbackResult(restored)
+    def _check_unwritten(self, disk: dict[str, Any], force: bool) -> None:
+        path = Path(disk["path"])
+        if _found(path)["mtime"] == disk["mtime"] and _holds(disk, "new", every=True):
+            return
+        if not force:
+            raise Refused(
+                f"{path}: somebody has written to it since the commit",
+                hint="going back would mix old and new blocks; --force does it all the same",
+            )
+        if not _holds(disk, "new"):
+            raise Refused(f"{path}: nothing of what h2k wrote is on it: another disk", hint="nothing to roll back here")
+
+    def _roll_back(self, journal: Journal, mark: Callable[[str], None] = lambda name: None) -> RollbackResult:
+        work, stack = journal["work"], journal["stack"]
+        depth, restored = len(stack), {}
+        for index, disk in enumerate(work["disks"]):
+            path, form, old = Path(disk["path"]), disk["format"], _as_marks(disk["old"])
+            # Only what differs: a disk that is full has no space for blocks that it never got.
+            differing = [p for p, now, was in zip(disk["pieces"], _marks(disk), old) if now.digest != was.digest]
+            mark(f"restore-{index}")
+            copy_pieces(self._undo(depth, index), "qcow2", path, form, differing)
+            if not _holds(disk, "old", every=True):
+                raise H2kError(f"{path}: the restored blocks do not read back", hint="run h2k rollback again")
+            sync(path)
+            restored[disk["path"]] = sum(length for _, length in differing)
+        self._restore_files(work["files"])
+        if stack:
+            _hand_down(work["disks"], stack[-1]["disks"])
+        self._store("idle", None, stack)
+        self._drop_overlays()
+        self._drop_undo(depth)
+        return RollbackResult(restored, work["kind"])
+
+    def _restore_files(self, files: list[dict[str, Any]]) -> None:
+        for file in files:
+            Path(file["work"]).unlink(missing_ok=True)
+            if file["undo"] is None:
+                Path(file["path"]).unlink(missing_ok=True)
+            elif Path(file["undo"]).exists():
+                Path(file["undo"]).replace(file["path"])
 
 
-def _pieces(overlay: Path) -> list[list[int]]:
-    """[offset, length] of what the overlay holds itself, in pieces of at most PIECE bytes."""
-    done = run(["qemu-img", "map", "-f", "qcow2", "--output=json", str(overlay)])
-    pieces = []
-    for extent in json.loads(done.stdout):
-        if extent["depth"] == 0 and extent.get("present", extent["data"] or extent["zero"]):
-            end = extent["start"] + extent["length"]
-            pieces += [[at, min(PIECE, end - at)] for at in range(extent["start"], end, PIECE)]
-    return pieces
+def _hand_down(undone: list[dict[str, Any]], below: list[dict[str, Any]]) -> None:
+    """The disks are what the commit below left, if nobody had written in between: so they carry its time stamp."""
+    for disk, earlier in zip(undone, below):
+        if disk["path"] == earlier["path"] and disk["found"] == earlier["mtime"]:
+            earlier["mtime"] = _found(Path(disk["path"]))["mtime"]
 
 
-@contextmanager
-def _nbd(path: Path, form: str, write: bool) -> Iterator[Any]:
-    import nbd
+def _found(path: Path) -> dict[str, Any]:
+    """By what a write of somebody else is noticed: the file's size in bytes and its time stamp in nanoseconds."""
+    status = path.stat()
+    return {"bytes": status.st_size, "mtime": status.st_mtime_ns}
 
-    handle = nbd.NBD()
-    mode = [] if write else ["-r"]
-    handle.connect_systemd_socket_activation(["qemu-nbd", *mode, "-f", form, str(path)])
+
+def _as_marks(marks: list[list[str]]) -> list[Mark]:
+    return [Mark(*mark) for mark in marks]
+
+
+def _marks(disk: dict[str, Any]) -> list[Mark]:
+    return marks_of(Path(disk["path"]), disk["format"], disk["pieces"])
+
+
+def _holds(disk: dict[str, Any], which: str, every: bool = False) -> bool:
+    """Whether the disk holds every piece as it was ("old") or became ("new"); or any of those that changed."""
+    found = [
+        now.digest == wanted.digest
+        for now, wanted, old, new in zip(_marks(disk), _as_marks(disk[which]), _as_marks(disk["old"]), _as_marks(disk["new"]))
+        if every or old.digest != new.digest
+    ]
+    return all(found) if every else any(found)
+
+
+def _lock(handle: int, what: Path) -> None:
+    """Lock our byte of an open file (Linux open file description locks: they end when it is closed)."""
     try:
-        yield handle
-        if write:
-            handle.flush()
-    except nbd.Error as e:
-        raise H2kError(f"{path}: {e}") from e
-    finally:
-        handle.shutdown()
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _LOCK_BYTE, 1, 0))
+    except (BlockingIOError, PermissionError) as e:
+        raise Refused(f"{what}: another h2k works on this guest", hint="wait for it to end") from e
 
 
-def _digests(path: Path, form: str, pieces: list[list[int]]) -> list[str]:
-    with _nbd(path, form, write=False) as image:
-        return [hashlib.sha256(image.pread(length, at)).hexdigest() for at, length in pieces]
+def _open_writable(path: Path) -> int:
+    """The image, open for reading and writing; Refused when that can't be, or when nobody is meant to write it."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as e:
+        raise Refused(f"{path}: can't be written: {e.strerror}", hint="give h2k a copy that it may write") from e
+    # root may write what is marked read-only; h2k does not take that for a permission
+    if not os.fstat(handle).st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        os.close(handle)
+        raise Refused(f"{path}: read-only", hint="give h2k a copy that it may write")
+    return handle
 
 
-def _copy(
-    source: Path, source_format: str, target: Path, pieces: list[list[int]], target_format: str = "qcow2"
-) -> list[str]:
-    """Copy the pieces from one image to another, and return their digests."""
-    digests = []
-    with _nbd(source, source_format, write=False) as old, _nbd(target, target_format, write=True) as new:
-        for at, length in pieces:
-            data = old.pread(length, at)
-            new.pwrite(data, at)
-            digests.append(hashlib.sha256(data).hexdigest())
-    return digests
+def _wait_until_free(path: Path, form: str) -> None:
+    """A killed run's qemu-img goes on by itself to its end: wait for that."""
+    deadline = time.monotonic() + _ORPHAN_LIMIT
+    while True:
+        try:
+            run(["qemu-img", "info", "-f", form, str(path)])
+            return
+        except CommandFailed as e:
+            if time.monotonic() > deadline or "lock" not in e.stderr:
+                raise Refused(f"{path}: in use or unreadable: {e.stderr.strip()}", hint="shut the guest down") from e
+        time.sleep(0.2)

@@ -1,0 +1,367 @@
+"""Overlays on real images: killed at every point, no space, locks, other people's writes, and the way back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from h2k.disk.overlay import Companion, DiskSet
+from h2k.errors import H2kError, Refused
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = 24 * 1024 * 1024 + 512  # bytes; no multiple of a cluster, a page or a piece
+POINTS = ["created", "save-undo-0", "save-undo-1", "committing", "commit-0", "read-back-0", "commit-1", "read-back-1", "committed"]
+
+Images = list[tuple[Path, str]]
+
+KILLER = """
+import json, os, signal, subprocess, sys
+from pathlib import Path
+from h2k.disk.overlay import DiskSet
+point, action, state, images, writes = sys.argv[1:]
+def mark(name):
+    if name == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+disks = DiskSet([(Path(p), f) for p, f in json.loads(images)], Path(state))
+if action == "rollback":
+    disks.rollback(on_step=mark)
+else:
+    print(disks.recover())
+    for overlay, commands in zip(disks.create_overlays(), json.loads(writes)):
+        subprocess.run(["qemu-io", "-f", "qcow2", *sum((["-c", c] for c in commands), []), str(overlay)], check=True, stdout=subprocess.DEVNULL)
+    mark("created")
+    disks.commit(on_step=mark)
+"""
+
+# For the first and the second disk: data, zeroes over data, a discard, the last bytes, something on untouched ground.
+WRITES = [
+    ["write -P 0xa1 64k 3M", "write -z 5M 1M", "write -P 0xa2 20M 64k", f"write -P 0xa3 {SIZE - 512} 512"],
+    ["write -P 0xb1 1M 2M", "discard 6M 512k", "write -P 0xb2 12345856 4096"],
+]
+
+
+def qemu_io(image: Path, form: str, *commands: str) -> None:
+    argv = ["qemu-io", "-f", form, *(word for command in commands for word in ("-c", command)), str(image)]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+def _convert(path: Path, form: str) -> bytes:
+    """All that a guest would read, by a tool that h2k's own reading does not use."""
+    raw = path.with_suffix(".content")
+    subprocess.run(["qemu-img", "convert", "-U", "-f", form, "-O", "raw", str(path), str(raw)], check=True)
+    data = raw.read_bytes()
+    raw.unlink()
+    return data
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    """A raw and a qcow2 disk with something on them."""
+    raw, qcow2 = tmp_path / "g-sda", tmp_path / "g-sdb"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(raw), str(SIZE)], check=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(qcow2), str(SIZE)], check=True)
+    qemu_io(raw, "raw", "write -P 0x11 0 8M", "write -P 0x12 22M 1M")
+    qemu_io(qcow2, "qcow2", "write -P 0x21 0 7M", "write -P 0x22 20M 100k")
+    return [(raw, "raw"), (qcow2, "qcow2")]
+
+
+def _mount(where: Path) -> int:
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(where)], check=False).returncode
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system with 6 MiB of space."""
+    where = tmp_path / "small"
+    where.mkdir()
+    if os.geteuid() != 0 or _mount(where) != 0:
+        pytest.skip("needs root, to mount a small file system")
+    yield where
+    subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+def contents(images: Images) -> list[bytes]:
+    return [_convert(path, form) for path, form in images]
+
+
+def run_killed(point: str, images: Images, state: Path, action: str = "fix") -> subprocess.CompletedProcess[str]:
+    named = json.dumps([[str(path), form] for path, form in images])
+    argv = [sys.executable, "-c", KILLER, point, action, str(state), named, json.dumps(WRITES)]
+    return subprocess.run(argv, check=False, cwd=ROOT, capture_output=True, text=True)
+
+
+def expected(images: Images, tmp_path: Path) -> list[bytes]:
+    """What the disks hold once WRITES have been made, by qemu-io on copies."""
+    copies = [(shutil.copy(path, tmp_path / f"expected-{path.name}"), form) for path, form in images]
+    for (path, form), commands in zip(copies, WRITES):
+        qemu_io(path, form, *(c.replace("discard", "write -z") for c in commands))
+    return contents(copies)
+
+
+def committed(images: Images, state: Path, writes: list[list[str]] = WRITES, kind: str = "fix") -> DiskSet:
+    disks = DiskSet(images, state)
+    for overlay, commands in zip(disks.create_overlays(kind), writes):
+        qemu_io(overlay, "qcow2", *commands)
+    disks.commit()
+    return disks
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_then_the_same_command_again(point: str, images: Images, tmp_path: Path) -> None:
+    old, new, state = contents(images), expected(images, tmp_path), tmp_path / "g.h2k"
+    killed = run_killed(point, images, state)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if point in POINTS[:3]:
+        assert contents(images) == old
+    disks = DiskSet(images, state)
+    outcome = disks.recover()
+    assert outcome == ("discarded" if point in POINTS[:3] else "finished")
+    assert contents(images) == (old if outcome == "discarded" else new)
+    assert not list(state.glob("overlay-*"))
+    disks.release()
+    again = run_killed("never", images, state)
+    assert (again.returncode, again.stdout) == (0, "clean\n"), again.stderr
+    assert contents(images) == new
+
+
+def test_killed_while_qemu_img_writes(images: Images, tmp_path: Path) -> None:
+    """Half of a piece is new, within it whole pages: what a write that was cut off leaves."""
+    new, state = expected(images, tmp_path), tmp_path / "g.h2k"
+    assert run_killed("commit-1", images, state).returncode == -signal.SIGKILL
+    qemu_io(images[1][0], "qcow2", "write -P 0xb1 1M 460k", "write -P 0xb1 2M 4k")
+    assert DiskSet(images, state).recover() == "finished"
+    assert contents(images) == new
+
+
+@pytest.mark.parametrize("point", ["committing", "commit-1", "read-back-1"])
+def test_unfinished_commit_can_be_rolled_back(point: str, images: Images, tmp_path: Path) -> None:
+    old, state = contents(images), tmp_path / "g.h2k"
+    assert run_killed(point, images, state).returncode == -signal.SIGKILL
+    DiskSet(images, state).rollback()
+    assert contents(images) == old
+    assert DiskSet(images, state).recover() == "clean"
+
+
+@pytest.mark.parametrize("point", ["rolling-back", "restore-0", "restore-1"])
+def test_rollback_killed_then_again(point: str, images: Images, tmp_path: Path) -> None:
+    old, state = contents(images), tmp_path / "g.h2k"
+    committed(images, state).release()
+    assert run_killed(point, images, state, "rollback").returncode == -signal.SIGKILL
+    assert DiskSet(images, state).recover() == "rolled back"
+    assert contents(images) == old
+
+
+def test_a_fresh_disk_is_never_resumed(images: Images, tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    assert run_killed("commit-0", images, state).returncode == -signal.SIGKILL
+    path = images[0][0]
+    path.unlink()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(path), str(SIZE)], check=True)
+    qemu_io(path, "raw", "write -P 0x77 0 24M")
+    fresh = path.read_bytes()
+    with pytest.raises(Refused, match="not the disk"):
+        DiskSet(images, state).recover()
+    with pytest.raises(Refused, match="not the disk"):
+        DiskSet(images, state).rollback(force=True)
+    assert path.read_bytes() == fresh
+
+
+def test_a_fresh_disk_has_no_way_back_to_the_old_one(images: Images, tmp_path: Path) -> None:
+    state, old = tmp_path / "g.h2k", contents(images)
+    committed(images, state).release()
+    for path, form in images:
+        path.unlink()
+        subprocess.run(["qemu-img", "create", "-q", "-f", form, str(path), str(SIZE)], check=True)
+        qemu_io(path, form, "write -P 0x77 0 20M")
+    fresh = contents(images)
+    with pytest.raises(Refused, match="another disk"):
+        DiskSet(images, state).rollback(force=True)
+    disks = committed(images, state)
+    assert disks.history == ("fix",)
+    disks.rollback()
+    assert contents(images) == fresh != old
+    assert not list(state.glob("undo-*"))
+
+
+def test_zeroes_discards_and_the_last_bytes(images: Images, tmp_path: Path) -> None:
+    old, new = contents(images), expected(images, tmp_path)
+    disks = committed(images, tmp_path / "g.h2k")
+    assert contents(images) == new != old
+    result = disks.rollback()
+    assert result.kind == "fix" and result.disks[str(images[0][0])] > 0
+    assert contents(images) == old
+
+
+def test_undo_is_a_stack(images: Images, tmp_path: Path) -> None:
+    state, first = tmp_path / "g.h2k", contents(images)
+    committed(images, state)
+    second = contents(images)
+    disks = committed(images, state, [["write -P 0xc1 0 5M"], ["write -P 0xc2 2M 64k"]], "boot")
+    assert disks.history == ("fix", "boot")
+    assert disks.rollback().kind == "boot"
+    assert contents(images) == second
+    assert disks.rollback().kind == "fix"
+    assert contents(images) == first
+    with pytest.raises(Refused, match="nothing was committed"):
+        disks.rollback()
+
+
+def test_somebody_has_written_since(images: Images, tmp_path: Path) -> None:
+    old = contents(images)
+    disks = committed(images, tmp_path / "g.h2k")
+    qemu_io(images[1][0], "qcow2", "write -P 0x99 23M 64k")
+    written = contents(images)
+    with pytest.raises(Refused, match="somebody has written"):
+        disks.rollback()
+    assert contents(images) == written
+    disks.rollback(force=True)
+    after = contents(images)
+    assert after[0] == old[0]
+    assert after[1][: 23 * 2**20] == old[1][: 23 * 2**20] and after[1][23 * 2**20] == 0x99
+
+
+def test_somebody_writes_in_between(images: Images, tmp_path: Path) -> None:
+    disks = DiskSet(images, tmp_path / "g.h2k")
+    overlays = disks.create_overlays()
+    qemu_io(overlays[0], "qcow2", *WRITES[0])
+    qemu_io(images[1][0], "qcow2", "write -P 0x55 0 64k")
+    written = contents(images)
+    with pytest.raises(Refused, match="somebody has written"):
+        disks.commit()
+    assert contents(images) == written
+    assert disks.phase == "idle" and not list((tmp_path / "g.h2k").glob("*.qcow2"))
+
+
+def test_backing_chain(images: Images, tmp_path: Path) -> None:
+    top = tmp_path / "g-top"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(images[1][0]), str(top)], check=True)
+    qemu_io(top, "qcow2", "write -P 0x31 1M 256k")
+    base, chain = images[1][0].read_bytes(), [(top, "qcow2")]
+    old = contents(chain)
+    disks = committed(chain, tmp_path / "t.h2k", [WRITES[0]])
+    assert contents(chain) != old
+    disks.rollback()
+    assert contents(chain) == old
+    assert images[1][0].read_bytes() == base
+
+
+def test_no_space_for_the_undo_data(images: Images, small: Path) -> None:
+    old = contents(images)
+    disks = DiskSet(images, small / "g.h2k")
+    overlays = disks.create_overlays()
+    qemu_io(overlays[0], "qcow2", "write -P 0xa1 0 3M")
+    qemu_io(overlays[1], "qcow2", "write -P 0xa1 0 1M")
+    with pytest.raises(H2kError, match="No space left"):
+        disks.commit()
+    assert contents(images) == old
+    assert disks.phase == "idle" and not list(small.glob("g.h2k/*.qcow2"))
+
+
+def test_no_space_for_the_overlay(images: Images, small: Path) -> None:
+    (small / "filler").write_bytes(bytes(6 * 2**20 - 64 * 1024))
+    disks = DiskSet(images, small / "g.h2k")
+    with pytest.raises(H2kError, match=r"No space left|qemu-img"):
+        disks.create_overlays()
+    (small / "filler").unlink()
+    assert disks.recover() in ("clean", "discarded")
+
+
+def test_no_space_in_the_image(images: Images, small: Path, tmp_path: Path) -> None:
+    """Two disks: the first is committed, the second can't be; both are what they were."""
+    path = small / "g-sdb"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SIZE)], check=True)
+    qemu_io(path, "qcow2", "write -P 0x21 0 2M")
+    both = [images[0], (path, "qcow2")]
+    old = _convert(*images[0])
+    disks = DiskSet(both, tmp_path / "g.h2k")
+    overlays = disks.create_overlays()
+    qemu_io(overlays[0], "qcow2", *WRITES[0])
+    qemu_io(overlays[1], "qcow2", "write -P 0xee 1M 8M")
+    with pytest.raises(H2kError, match="old content again"):
+        disks.commit()
+    assert _convert(*images[0]) == old
+    shutil.copy(path, tmp_path / "after")
+    assert _convert(tmp_path / "after", "qcow2") == b"\x21" * 2**21 + bytes(SIZE - 2**21)
+    assert disks.phase == "idle" and disks.history == ()
+
+
+def test_image_in_use(images: Images, tmp_path: Path) -> None:
+    with subprocess.Popen(["qemu-io", "-f", "qcow2", str(images[1][0])], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdin is not None and user.stdout is not None
+        user.stdin.write(b"read 0 512\n")
+        user.stdin.flush()
+        user.stdout.readline()
+        with pytest.raises(Refused, match="in use"):
+            DiskSet(images, tmp_path / "g.h2k").create_overlays()
+        user.stdin.close()
+
+
+def test_read_only_image(images: Images, tmp_path: Path) -> None:
+    images[1][0].chmod(0o444)
+    with pytest.raises(Refused, match=r"g-sdb: read-only|can't be written"):
+        DiskSet(images, tmp_path / "g.h2k").create_overlays()
+
+
+def test_two_runs_at_once(images: Images, tmp_path: Path) -> None:
+    first = DiskSet(images, tmp_path / "g.h2k")
+    first.create_overlays()
+    with pytest.raises(Refused, match=r"g\.h2k: another h2k"):
+        DiskSet(images, tmp_path / "g.h2k").create_overlays()
+    with pytest.raises(Refused, match="g-sdb: another h2k"):
+        DiskSet(images[1:], tmp_path / "other.h2k").create_overlays()
+    first.discard()
+    first.release()
+    DiskSet(images[1:], tmp_path / "other.h2k").create_overlays()
+
+
+def test_kept_overlays(images: Images, tmp_path: Path) -> None:
+    state, old, new = tmp_path / "g.h2k", contents(images), expected(images, tmp_path)
+    disks = DiskSet(images, state)
+    for overlay, commands in zip(disks.create_overlays("boot"), WRITES):
+        qemu_io(overlay, "qcow2", *commands)
+    disks.keep()
+    assert DiskSet(images, state).recover() == "kept"
+    with pytest.raises(Refused, match="kept"):
+        DiskSet(images, state).create_overlays()
+    again = DiskSet(images, state)
+    again.commit()
+    assert contents(images) == new
+    again.rollback()
+    for overlay, commands in zip(again.create_overlays("boot"), WRITES):
+        qemu_io(overlay, "qcow2", *commands)
+    again.keep()
+    assert DiskSet(images, state).rollback().kind == "kept overlay"
+    assert contents(images) == old and not list(state.glob("overlay-*"))
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_firmware_variables_go_with_the_disks(existed: bool, images: Images, tmp_path: Path) -> None:
+    work, path = tmp_path / "new.fd", tmp_path / "vars.fd"
+    work.write_bytes(b"new")
+    if existed:
+        path.write_bytes(b"old")
+    disks = DiskSet(images, tmp_path / "g.h2k")
+    disks.create_overlays("boot")
+    disks.commit(companions=[Companion(work, path)])
+    assert path.read_bytes() == b"new" and not work.exists()
+    disks.rollback()
+    assert (path.read_bytes() if path.exists() else None) == (b"old" if existed else None)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"phase": "applying", "stack": []}', '{"phase": "x", "work": null, "stack": []}', "[1]"])
+def test_journal_that_makes_no_sense(text: str, images: Images, tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    state.mkdir()
+    (state / "journal.json").write_text(text)
+    old = contents(images)
+    with pytest.raises(Refused, match=r"journal.json"):
+        DiskSet(images, state).recover()
+    assert contents(images) == old
