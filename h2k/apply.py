@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from h2k.change import Change, WriteFile
+from h2k.change import Change, ReplayLogs, WriteFile
 from h2k.disk.reader import VolumeRef
 from h2k.errors import BadData, H2kError
 from h2k.guest import FILE_LIMIT, Guest, HiveFile
@@ -73,7 +73,9 @@ def _new_contents(guest: Guest, changes: Sequence[Change], backups: Backups) -> 
                 backups.keep(_backup_name(change.path), guest.reader.read(change.volume, change.path, FILE_LIMIT))
             contents[change.volume, old.path if old else change.path] = change.data
         else:
-            registry.setdefault(change.hive, []).append(change.edit())
+            edits = registry.setdefault(change.hive, [])
+            if not isinstance(change, ReplayLogs):  # which every edit of that hive builds on
+                edits.append(change.edit())
     for name, edits in registry.items():
         where = guest.hive_file(name)
         if where is None:
@@ -88,15 +90,16 @@ def _backup_name(path: str) -> str:
 
 
 def _edited(guest: Guest, where: HiveFile, edits: Sequence[hive_edit.HiveEdit], backups: Backups) -> bytes:
-    data = guest.hive_bytes(where.name)
-    backups.keep(where.name, data)
-    for log in ("LOG", "LOG1", "LOG2"):
-        stat = guest.reader.stat(where.volume, f"{where.path}.{log}")
-        if stat is not None and stat.readable and stat.size:
-            backups.keep(f"{where.name}.{log}", guest.reader.read(where.volume, stat.path, FILE_LIMIT * 4))
+    """The hive with its logs applied and the edits made; hive and logs are backed up first."""
+    backups.keep(where.name, guest.hive_bytes(where.name))
+    for log, data in guest.hive_logs(where.name).items():
+        backups.keep(f"{where.name}.{log}", data)
+    complete = guest.hive_state(where.name).data
+    if not edits:
+        return complete
     with tempfile.TemporaryDirectory(prefix="h2k-") as work:
         copy = Path(work) / where.name
-        copy.write_bytes(data)
+        copy.write_bytes(complete)
         hive_edit.edit_hive(copy, edits)
         return copy.read_bytes()
 

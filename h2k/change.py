@@ -99,8 +99,22 @@ class WriteFile:
         return f"{'~' if old else '+'} {self.path}: {was}{len(self.data)} bytes, sha256 {digest}…, from {self.source}"
 
 
+@dataclasses.dataclass(frozen=True)
+class ReplayLogs:
+    """The transaction logs of a dirty hive are applied, and the hive is left clean; `applied` says what they held."""
+
+    hive: str
+    applied: str
+
+    def holds(self, guest: Guest) -> bool:
+        return guest.hive_state(self.hive).state == "clean"
+
+    def diff(self, guest: Guest) -> str:
+        return f"~ {self.hive}: transaction logs replayed ({self.applied})"
+
+
 RegistryChange = Union[SetValue, DeleteValue, DeleteKey]
-Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile]
+Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile, ReplayLogs]
 
 
 def _show(kind: int, data: bytes) -> str:
@@ -114,11 +128,11 @@ def _show(kind: int, data: bytes) -> str:
 
 def as_json(change: Change, guest: Guest) -> dict[str, Any]:
     """One change as plan.json and report.json have it: its kind, its place, its readable diff."""
-    where = (
-        {"volume": dataclasses.astuple(change.volume), "path": change.path}
-        if isinstance(change, WriteFile)
-        else {"hive": change.hive, "key": change.key, "name": getattr(change, "name", None)}
-    )
+    where: dict[str, Any] = {}
+    if isinstance(change, WriteFile):
+        where = {"volume": dataclasses.astuple(change.volume), "path": change.path}
+    else:
+        where = {"hive": change.hive, "key": getattr(change, "key", ""), "name": getattr(change, "name", None)}
     return {"change": type(change).__name__, **where, "diff": change.diff(guest)}
 
 

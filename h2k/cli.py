@@ -13,8 +13,8 @@ from typing import Any, Callable, Optional, TypeVar
 import click
 
 from h2k import __version__
-from h2k.convert import Target, emit, explain, open_target, print_outcome
 from h2k.disk.overlay import DiskSet
+from h2k.emit import emit, explain, print_outcome
 from h2k.errors import FAILED, NOT_READY, READY, H2kError, UsageError
 from h2k.hook import find_hooks
 from h2k.host import doctor as host_doctor
@@ -23,6 +23,7 @@ from h2k.pipeline import BUSES, Request, assess, facts_of, fix, look, open_tools
 from h2k.plan import load_plan
 from h2k.report import Report, diff, table
 from h2k.steps import Steps
+from h2k.target import Target, open_target
 
 F = TypeVar("F", bound=Callable[..., Any])
 

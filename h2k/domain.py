@@ -440,8 +440,7 @@ class _Writer:
         """The next free target name: sda … sdz, sdaa …."""
         number = self.names.get(prefix, 0)
         self.names[prefix] = number + 1
-        letters = chr(ord("a") + number % 26)
-        return prefix + (chr(ord("a") + number // 26 - 1) if number >= 26 else "") + letters
+        return disk_name(prefix, number)
 
     def _controllers(self, devices: etree._Element) -> None:
         if self.q35:
@@ -570,6 +569,11 @@ def _address(parent: etree._Element, where: _Pci, multifunction: bool = False) -
         parent, "address", type="pci", domain="0x0000", bus=f"0x{where.bus:02x}", slot=f"0x{where.slot:02x}",
         function=hex(where.function), multifunction="on" if multifunction else None,
     )  # fmt: skip
+
+
+def disk_name(prefix: str, number: int) -> str:
+    """A target's name by its number from 0: sda … sdz, sdaa …."""
+    return prefix + (chr(ord("a") + number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
 def is_mac(text: str) -> bool:

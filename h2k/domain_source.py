@@ -44,7 +44,7 @@ _VMX_BUSES = ("scsi", "nvme", "sata", "ide")
 
 def read_domain_xml(data: bytes, name: str) -> DomainFacts:
     """The facts of a libvirt domain XML; `name` is the file's, for messages. BadData for anything else."""
-    domain = _parse(data, name)
+    domain = parse_xml(data, name)
     if domain.tag != "domain":
         raise BadData(f"{name}: <{domain.tag}> instead of <domain>", hint="give a libvirt domain XML")
     reader = _XmlReader(domain, name)
@@ -71,7 +71,8 @@ def read_domain_xml(data: bytes, name: str) -> DomainFacts:
     )
 
 
-def _parse(data: bytes, name: str) -> etree._Element:
+def parse_xml(data: bytes, name: str) -> etree._Element:
+    """The root element of an XML document without entities or network; BadData names the file and the place."""
     if len(data) > XML_LIMIT:
         raise BadData(f"{name}: larger than {XML_LIMIT} bytes; no domain description")
     if b"<!DOCTYPE" in data.replace(b"\0", b""):  # in UTF-16 too; before any entity can be defined

@@ -8,13 +8,15 @@ from typing import Optional
 
 from h2k.disk.reader import Disk, FileStat, Reader, Volume, VolumeRef
 from h2k.errors import BadData, Refused
-from h2k.windows import regf
+from h2k.windows import regf, regf_log
 from h2k.windows.pe import PeFacts, read_pe
 from h2k.windows.services import ControlSets, control_sets
 from h2k.windows.version import WindowsVersion, read_version
 
 HIVE_LIMIT = 512 * 1024 * 1024  # bytes; real SOFTWARE hives stay below 200 MiB
 FILE_LIMIT = 64 * 1024 * 1024  # bytes; the largest file that a proof reads is ntoskrnl.exe, about 12 MiB
+LOG_LIMIT = 256 * 1024 * 1024  # bytes; logs are smaller than their hive
+LOGS = ("LOG1", "LOG2", "LOG")
 ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 SYSTEM_ROOTS = ("/Windows", "/WINNT")
 
@@ -32,12 +34,24 @@ class HiveFile:
     path: str
 
 
+@dataclasses.dataclass(frozen=True)
+class HiveState:
+    """A hive as it lies on the disk. `state`: "clean"; "dirty", its logs usable; "unrecoverable", dirty without usable
+    logs; "corrupt". `data` are its bytes with the logs applied, `why` the reason for anything but "clean"."""
+
+    state: str
+    data: bytes = dataclasses.field(repr=False)
+    why: str = ""
+    replay: Optional[regf_log.Replay] = None
+
+
 class Guest:
     """Facts only: nothing here writes, and each fact is read when it is first asked for."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self._hives: dict[str, regf.Hive] = {}
+        self._states: dict[str, HiveState] = {}
 
     @property
     def disks(self) -> tuple[Disk, ...]:
@@ -138,16 +152,53 @@ class Guest:
         return HiveFile(name, volume, stat.path) if stat is not None and not stat.directory else None
 
     def hive_bytes(self, name: str) -> bytes:
-        """The hive's bytes; BadData when it is missing, unreadable or above HIVE_LIMIT."""
+        """The hive's file as it is; BadData when it is missing, unreadable or above HIVE_LIMIT."""
         where = self.hive_file(name)
         if where is None:
             raise BadData(f"the {name} hive is missing")
         return self.reader.read(where.volume, where.path, HIVE_LIMIT)
 
+    def hive_logs(self, name: str) -> dict[str, bytes]:
+        """The hive's transaction logs that hold anything, by suffix ("LOG1", "LOG2", "LOG")."""
+        where = self.hive_file(name)
+        logs: dict[str, bytes] = {}
+        if where is None:
+            return logs
+        for suffix in LOGS:
+            stat = self.reader.stat(where.volume, f"{where.path}.{suffix}")
+            if stat is not None and stat.readable and stat.size:
+                logs[suffix] = self.reader.read(where.volume, stat.path, LOG_LIMIT)
+        return logs
+
+    def hive_state(self, name: str) -> HiveState:
+        """Clean, dirty, unrecoverable or corrupt; read once. BadData when the hive can't be read at all."""
+        if name not in self._states:
+            self._states[name] = self._hive_state(name)
+        return self._states[name]
+
+    def _hive_state(self, name: str) -> HiveState:
+        data = self.hive_bytes(name)
+        if data[:4] != b"regf" and not self.hive_logs(name):
+            return HiveState("corrupt", data, f"{name}: no regf signature at offset 0")
+        replay = None
+        if regf.state(data) == "dirty":
+            try:
+                replay = regf_log.replay(data, self.hive_logs(name), name)
+            except BadData as bad:
+                return HiveState("unrecoverable", data, bad.message)
+            data = replay.data
+        problems = regf.check(data, name)
+        if problems:
+            return HiveState("corrupt", data, problems[0])
+        return HiveState("dirty" if replay else "clean", data, _applied(replay) if replay else "", replay)
+
     def hive(self, name: str) -> regf.Hive:
-        """The parsed hive, read once; BadData as hive_bytes and regf.Hive.parse raise it."""
+        """The parsed hive with its logs applied, as Windows would see it; read once. BadData for an unsound one."""
         if name not in self._hives:
-            self._hives[name] = regf.Hive.parse(self.hive_bytes(name), name)
+            state = self.hive_state(name)
+            if state.state in ("corrupt", "unrecoverable"):
+                raise BadData(state.why)
+            self._hives[name] = regf.Hive.parse(state.data, name)
         return self._hives[name]
 
     def has_hive(self, name: str) -> bool:
@@ -194,3 +245,13 @@ class Guest:
             return read_pe(self.reader.read(ref, path, FILE_LIMIT), path), ""
         except BadData as bad:
             return None, str(bad)
+
+
+def _applied(replay: regf_log.Replay) -> str:
+    """What the logs hold, for people: "LOG1 1622-1625, LOG2 1626: 14 pages, 73728 bytes"."""
+    spans: dict[str, list[int]] = {}
+    for entry in replay.applied:
+        spans.setdefault(entry.log, []).append(entry.sequence)
+    shown = ", ".join(f"{log} {s[0]}" + (f"-{s[-1]}" if len(s) > 1 else "") for log, s in spans.items())
+    left = f"; then {replay.stopped}" if replay.stopped else ""
+    return f"{shown}: {replay.size} bytes that only the logs hold{left}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from h2k.finding import Finding
 from h2k.guest import Guest
 from h2k.plan import Plan
 from h2k.policy import Policy
+
+log = logging.getLogger("h2k.hook")
 
 PACKAGED = (Path(__file__).resolve().parent.parent / "hooks", Path("/usr/share/h2k/hooks.d"))
 LOCAL = Path("/etc/h2k/hooks.d")
@@ -153,6 +156,9 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
         except H2kError as e:
             e.message = f"hook {hook.name}: {e.message}"
             raise
+        except Exception as e:  # a hook may be anybody's: its failure is named, and stops everything before a write
+            log.debug("hook %s", hook.name, exc_info=True)
+            raise H2kError(f"hook {hook.name} failed: {type(e).__name__}: {e}", hint=f"--skip {hook.name}; h2k -v") from e
         if stopped and hook.gate:
             break
     unique = tuple(dict.fromkeys(findings))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from h2k.change import ReplayLogs
 from h2k.errors import BadData
 from h2k.finding import Finding
-from h2k.guest import HIVE_LIMIT, Guest, HiveFile
+from h2k.guest import Guest, HiveState
 from h2k.hook import Options, Proposed
-from h2k.windows import regf
 
 META = {
     "name": "hives",
-    "summary": "Tells clean, dirty and corrupt hives apart; virt-v2v would mark a dirty one clean and lose its logs",
+    "summary": "Replays the logs of dirty hives, which virt-v2v would mark clean and so lose; refuses corrupt ones",
     "gate": True,
     "answers": ["hive-dirty", "hive-unrecoverable", "hive-corrupt", "file-unreadable", "windows-unsupported"],
 }
@@ -24,16 +24,16 @@ OLDEST = (6, 1)
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    sound = True
+    refused = False
     for name in (*REQUIRED, *OPTIONAL):
-        for finding in _hive(guest, name):
-            sound = False
-            yield finding
-    if sound:
+        for item in _hive(guest, name):
+            refused = refused or (isinstance(item, Finding) and item.state == "refused")
+            yield item
+    if not refused:
         yield from _supported(guest, options)
 
 
-def _hive(guest: Guest, name: str) -> Iterator[Finding]:
+def _hive(guest: Guest, name: str) -> Iterator[Proposed]:
     where = guest.hive_file(name)
     if where is None:
         if name in REQUIRED:
@@ -44,25 +44,19 @@ def _hive(guest: Guest, name: str) -> Iterator[Finding]:
         yield Finding("file-unreadable", "refused", where.path, stat.why, "uncompress it on the source: compact /u")
         return
     try:
-        data = guest.reader.read(where.volume, where.path, HIVE_LIMIT)
-        problems = regf.check(data, name)
-        state = guest.hive(name).state if not problems else "corrupt"
+        hive = guest.hive_state(name)
     except BadData as bad:
-        problems, state = [str(bad)], "corrupt"
-    if state == "dirty":
-        yield _dirty(guest, where)
-    elif state == "corrupt":
+        hive = HiveState("corrupt", b"", str(bad))
+    if hive.state == "dirty":
+        evidence = f"its newest changes are in its logs: {hive.why}"
+        yield Finding("hive-dirty", "broken", where.path, evidence, "replay the logs before anything else")
+        yield ReplayLogs(name, hive.why)
+    elif hive.state == "unrecoverable":
+        yield Finding("hive-unrecoverable", "refused", where.path, hive.why, SHUT_DOWN)
+    elif hive.state == "corrupt":
         # A BCD that is no hive has an id of its own, and the loader hook names the way out.
         found = "bcd-corrupt" if name == "BCD" else "hive-corrupt"
-        yield Finding(found, "refused", where.path, problems[0], "restore the hive from a backup of the source")
-
-
-def _dirty(guest: Guest, where: HiveFile) -> Finding:
-    logs = [guest.reader.stat(where.volume, f"{where.path}.{log}") for log in ("LOG1", "LOG2", "LOG")]
-    held = [f"{stat.path.rsplit('/', 1)[-1]} of {stat.size} bytes" for stat in logs if stat is not None and stat.size]
-    if not held:
-        return Finding("hive-unrecoverable", "refused", where.path, "dirty, and its logs are missing", SHUT_DOWN)
-    return Finding("hive-dirty", "refused", where.path, f"dirty; the newest changes are in {', '.join(held)}", SHUT_DOWN)
+        yield Finding(found, "refused", where.path, hive.why, "restore the hive from a backup of the source")
 
 
 def _supported(guest: Guest, options: Options) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from tests.guests.regfile import build_hive, empty_hive, fix_dirty
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parents[2] / "shared" / "corpus"
 MIB = 1024 * 1024
-SIZE = 512 * MIB
+SIZE = 512  # MiB, where the description says nothing else
 BOOT_SIZE = 64 * MIB
 NAMESPACE = uuid.UUID("0c3d9c62-6d2c-4b3a-8a53-7f1d6c2f9f10")
 ESP, MSR, DATA = (
@@ -140,6 +140,15 @@ def bcd_text(name: str, firmware: str, generalized: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
+def grown(hive: bytes, size: int) -> bytes:
+    """The hive with keys and values added until it has about `size` bytes, 250 keys of 700 bytes to a parent."""
+    lines = []
+    for number in range(max(0, size - len(hive)) // 960):
+        lines.append(f"[Made\\Padding{number // 250:04d}\\{{{uuid.uuid5(NAMESPACE, str(number))}}}]")
+        lines.append(f'"Data"=hex:{_hex((number.to_bytes(4, "little") * 175))}')
+    return build_hive("\n".join(lines), hive)
+
+
 def hives(name: str, guest: dict[str, Any]) -> dict[str, bytes]:
     """SYSTEM, SOFTWARE and BCD of a guest."""
     place = layout(name, guest["firmware"])
@@ -181,7 +190,10 @@ def hives(name: str, guest: dict[str, Any]) -> dict[str, bytes]:
         letter = struct.pack("<IQ", int(place.disk, 16), place.windows[1])
     system = build_hive(f'[MountedDevices]\n"\\\\DosDevices\\\\C:"=hex:{_hex(letter)}\n', system)
     bcd = bcd_text(name, guest["firmware"], guest.get("bcd") == "generalized")
-    return {"SYSTEM": system, "SOFTWARE": build_hive(software), "BCD": build_hive(bcd)}
+    hives = {"SYSTEM": system, "SOFTWARE": build_hive(software), "BCD": build_hive(bcd)}
+    for hive, size in guest.get("hive_sizes", {}).items():
+        hives[hive] = grown(hives[hive], size * MIB)
+    return hives
 
 
 def windows_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes]:
@@ -229,17 +241,18 @@ def cached() -> dict[str, BuiltGuest]:
     return {n: BuiltGuest(n, g["firmware"], (place / f"{n}.qcow2",)) for n, g in known.items()}
 
 
-def build(names: Iterable[str], directory: Path) -> dict[str, BuiltGuest]:
-    """Build guests as qcow2 disks NAME.qcow2, all in one libguestfs session."""
+def build(names: Iterable[str], directory: Path, known: Optional[dict[str, Any]] = None) -> dict[str, BuiltGuest]:
+    """Build guests as qcow2 disks NAME.qcow2, all in one libguestfs session; `known` are other descriptions than those
+    of guests.yaml."""
     import guestfs
 
     guestfs_settings()
-    known, built = descriptions(), {}
+    known, built = known or descriptions(), {}
     directory.mkdir(parents=True, exist_ok=True)
     appliance = guestfs.GuestFS(python_return_dict=True)
     for name in names:
         path = directory / f"{name}.qcow2"
-        _partitioned(path, layout(name, known[name]["firmware"]))
+        _partitioned(path, layout(name, known[name]["firmware"]), known[name].get("size", SIZE) * MIB)
         appliance.add_drive_opts(str(path), format="qcow2", cachemode="unsafe", discard="besteffort")
         built[name] = BuiltGuest(name, known[name]["firmware"], (path,))
     appliance.launch()
@@ -260,9 +273,9 @@ def build(names: Iterable[str], directory: Path) -> dict[str, BuiltGuest]:
     return built
 
 
-def _partitioned(path: Path, place: Layout) -> None:
+def _partitioned(path: Path, place: Layout, size: int) -> None:
     """An empty qcow2 disk with its partition table, which sfdisk writes without root or appliance."""
-    first, windows, sectors = MIB // 512, place.windows[1] // 512, SIZE // 512
+    first, windows, sectors = MIB // 512, place.windows[1] // 512, size // 512
     if place.style == "gpt":
         msr = (MIB + BOOT_SIZE) // 512
         rows = [
@@ -279,7 +292,7 @@ def _partitioned(path: Path, place: Layout) -> None:
     script = "\n".join([f"label: {label}", f"label-id: {place.disk}", "", *rows, ""])
     raw = path.with_suffix(".raw")
     with open(raw, "wb") as image:
-        image.truncate(SIZE)
+        image.truncate(size)
     subprocess.run(["sfdisk", "-q", "--no-reread", "--no-tell-kernel", str(raw)], input=script.encode(), check=True)
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(path)], check=True)
     raw.unlink()

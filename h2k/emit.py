@@ -1,0 +1,93 @@
+"""Writes the two domains into the report directory, and tells people how a run ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from h2k.domain import Choices, DiskFacts, DomainFacts, bootstrap_xml, choose_firmware, complete, final_xml
+from h2k.domain_source import read_domain_xml
+from h2k.errors import READY
+from h2k.finding import Finding
+from h2k.host import kvm_works
+from h2k.pipeline import Look, Tools
+from h2k.report import VERDICTS, Report, diff, table
+from h2k.run import run
+from h2k.steps import Steps
+from h2k.target import Target, read_description
+
+SCRATCH_SIZE = 64 * 1024 * 1024  # bytes; Windows only has to see the disk, to bind the driver
+
+
+def emit(tools: Tools, target: Target, seen: Look, steps: Steps, whatever: bool = False) -> None:
+    """Write bootstrap.xml and final.xml into the report directory, when the domain is known and the guest is ready
+    (or `whatever` it is, for those who only watch)."""
+    if target.domain is None or not seen.windows or (seen.report.status != READY and not whatever):
+        return
+    target.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with steps.step("emit", "writing the domains"):
+        for name, xml in _domains(tools, target, target.domain, seen).items():
+            path = target.state / f"{name}.xml"
+            path.write_bytes(xml)
+            seen.report.files[name] = str(path)
+
+
+def _domains(tools: Tools, target: Target, domain: DomainFacts, seen: Look) -> dict[str, bytes]:
+    proposal = seen.proposal
+    previous = target.state / "bootstrap.xml"
+    earlier = read_domain_xml(read_description(previous), str(previous)) if previous.exists() else None
+    firmware = proposal.setting("firmware", domain.firmware)
+    facts = dataclasses.replace(
+        complete(domain, previous=earlier), firmware=firmware, disks=_absolute(domain, target)
+    )
+    choices = Choices(
+        bus=tools.request.bus,
+        bootstrap_bus=proposal.setting("bootstrap-bus", "sata"),
+        boot_disk=int(seen.report.guest.get("boot_disk", 0)),
+        nic_model=proposal.setting("bootstrap-nic", "e1000e"),
+        scratch=_scratch(target.state) if tools.request.bus != "sata" else None,
+        driver_iso=_iso(tools),
+        firmware=choose_firmware(secure_boot=facts.secure_boot) if firmware == "uefi" else None,
+        utc=proposal.setting("clock", "localtime") == "utc",
+        accelerated=kvm_works(),
+    )
+    return {"bootstrap": bootstrap_xml(facts, choices), "final": final_xml(facts, choices)}
+
+
+def _absolute(domain: DomainFacts, target: Target) -> tuple[DiskFacts, ...]:
+    paths = iter(path.resolve() for path, _ in target.images)
+    return tuple(dataclasses.replace(d, path=next(paths)) if d.path is not None else d for d in domain.disks)
+
+
+def _scratch(state: Path) -> Path:
+    """A small empty disk, made once."""
+    path = state.resolve() / "scratch.qcow2"
+    if not path.exists():
+        run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SCRATCH_SIZE)])
+    return path
+
+
+def _iso(tools: Tools) -> Any:
+    path = tools.drivers_path
+    return path.resolve() if path is not None and path.is_file() else None
+
+
+def print_outcome(report: Report, plan: bool = False) -> None:
+    """The verdict, the findings and where the files lie, for people."""
+    explain(report.as_json(), plan=plan)
+
+
+def explain(report: dict[str, Any], plan: bool = False) -> None:
+    """Print a report object: the verdict first, in one line."""
+    guest = report.get("guest", {})
+    name = guest.get("name", "")
+    print(f"h2k: {VERDICTS.get(report['status'], '?')}: {report['verdict']}" + (f"  [{name}]" if name else ""))
+    if guest.get("windows"):
+        print(table([Finding(**f) for f in report.get("findings", [])]))
+    if plan and report.get("changes"):
+        print(diff(report["changes"]))
+    for what, path in report.get("files", {}).items():
+        print(f"  {what + ':':<11}{path}")
+    if "bootstrap" in report.get("files", {}):
+        print("  Boot bootstrap.xml first: it lets Windows bind its VirtIO devices; then final.xml is for production.")

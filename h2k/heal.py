@@ -1,0 +1,122 @@
+"""Dirty hives are healed before virt-v2v can lose what their logs hold: on overlays, which it then reads as its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lxml import etree
+
+from h2k import v2v
+from h2k.apply import Backups, apply
+from h2k.change import Change, ReplayLogs
+from h2k.disk.reader import open_reader
+from h2k.domain import DomainFacts, disk_name
+from h2k.domain_source import parse_xml
+from h2k.errors import NotVerified
+from h2k.guest import Guest
+from h2k.run import run
+from h2k.steps import Steps
+from h2k.target import Target
+
+
+@contextmanager
+def healed(source: Target, changes: Sequence[Change], state: Path, steps: Steps) -> Iterator[tuple[Path, ...]]:
+    """Overlays on the source's images in which the hives of `changes` have their logs applied; gone afterwards.
+
+    The source keeps its bytes. Raises NotVerified when a hive does not read back as the replay made it.
+    """
+    place = state / "source"
+    overlays: list[Path] = []
+    try:
+        for index, (path, form) in enumerate(source.writable()):
+            overlay = place / str(index) / f"{path.stem}.qcow2"
+            overlay.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            overlay.unlink(missing_ok=True)
+            run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(path.resolve()), str(overlay.resolve())])
+            overlays.append(overlay.resolve())
+        with open_reader(source.images) as reader, steps.step("heal", f"replaying the logs of {_names(changes)}"):
+            guest = Guest(reader)
+            apply(overlays, guest, changes, Backups(state / "backup"))
+            _verify(guest, overlays, changes)
+        yield tuple(overlays)
+    finally:
+        for overlay in overlays:
+            overlay.unlink(missing_ok=True)
+            overlay.parent.rmdir()
+        if place.is_dir():
+            place.rmdir()
+
+
+def replays(changes: Sequence[Change]) -> tuple[ReplayLogs, ...]:
+    """Those changes that virt-v2v must find made."""
+    return tuple(c for c in changes if isinstance(c, ReplayLogs))
+
+
+def _names(changes: Sequence[Change]) -> str:
+    return " and ".join(c.hive for c in replays(changes))
+
+
+def _verify(guest: Guest, overlays: Sequence[Path], changes: Sequence[Change]) -> None:
+    with open_reader([(overlay, "qcow2") for overlay in overlays]) as reader:
+        again = Guest(reader)
+        for change in replays(changes):
+            if again.hive_bytes(change.hive) != guest.hive_state(change.hive).data:
+                raise NotVerified(f"{change.hive}: the replayed hive does not read back", hint="run the command again")
+
+
+def command_for(command: v2v.V2vCommand, source: Target, overlays: Sequence[Path], state: Path) -> tuple[str, ...]:
+    """virt-v2v's arguments with the overlays in place of the source.
+
+    virt-v2v takes nothing but VMDK files for `-i vmx`, so that a VMX source is described to it by a libvirt XML of
+    the same facts.
+    """
+    name = command.output_name or (source.domain.name if source.domain else source.images[0][0].stem)
+    if source.domain is None:
+        return v2v.with_input(command, "disk", [str(o) for o in overlays], name, form="qcow2")
+    if source.description is not None:
+        xml = _with_disks(parse_xml(source.description, source.domain.name), overlays)
+    else:
+        xml = _described(source.domain, overlays)
+    path = state / "source" / "domain.xml"
+    path.write_bytes(xml)
+    return v2v.with_input(command, "libvirtxml", [str(path)], name)
+
+
+def _with_disks(domain: etree._Element, overlays: Sequence[Path]) -> bytes:
+    """The user's own XML, its image files replaced by the overlays."""
+    waiting = iter(overlays)
+    for disk in domain.findall("devices/disk"):
+        source, driver = disk.find("source"), disk.find("driver")
+        if disk.get("device", "disk") != "disk" or source is None or not (source.get("file") or source.get("dev")):
+            continue
+        disk.set("type", "file")
+        source.attrib.clear()
+        source.set("file", str(next(waiting)))
+        if driver is None:
+            driver = etree.SubElement(disk, "driver", name="qemu")
+        driver.set("type", "qcow2")
+    return bytes(etree.tostring(domain))
+
+
+def _described(facts: DomainFacts, overlays: Sequence[Path]) -> bytes:
+    """What virt-v2v reads of a domain: name, memory, CPUs, firmware, disks and network cards."""
+    domain = etree.Element("domain", type="kvm")
+    etree.SubElement(domain, "name").text = facts.name
+    etree.SubElement(domain, "memory", unit="KiB").text = str(facts.memory // 1024)
+    etree.SubElement(domain, "vcpu").text = str(facts.vcpus)
+    os = etree.SubElement(domain, "os", **({"firmware": "efi"} if facts.firmware == "uefi" else {}))
+    etree.SubElement(os, "type", arch="x86_64").text = "hvm"
+    devices = etree.SubElement(domain, "devices")
+    for index, overlay in enumerate(overlays):
+        disk = etree.SubElement(devices, "disk", type="file", device="disk")
+        etree.SubElement(disk, "driver", name="qemu", type="qcow2")
+        etree.SubElement(disk, "source", file=str(overlay))
+        etree.SubElement(disk, "target", dev=disk_name("sd", index), bus="scsi")
+    for nic in facts.nics:
+        interface = etree.SubElement(devices, "interface", type="bridge" if nic.kind == "bridge" else "network")
+        etree.SubElement(interface, "source", **{"bridge" if nic.kind == "bridge" else "network": nic.source or "default"})
+        if nic.mac is not None:
+            etree.SubElement(interface, "mac", address=nic.mac)
+    return bytes(etree.tostring(domain, pretty_print=True))

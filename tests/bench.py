@@ -1,0 +1,149 @@
+"""`make bench`: h2k beside virt-inspector and virt-v2v on the same made guests, in one run, as ratios.
+
+SYSTEM of 15 MiB and SOFTWARE of 80 MiB, on a small disk and on a large sparse one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.guests.build import build, descriptions
+from tests.guests.virtio_win import make_runner, make_tree
+
+ROOT = Path(__file__).resolve().parent.parent
+H2K, V2V = str(ROOT / "wrappers" / "h2k"), str(ROOT / "wrappers" / "h2k-v2v")
+DISKS = {"small disk (1 GiB)": 1024, "large sparse disk (1 TiB)": 1024 * 1024}
+HIVES = {"SYSTEM": 15, "SOFTWARE": 80}  # MiB
+ROUNDS = 5
+LIMIT_SECONDS, LIMIT_RATIO, LIMIT_MIB = 1.0, 15, 300
+
+
+class Measured:
+    """One command: seconds, and the peak of the resident memory of its processes together, in MiB."""
+
+    def __init__(self, argv: Sequence[str], env: dict[str, str]) -> None:
+        self.peak = 0.0
+        began = time.monotonic()
+        child = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        watcher = threading.Thread(target=self._watch, args=(child.pid,))
+        self._done = False
+        watcher.start()
+        self.status = child.wait()
+        self.seconds = time.monotonic() - began
+        self._done = True
+        watcher.join()
+
+    def _watch(self, pid: int) -> None:
+        while not self._done:
+            self.peak = max(self.peak, sum(map(_resident, _tree(pid))) / 1024)
+            time.sleep(0.01)
+
+
+def _tree(pid: int) -> list[int]:
+    found, waiting = [], [pid]
+    while waiting:
+        one = waiting.pop()
+        found.append(one)
+        try:
+            for task in Path(f"/proc/{one}/task").iterdir():
+                waiting += [int(p) for p in (task / "children").read_text().split()]
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _resident(pid: int) -> int:
+    """Proportional resident size in KiB: what several processes share counts once."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
+
+
+class Launches:
+    """Counts appliance launches: libguestfs starts this script in place of QEMU."""
+
+    def __init__(self, place: Path) -> None:
+        self.log = place / "launches"
+        self.script = place / "qemu"
+        real = shutil.which("qemu-system-x86_64")
+        self.script.write_text(f'#!/bin/sh\ncase "$*" in *-initrd*) echo >> {self.log} ;; esac\nexec {real} "$@"\n')
+        self.script.chmod(0o755)
+
+    def of(self, run: Callable[[], object]) -> int:
+        """How many appliances `run` starts."""
+        self.log.write_text("")
+        run()
+        return len(self.log.read_text())
+
+
+def main() -> int:
+    """Run everything, print the table, and fail where a promise does not hold."""
+    kept = True
+    with tempfile.TemporaryDirectory(prefix="h2k-bench-") as name:
+        place = Path(name)
+        drivers = make_tree(place / "virtio-win")
+        launches = Launches(place)
+        env = {
+            **os.environ,
+            "VIRTIO_WIN": str(drivers),
+            "VIRT_TOOLS_DATA_DIR": str(make_runner(place / "tools")),
+            "LIBGUESTFS_BACKEND": "direct",
+            "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
+            "LIBGUESTFS_HV": str(launches.script),
+        }
+        guests = {f"bench{size}": {**descriptions()["win2022"], "size": size, "hive_sizes": HIVES} for size in DISKS.values()}
+        built = build(guests, place, guests)
+        for label, size in DISKS.items():
+            disk = built[f"bench{size}"].disks[0]
+            run([H2K, "fix", str(disk)], env)
+            kept &= _reading(label, disk, env)
+        kept &= _launches(place, built["bench1024"].disks[0], launches, env)
+    return 0 if kept else 1
+
+
+def run(argv: Sequence[str], env: dict[str, str]) -> None:
+    subprocess.run(argv, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _reading(label: str, disk: Path, env: dict[str, str]) -> bool:
+    verify = min((Measured([H2K, "verify", str(disk)], env) for _ in range(ROUNDS)), key=lambda m: m.seconds)
+    inspector = Measured(["virt-inspector", "-a", str(disk)], env)
+    ratio = inspector.seconds / verify.seconds
+    print(f"{label}, SYSTEM {HIVES['SYSTEM']} MiB, SOFTWARE {HIVES['SOFTWARE']} MiB")
+    print(f"  h2k verify      {verify.seconds:6.2f} s  {verify.peak:5.0f} MiB   (status {verify.status}, best of {ROUNDS})")
+    print(f"  virt-inspector  {inspector.seconds:6.2f} s  {inspector.peak:5.0f} MiB")
+    print(f"  ratio           {ratio:6.1f} times faster, {inspector.peak / verify.peak:.1f} times less memory", flush=True)
+    return verify.status == 0 and verify.seconds < LIMIT_SECONDS and ratio >= LIMIT_RATIO and verify.peak < LIMIT_MIB
+
+
+def _launches(place: Path, healthy: Path, launches: Launches, env: dict[str, str]) -> bool:
+    broken = build(["win2022"], place)["win2022"].disks[0]
+    kept = True
+    for label, disk, allowed in (("something to repair", broken, 1), ("nothing to repair", healthy, 0)):
+        counts = []
+        for command in ("virt-v2v", V2V):
+            out = place / "out"
+            out.mkdir()
+            argv = [command, "-i", "disk", str(disk), "-o", "local", "-os", str(out), "-on", "guest"]
+            began = time.monotonic()
+            counts.append((launches.of(lambda a=argv: run(a, env)), time.monotonic() - began))
+            shutil.rmtree(out)
+        (plain, plain_time), (ours, our_time) = counts
+        print(f"conversion, {label}: virt-v2v {plain} launches, h2k-v2v {ours} (allowed: {allowed} more); "
+              f"time {our_time / plain_time:.2f} times virt-v2v's", flush=True)  # fmt: skip
+        kept &= ours - plain <= allowed
+    return kept
+
+
+if __name__ == "__main__":
+    sys.exit(main())
