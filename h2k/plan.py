@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import jsonschema
 import yaml
@@ -15,7 +15,7 @@ from h2k.errors import UsageError
 from h2k.windows.version import WindowsVersion
 
 PLAN_DIRECTORIES = (Path(__file__).resolve().parent.parent / "driver-plans", Path("/usr/share/h2k/driver-plans"))
-MAX_SIZE = 1024 * 1024
+MAX_SIZE = 128 * 1024  # bytes; the packaged plan has 7 KiB
 Device = tuple[int, int, int, int, int, int]
 
 
@@ -33,7 +33,8 @@ class Bucket:
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """A driver by its purpose; devices as (vendor, device, subsystem vendor, subsystem, revision, class code)."""
+    """A driver by its purpose; devices as (vendor, device, subsystem vendor, subsystem, revision, class code),
+    hardware ids for what is not on the PCI bus. `stage`: its package is to be installed at the first boot."""
 
     name: str
     kind: str
@@ -41,8 +42,14 @@ class Role:
     inf: str
     service: str
     class_guid: str
-    devices: tuple[Device, ...]
+    devices: tuple[Device, ...] = ()
+    hardware_ids: tuple[str, ...] = ()
     bus: str = ""
+    stage: bool = False
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids, as an INF has them, of which its driver must serve one."""
+        return (*(f"PCI\\VEN_{d[0]:04X}&DEV_{d[1]:04X}" for d in self.devices), *self.hardware_ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +73,23 @@ class StackEntry:
 
 
 @dataclasses.dataclass(frozen=True)
+class Filter:
+    """A class filter of another hypervisor, by the name of its service; `of` says for people whose it is."""
+
+    name: str
+    of: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GuestTools:
+    """Another hypervisor's guest tools: how their programs' names begin, and keys of SOFTWARE that give them away."""
+
+    name: str
+    programs: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """The merged plan."""
 
@@ -76,6 +100,8 @@ class Plan:
     roles: tuple[Role, ...]
     controllers: tuple[Controller, ...]
     boot_stack: tuple[StackEntry, ...]
+    filters: tuple[Filter, ...] = ()
+    tools: tuple[GuestTools, ...] = ()
 
     def bucket(self, windows: WindowsVersion) -> Optional[Bucket]:
         """The bucket of this Windows, or None when the plan knows none."""
@@ -99,19 +125,45 @@ class Plan:
 
 
 def load_plan(extra: Sequence[Path] = ()) -> Plan:
-    """The packaged plan with `extra` merged over it: lists of named things by name, everything else replaced.
-
-    UsageError names the file and the line of a fault.
+    """The packaged plan with `extra` merged over it: lists of named things by name, everything else replaced; the
+    active vendor's part then goes over all. UsageError names the file and the line of a fault.
     """
     directory = next((d for d in PLAN_DIRECTORIES if (d / "virtio-win.yaml").exists()), PLAN_DIRECTORIES[0])
     schema = json.loads((directory / "schema.json").read_text(encoding="utf-8"))
     merged: dict[str, Any] = {}
-    for path in (directory / "virtio-win.yaml", *extra):
-        merged = _merge(merged, _read(path, schema))
-    return _plan(merged)
+    chosen = ""
+    for path in (directory / "virtio-win.yaml", directory / "hypervisors.yaml", *extra):
+        tree, content = _read(path)
+        _check(path, tree, content, schema)
+        merged = _merge(merged, content)
+        if "active_vendor" in content:
+            chosen = f"{path}, line {_line(tree, ['active_vendor'])}"
+    vendor = merged.get("active_vendor")
+    vendors = merged.get("vendors", {})
+    if vendor is not None and vendor not in vendors:
+        raise UsageError(f"{chosen}: no vendor {vendor!r}", hint=f"vendors: {', '.join(vendors) or 'none'}")
+    return _plan(_merge(merged, vendors.get(vendor, {})))
 
 
-def _read(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
+    """YAML without anchors and aliases, which can make much of little, and with plain, unique keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(problem="a driver plan has no anchors and aliases", problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag != "tag:yaml.org,2002:str" or key.value in seen:
+                what = "a key that is there twice" if key.tag.endswith(":str") else "a key that is no plain name"
+                raise yaml.MarkedYAMLError(problem=f"{what}: {str(key.value)[:60]!r}", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    """(tree of nodes with their lines, content) of a plan in YAML or, by its name, in JSON."""
     try:
         if path.stat().st_size > MAX_SIZE:
             raise UsageError(f"{path}: larger than {MAX_SIZE} bytes; not a driver plan")
@@ -119,50 +171,68 @@ def _read(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as e:
         raise UsageError(f"{path}: can't read this driver plan: {e}") from e
     try:
-        for token in yaml.scan(text):
-            if isinstance(token, (yaml.AliasToken, yaml.AnchorToken)):
-                raise UsageError(f"{path}, line {token.start_mark.line + 1}: a driver plan has no anchors and aliases")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as e:
+        if path.suffix.lower() == ".json":
+            json.loads(text)
+            text = text.replace("\t", " ")  # the one thing that JSON allows between tokens and YAML does not
+        loader = _Loader(text)
+        try:
+            tree = loader.get_single_node()
+            return tree, loader.construct_document(tree) if tree is not None else None
+        finally:
+            loader.dispose()
+    except json.JSONDecodeError as e:
+        raise UsageError(f"{path}, line {e.lineno}: not JSON: {e.msg}") from e
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as e:
         mark = getattr(e, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{path}{line}: not YAML: {getattr(e, 'problem', None) or e}") from e
+        raise UsageError(f"{path}{line}: not a plan: {getattr(e, 'problem', None) or str(e)[:200]}") from e
+
+
+def _check(path: Path, tree: Any, content: Any, schema: dict[str, Any]) -> None:
     fault = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema).iter_errors(content))
     if fault is not None:
         place = "/".join(map(str, fault.absolute_path)) or "the top"
-        line_number = _line(tree, list(fault.absolute_path), fault)
-        raise UsageError(f"{path}, line {line_number}: {place}: {fault.message[:200]}", hint="see docs/driver-plans.md")
-    return dict(content)
+        line = _line(tree, list(fault.absolute_path), fault)
+        raise UsageError(f"{path}, line {line}: {place}: {fault.message[:200]}", hint="see docs/driver-plans.md")
+    for number, bucket in enumerate(content.get("buckets", [])):
+        if bucket.get("min_build", 0) > bucket.get("max_build", Bucket.max_build):
+            line = _line(tree, ["buckets", number])
+            raise UsageError(f"{path}, line {line}: {bucket['name']}: min_build is above max_build, so it holds no build")
 
 
-def _line(tree: Any, path: list[Any], fault: Any) -> int:
-    """The line of the node that the schema refuses; of the unknown key itself where that is the fault."""
+def _line(tree: Any, path: list[Any], fault: Any = None) -> int:
+    """The line of the node at a path; of the unknown key itself where that is the schema's fault."""
     node = tree
     for step in path:
         if isinstance(node, yaml.MappingNode):
             node = next((v for k, v in node.value if k.value == str(step)), node)
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
-    if fault.validator == "additionalProperties" and isinstance(node, yaml.MappingNode):
+    if fault is not None and fault.validator == "additionalProperties" and isinstance(node, yaml.MappingNode):
         known = fault.schema.get("properties", {})
         return next((int(k.start_mark.line) + 1 for k, _ in node.value if k.value not in known), 1)
     return int(node.start_mark.line) + 1 if node is not None else 1
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` stands in place of what has the same name. A bus has one driver, so a role ends an older one of its bus."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         if isinstance(old, dict):
             merged[key] = {**old, **value}
         elif isinstance(old, list) and value and isinstance(value[0], dict):
-            # A bus has one driver and a name one meaning: what comes later stands in place of the earlier.
-            names = {entry.get("bus") or entry.get("name") for entry in value}
-            merged[key] = [*value, *(e for e in old if (e.get("bus") or e.get("name")) not in names)]
+            names = {_name(entry) for entry in value}
+            buses = {entry["bus"] for entry in value if "bus" in entry}
+            kept = [e for e in old if _name(e) not in names and e.get("bus") not in buses]
+            merged[key] = [*value, *kept]
         else:
             merged[key] = value
     return merged
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(entry.get("name") or entry["bus"])  # a controller has no name but its bus
 
 
 def _version(text: str) -> tuple[int, int]:
@@ -176,8 +246,10 @@ def _plan(content: dict[str, Any]) -> Plan:
         for key, value in entry.items():
             if key in ("version", "min_version"):
                 out[key] = _version(value)
+            elif key == "device":
+                out[key] = _device(value)
             elif key == "devices":
-                out[key] = tuple(tuple(device) for device in value)
+                out[key] = tuple(_device(device) for device in value)
             else:
                 out[key] = tuple(value) if isinstance(value, list) else value
         return out
@@ -190,4 +262,13 @@ def _plan(content: dict[str, Any]) -> Plan:
         roles=tuple(Role(**frozen(e)) for e in content.get("roles", [])),
         controllers=tuple(Controller(**frozen(e)) for e in content.get("controllers", [])),
         boot_stack=tuple(StackEntry(**frozen(e)) for e in content.get("boot_stack", [])),
+        filters=tuple(Filter(**frozen(e)) for e in content.get("filters", [])),
+        tools=tuple(GuestTools(**frozen(e)) for e in content.get("tools", [])),
     )
+
+
+def _device(numbers: Sequence[Union[int, str]]) -> Device:
+    """Six numbers; as text "0x1AF4", since JSON has no hexadecimal ones."""
+    vendor, device, *rest = (int(n, 16) if isinstance(n, str) else int(n) for n in numbers)
+    subsystem_vendor, subsystem, revision, class_code = rest
+    return vendor, device, subsystem_vendor, subsystem, revision, class_code

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from h2k.errors import UsageError
 
-# virt-v2v's options that take no value (2.2 to 2.12); every other option takes one. A single dash does for all.
-FLAGS = frozenset(
-    """? h help V version v x verbose trace q quiet debug-gc machine-readable echo-keys keys-from-stdin colors colours
-    print-source print-estimate in-place no-copy no-trim no-fstrim vmtype-server qemu-boot colour color
-    compressed no-compressed short-options long-options""".split()
+# The options of virt-v2v 2.2 to 2.12, its virt-customize ones among them. It reads them with getopt_long_only: one
+# dash does for two, `--option=value` for two arguments, and an unambiguous beginning for the whole name.
+_WITH_VALUE = frozenset(
+    """bandwidth bandwidth-file block-driver bridge collect collect-output ic if io ip it key mac memsize network
+    no-trim oa oc of on oo op os parallel password-file root smp vmtype
+    vddk-config vddk-cookie vddk-libdir vddk-nfchostport vddk-port vddk-snapshot vddk-thumbprint vddk-transports
+    vdsm-compat vdsm-image-uuid vdsm-ovf-flavour vdsm-ovf-output vdsm-vm-uuid vdsm-vol-uuid
+    append-line chmod chown commands-from-file copy copy-in delete edit firstboot firstboot-command firstboot-install
+    hostname inject-qemu-ga inject-virtio-win install link mkdir move password password-crypto root-password run
+    run-command scrub selinux-relabel-exclude sm-attach sm-credentials ssh-inject tar-in timezone touch truncate
+    truncate-recursive uninstall upload write""".split()
 )
-INFORMATIONAL = frozenset("? help V version machine-readable print-source print-estimate short-options long-options".split())
-_NAMES = {"i": "input_mode", "if": "input_format", "it": "input_transport", "ic": "input_connection"}
-_NAMES.update({"o": "output_mode", "os": "output_storage", "on": "output_name", "of": "output_format"})
+_WITHOUT_VALUE = frozenset(
+    """color colors colour colours compressed debug-gc echo-keys help in-place keys-from-stdin long-options
+    machine-readable no-fstrim no-logfile no-selinux-relabel print-source qemu-boot quiet selinux-relabel
+    selinux-relabel-at-boot short-options sm-register sm-remove sm-unregister update verbose version wrap""".split()
+)
+_SHORT_WITH_VALUE = {"b": "bridge", "i": "i", "n": "network", "o": "o"}
+_SHORT_WITHOUT_VALUE = {"q": "quiet", "v": "verbose", "V": "version", "x": "x"}
+# Those that end virt-v2v before it converts anything; of -io and -oo a question mark does.
+_INFORMATIONAL = frozenset(("help", "in-place", "long-options", "print-source", "short-options", "version"))
+_OF_THE_SOURCE = frozenset(("i", "ic", "if", "io", "ip", "it", "on", "password-file"))
+_FIELDS = {
+    "i": "input_mode", "if": "input_format", "it": "input_transport", "ic": "input_connection",
+    "o": "output_mode", "os": "output_storage", "on": "output_name", "of": "output_format",
+}  # fmt: skip
+_SAME_MODE = {"input_mode": {"local": "disk"}, "output_mode": {"disk": "local"}}
+
 BUSES = ("virtio", "virtio-scsi", "sata")
 MODES = ("repair", "report")
+_OURS = ("--h2k-", "-h2k-")
 _VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept")
 _LISTS = {"plan": "plans", "hooks": "hooks", "skip": "skip", "accept": "accept"}
 
@@ -41,7 +61,11 @@ class H2kOptions:
 
 @dataclasses.dataclass(frozen=True)
 class V2vCommand:
-    """What virt-v2v gets (`passed`), what h2k understood of it, and our own options."""
+    """What virt-v2v gets (`passed`), what h2k understood of it, and our own options.
+
+    `arguments` are the guest's name or its files, for `-i disk` perhaps an nbd:// URI. `informational`: virt-v2v
+    answers a question (--version, --print-source, …) and converts nothing. "-i local" is "disk", "-o disk" "local".
+    """
 
     passed: tuple[str, ...]
     h2k: H2kOptions
@@ -57,62 +81,128 @@ class V2vCommand:
     output_format: Optional[str] = None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Word:
+    """One or two arguments that belong together: options (several in `-vx`), or an operand when there are none."""
+
+    given: tuple[str, ...]
+    options: tuple[tuple[str, Optional[str]], ...] = ()
+    ours: bool = False
+
+
 def parse(argv: Sequence[str]) -> V2vCommand:
     """Split the arguments; UsageError for an --h2k- option that does not exist or has no value."""
-    passed, ours = _split(argv)
-    known: dict[str, str] = {}
-    arguments: list[str] = []
-    informational = False
-    waiting = iter(passed)
-    for argument in waiting:
-        if argument == "--":
-            arguments += list(waiting)
-        elif not argument.startswith("-") or argument == "-":
-            arguments.append(argument)
-        else:
-            name, glued, value = argument.lstrip("-").partition("=")
-            informational = informational or name in INFORMATIONAL
-            if not glued and name not in FLAGS:
-                value = next(waiting, "")
-            if name in _NAMES:
-                known[_NAMES[name]] = value
-    return V2vCommand(tuple(passed), _options(ours), tuple(arguments), informational, **known)  # type: ignore[arg-type]
+    words = tuple(_words(argv))
+    theirs = [option for word in words if not word.ours for option in word.options]
+    known = {_FIELDS[name]: value for name, value in theirs if name in _FIELDS and value is not None}
+    for field, names in _SAME_MODE.items():
+        if field in known:
+            known[field] = names.get(known[field], known[field])
+    arguments = tuple(word.given[0] for word in words if not word.options and word.given != ("--",))
+    names = {name for name, _ in theirs}
+    # --machine-readable alone asks what virt-v2v can do; with a guest it only shapes the messages.
+    asks = bool(names & _INFORMATIONAL) or ("machine-readable" in names and not arguments)
+    return V2vCommand(
+        passed=tuple(given for word in words if not word.ours for given in word.given),
+        h2k=_options([o for word in words if word.ours for o in word.options], dict(theirs).get("block-driver")),
+        arguments=arguments,
+        informational=asks or ("io", "?") in theirs or ("oo", "?") in theirs,
+        **known,  # type: ignore[arg-type] # the names are fields of V2vCommand
+    )
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    passed: list[str] = []
-    ours: list[tuple[str, str]] = []
+def with_input(
+    command: V2vCommand, mode: str, arguments: Sequence[str], name: str, form: Optional[str] = None
+) -> tuple[str, ...]:
+    """virt-v2v's arguments with another source: `-i mode` (and `-if form`) on `arguments`, everything else as the
+    user gave it. The result keeps the name that the user's own source gives it."""
+    kept: list[str] = []
+    for word in _words(command.passed):
+        replaced = [option for option, _ in word.options if option in _OF_THE_SOURCE or option.startswith("vddk-")]
+        if word.options and not replaced:
+            kept += word.given
+        elif word.options:  # of `-qidisk` the -q stays
+            kept += [f"--{option}" for option, value in word.options if option not in replaced and value is None]
+    return (*kept, "-i", mode, *(("-if", form) if form is not None else ()), "-on", name, "--", *arguments)
+
+
+def _words(argv: Sequence[str]) -> Iterator[_Word]:
     waiting = iter(argv)
     for argument in waiting:
-        if argument == "--":
-            passed += [argument, *waiting]
-        elif not argument.startswith("--h2k-"):
-            passed.append(argument)
+        if argument.startswith(_OURS):
+            yield _Word((argument,), (_own_option(argument, waiting),), ours=True)
+        elif argument == "--":
+            yield _Word((argument,))
+            yield from (_Word((operand,)) for operand in waiting)
+        elif not argument.startswith("-") or argument == "-":
+            yield _Word((argument,))
         else:
-            name, glued, value = argument[len("--h2k-") :].partition("=")
-            if name == "dry-run" and not glued:
-                value = "yes"
-            elif name not in _VALUES:
-                valid = ", ".join(f"--h2k-{n}" for n in (*_VALUES, "dry-run"))
-                raise UsageError(f"{argument}: no such option", hint=f"h2k has {valid}")
-            elif not glued:
-                found = next(waiting, None)
-                if found is None:
-                    raise UsageError(f"{argument}: needs a value")
-                value = found
-            ours.append((name, value))
-    return passed, ours
+            *flags, (name, value, wants) = _understand(argument)
+            if wants:
+                value = next(waiting, None)
+            given = (argument, value) if wants and value is not None else (argument,)
+            yield _Word(given, (*((flag, None) for flag, _, _ in flags), (name, value)))
 
 
-def _options(ours: list[tuple[str, str]]) -> H2kOptions:
-    lists = {field: tuple(v for n, v in ours if n == name) for name, field in _LISTS.items()}
+def _understand(argument: str) -> list[tuple[str, Optional[str], bool]]:
+    """The options in one argument, as getopt_long_only reads it: (name, value, whether the next argument is it)."""
+    body = argument[2:] if argument.startswith("--") else argument[1:]
+    short = not argument.startswith("--") and body[0] in {**_SHORT_WITH_VALUE, **_SHORT_WITHOUT_VALUE}
+    name, glued, value = body.partition("=")
+    if not (short and len(body) == 1):
+        known = _whole_name(name)
+        if known is not None:
+            return [(known, value if glued else None, not glued and known in _WITH_VALUE)]
+    if short:
+        return list(_letters(body))
+    # Not known here: a newer virt-v2v's. Most take a value, and a value taken for a disk would be examined.
+    return [(name, value if glued else None, not glued)]
+
+
+def _whole_name(name: str) -> Optional[str]:
+    if name == "h":  # of the older ones; newer ones have --hostname beside --help
+        return "help"
+    if name in _WITH_VALUE or name in _WITHOUT_VALUE:
+        return name
+    found = [n for n in (*_WITH_VALUE, *_WITHOUT_VALUE) if n.startswith(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _letters(body: str) -> Iterator[tuple[str, Optional[str], bool]]:
+    """`-vx`, `-idisk`, `-vi disk`."""
+    for at, letter in enumerate(body):
+        if letter in _SHORT_WITH_VALUE:
+            yield _SHORT_WITH_VALUE[letter], body[at + 1 :] or None, at + 1 == len(body)
+            return
+        yield _SHORT_WITHOUT_VALUE.get(letter, letter), None, False
+
+
+def _own_option(argument: str, waiting: Iterator[str]) -> tuple[str, str]:
+    name, glued, value = argument[argument.index("h2k-") + 4 :].partition("=")
+    if name == "dry-run":
+        if glued:
+            raise UsageError(f"{argument}: takes no value")
+        return name, "yes"
+    if name not in _VALUES:
+        valid = ", ".join(f"--h2k-{n}" for n in (*_VALUES, "dry-run"))
+        raise UsageError(f"{argument}: no such option", hint=f"h2k has {valid}")
+    found = value if glued else next(waiting, None)
+    if not found:
+        raise UsageError(f"{argument}: needs a value")
+    return name, found
+
+
+def _options(ours: Sequence[tuple[str, Optional[str]]], block_driver: Optional[str]) -> H2kOptions:
+    lists = {field: tuple(v for n, v in ours if n == name and v) for name, field in _LISTS.items()}
     single = {n: v for n, v in ours if n not in _LISTS}
-    bus = single.get("bus", "virtio")
+    # virt-v2v's own choice of a boot driver (2.8 and later) is ours too, unless we are told otherwise.
+    bus = single.get("bus") or ("virtio-scsi" if block_driver == "virtio-scsi" else "virtio")
     mode = single.get("mode") or os.environ.get("H2K_MODE") or "repair"
     if bus not in BUSES:
         raise UsageError(f"--h2k-bus {bus}: no such bus", hint=f"one of {', '.join(BUSES)}")
     if mode not in MODES:
-        raise UsageError(f"mode {mode}: no such mode", hint=f"one of {', '.join(MODES)}")
+        where = "--h2k-mode" if "mode" in single else "H2K_MODE"
+        raise UsageError(f"{where} {mode}: no such mode", hint=f"one of {', '.join(MODES)}")
     return H2kOptions(
         drivers=single.get("drivers"),
         bus=bus,

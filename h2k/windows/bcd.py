@@ -1,6 +1,8 @@
 """The boot configuration data: boot manager, Windows loaders, and the partitions that their device elements name.
 
-Element numbers and the layout of a device element: docs/facts.md, section BCD.
+Element numbers: Microsoft's BCD WMI reference. The layout of a device element was measured on a real store: options
+GUID at 0, type at 16, size of the rest at 24; for a partition its GUID or byte offset at 32, the kind of disk that it
+lies on at 48 (0 is a plain one), the disk's style at 52, its GUID or signature at 56.
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ from collections.abc import Sequence
 from typing import Optional
 
 from h2k.errors import BadData
-from h2k.windows.regf import Hive, Key
+from h2k.windows.regf import Hive, Key, Value
 
 BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 WINDOWS_LOADER = 0x10200003
 APPLICATION_DEVICE, APPLICATION_PATH, INHERIT = "11000001", "12000002", "14000006"
 OS_DEVICE, SYSTEM_ROOT = "21000001", "22000002"
 DEFAULT_OBJECT, DISPLAY_ORDER = "23000003", "24000001"
-MAX_OBJECTS = 4096
+MAX_OBJECTS = 1024  # real stores have 10 to 40
 MAX_INHERITED = 16
+MAX_ELEMENT_VALUES = 100_000  # values looked at in one store, where a sound element key has one
 _DEVICE_SIZE = 88
 _TYPE_PARTITION, _TYPE_BOOT, _TYPE_LOCATE = 6, 5, 8
+_PLAIN_DISK = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,72 +64,94 @@ class BcdStore:
     def default_loader(self) -> Optional[BcdObject]:
         """The Windows loader that starts unasked: the default, or with none the first of the display order."""
         first = self.default or (self.display_order[0] if self.display_order else None)
-        return next((entry for entry in self.loaders if first is not None and entry.id == first.lower()), None)
+        return next((entry for entry in self.loaders if first is not None and entry.id == first.strip().lower()), None)
 
 
 def read_bcd(hive: Hive) -> BcdStore:
     """The store of a BCD hive; BadData when it has no boot manager object."""
-    objects = hive.key("Objects")
-    if objects is None:
-        raise BadData(f"{hive.name}: no key Objects: not a BCD store")
-    keys = {key.name.lower(): key for key in objects.subkeys()[:MAX_OBJECTS]}
-    if BOOT_MANAGER not in keys:
-        raise BadData(f"{hive.name}: no boot manager object {BOOT_MANAGER}")
-    manager = keys[BOOT_MANAGER]
-    parsed = [_object(name, key, keys) for name, key in keys.items()]
-    order = _element(manager, DISPLAY_ORDER)
+    objects = _Objects(hive)
+    manager = objects.read(BOOT_MANAGER)
+    order = objects.element(BOOT_MANAGER, DISPLAY_ORDER)
     return BcdStore(
-        boot_manager=next(entry for entry in parsed if entry.id == BOOT_MANAGER),
-        default=_text(manager, DEFAULT_OBJECT),
-        display_order=tuple(i.lower() for i in order[1]) if order is not None and order[1] is not None else (),
-        loaders=tuple(entry for entry in parsed if entry.type == WINDOWS_LOADER),
+        boot_manager=manager,
+        default=objects.text(BOOT_MANAGER, DEFAULT_OBJECT),
+        display_order=tuple(i.lower() for i in order.multi() or ()) if order is not None else (),
+        loaders=tuple(objects.read(name) for name in objects.keys if objects.type(name) == WINDOWS_LOADER),
     )
 
 
-def _element(key: Key, number: str) -> Optional[tuple[bytes, Optional[tuple[str, ...]], Optional[str]]]:
-    below = key.subkey(f"Elements\\{number}")
-    value = below.value("Element") if below is not None else None
-    return (value.raw, value.multi(), value.text()) if value is not None else None
+class _Objects:
+    """The keys below Objects by lower-case name, and what their elements hold, each read once."""
 
+    def __init__(self, hive: Hive) -> None:
+        self.hive = hive
+        objects = hive.key("Objects")
+        if objects is None:
+            raise BadData(f"{hive.name}: no key Objects: not a BCD store")
+        keys = objects.subkeys()
+        if len(keys) > MAX_OBJECTS:
+            raise BadData(f"{hive.name}: {len(keys)} objects are too many for a BCD store")
+        self.keys = {key.name.lower(): key for key in keys}
+        if BOOT_MANAGER not in self.keys:
+            raise BadData(f"{hive.name}: no boot manager object {BOOT_MANAGER}")
+        self._known: dict[tuple[str, str], Optional[Value]] = {}
+        self._values = 0
 
-def _text(key: Key, number: str) -> Optional[str]:
-    element = _element(key, number)
-    return element[2] if element is not None else None
+    def element(self, name: str, number: str) -> Optional[Value]:
+        """The object's own element, or None."""
+        if (name, number) not in self._known:
+            self._known[name, number] = self._value(self.keys[name], f"Elements\\{number}", "Element")
+        return self._known[name, number]
 
+    def _value(self, key: Key, path: str, name: str) -> Optional[Value]:
+        below = key.subkey(path)
+        values = below.values() if below is not None else ()
+        self._values += len(values)
+        if self._values > MAX_ELEMENT_VALUES:  # lists that many keys share would be read again and again
+            raise BadData(f"{self.hive.name}: too many values for a BCD store")
+        return next((v for v in values if v.name.lower() == name.lower()), None)
 
-def _lineage(key: Key, keys: dict[str, Key]) -> list[Key]:
-    """The object and those it inherits from, nearest first; loops and long chains end."""
-    found, waiting = [key], [key]
-    while waiting and len(found) < MAX_INHERITED:
-        element = _element(waiting.pop(0), INHERIT)
-        for name in (element[1] or ()) if element is not None else ():
-            parent = keys.get(name.lower())
-            if parent is not None and parent not in found:
-                found.append(parent)
-                waiting.append(parent)
-    return found
+    def text(self, name: str, number: str) -> Optional[str]:
+        value = self.element(name, number)
+        return value.text() if value is not None else None
 
+    def type(self, name: str) -> int:
+        """The object's type; 0 when it has no description."""
+        value = self._value(self.keys[name], "Description", "Type")
+        return (value.dword() if value is not None else None) or 0
 
-def _object(name: str, key: Key, keys: dict[str, Key]) -> BcdObject:
-    description = key.subkey("Description")
-    value = description.value("Type") if description is not None else None
-    lineage = _lineage(key, keys)
+    def lineage(self, name: str) -> list[str]:
+        """The object and those that it inherits from, nearest first; loops and long chains end."""
+        found = [name]
+        for heir in found:  # grows while it is walked
+            element = self.element(heir, INHERIT)
+            for parent in (element.multi() or ()) if element is not None else ():
+                if parent.lower() in self.keys and parent.lower() not in found and len(found) < MAX_INHERITED:
+                    found.append(parent.lower())
+        return found
 
-    def first_text(number: str) -> Optional[str]:
-        return next((text for k in lineage for text in [_text(k, number)] if text is not None), None)
+    def read(self, name: str) -> BcdObject:
+        lineage = self.lineage(name)
 
-    def first_device(number: str) -> Optional[BcdDevice]:
-        elements = (_element(k, number) for k in lineage)
-        return next((decode_device(e[0]) for e in elements if e is not None), None)
+        def first(number: str) -> Optional[Value]:
+            return next((e for e in (self.element(n, number) for n in lineage) if e is not None), None)
 
-    return BcdObject(
-        id=name,
-        type=(value.dword() if value is not None else None) or 0,
-        path=first_text(APPLICATION_PATH),
-        system_root=first_text(SYSTEM_ROOT),
-        device=first_device(APPLICATION_DEVICE),
-        os_device=first_device(OS_DEVICE),
-    )
+        def text(number: str) -> Optional[str]:
+            value = first(number)
+            return value.text() if value is not None else None
+
+        def device(number: str) -> Optional[BcdDevice]:
+            value = first(number)
+            return decode_device(value.raw) if value is not None else None
+
+        return BcdObject(
+            id=name,
+            type=self.type(name),
+            path=text(APPLICATION_PATH),
+            system_root=text(SYSTEM_ROOT),
+            device=device(APPLICATION_DEVICE),
+            os_device=device(OS_DEVICE),
+        )
 
 
 def decode_device(raw: bytes) -> BcdDevice:
@@ -139,7 +165,9 @@ def decode_device(raw: bytes) -> BcdDevice:
         return BcdDevice("locate")
     if kind != _TYPE_PARTITION or len(raw) < 72:
         return BcdDevice("unknown")
-    (style,) = struct.unpack_from("<I", raw, 52)
+    lies_on, style = struct.unpack_from("<II", raw, 48)
+    if lies_on != _PLAIN_DISK:  # a partition in a file, a virtual disk or a ramdisk
+        return BcdDevice("unknown")
     if style == 0:
         return BcdDevice("partition", "gpt", _guid(raw[56:72]), _guid(raw[32:48]))
     if style == 1:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
+from typing import Any
 
 from h2k.errors import BadData
 
 MAX_SIZE = 64 * 1024 * 1024
 MACHINES = {0x14C: "x86", 0x8664: "amd64", 0xAA64: "arm64"}
-_SECURITY_DIRECTORY = 4  # IMAGE_DIRECTORY_ENTRY_SECURITY
+_SECURITY_DIRECTORY = 4  # IMAGE_DIRECTORY_ENTRY_SECURITY; its "address" is an offset in the file
+_CERTIFICATE_HEADER = 8  # bytes of WIN_CERTIFICATE before the signature itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +33,28 @@ def read_pe(data: bytes, name: str) -> PeFacts:
         raise BadData(f"{name}: {len(data)} bytes are too many for a driver")
     try:
         pe = pefile.PE(data=data, fast_load=True)
-    except (pefile.PEFormatError, ValueError, IndexError, AttributeError, TypeError) as e:
+    except (pefile.PEFormatError, ValueError, LookupError, AttributeError, TypeError, OverflowError, struct.error) as e:
         raise BadData(f"{name}: not a PE file: {e}") from e
-    end = max((s.PointerToRawData + s.SizeOfRawData for s in pe.sections), default=0)
-    if not pe.sections or end > len(data):
+    # A section without a place in the file (uninitialised data) needs nothing of it.
+    end = max((s.PointerToRawData + s.SizeOfRawData for s in pe.sections if s.PointerToRawData), default=0)
+    if not end or end > len(data):
         raise BadData(f"{name}: truncated: its sections need {end} bytes, the file has {len(data)}")
-    directories = pe.OPTIONAL_HEADER.DATA_DIRECTORY
-    signed = len(directories) > _SECURITY_DIRECTORY and directories[_SECURITY_DIRECTORY].Size > 0
     machine = int(pe.FILE_HEADER.Machine)
-    return PeFacts(MACHINES.get(machine, f"{machine:#x}"), len(data), signed)
+    return PeFacts(MACHINES.get(machine, f"{machine:#x}"), len(data), _signed(pe, data, end, name))
+
+
+def _signed(pe: Any, data: bytes, end: int, name: str) -> bool:
+    """Whether a certificate lies in the file; BadData when the file ends in the middle of its table."""
+    directories = pe.OPTIONAL_HEADER.DATA_DIRECTORY
+    if len(directories) <= _SECURITY_DIRECTORY:
+        return False
+    table = directories[_SECURITY_DIRECTORY]
+    offset, size = int(table.VirtualAddress), int(table.Size)
+    if not offset or size < _CERTIFICATE_HEADER:
+        return False
+    if offset + size > len(data):
+        if offset >= end:  # signing appends the table, so the file was whole once
+            raise BadData(f"{name}: truncated: its signature ends at {offset + size}, the file has {len(data)} bytes")
+        return False
+    length = int.from_bytes(data[offset : offset + 4], "little")
+    return _CERTIFICATE_HEADER < length <= size

@@ -98,14 +98,17 @@ def _overrides(key: Key) -> tuple[tuple[str, int], ...]:
     below = key.subkey("StartOverride")
     if below is None:
         return ()
-    return tuple((v.name, v.dword() or 0) for v in below.values()[:MAX_OVERRIDES])
+    values = below.values()
+    if len(values) > MAX_OVERRIDES:
+        raise BadData(f"{key.hive.name}: {key.path}\\StartOverride has {len(values)} values")
+    return tuple((v.name, int.from_bytes(v.raw[:4], "little")) for v in values)
 
 
 def driver_path(service: Service, system_root: str = "/Windows") -> str:
     r"""The driver's file on the system volume, '/'-separated.
 
     Real hives hold `system32\…`, `\SystemRoot\…`, `%SystemRoot%\…`, `\??\C:\Windows\…`, and none at all, which
-    means `System32\drivers\<name>.sys`.
+    means `System32\drivers\<name>.sys`. A drive letter is taken for the system volume's.
     """
     text = (service.image_path or "").strip().strip('"').replace("\\", "/")
     if not text:
@@ -114,10 +117,13 @@ def driver_path(service: Service, system_root: str = "/Windows") -> str:
     for prefix in ("/systemroot/", "%systemroot%/", "%windir%/"):
         if lower.startswith(prefix):
             return f"{system_root}/{text[len(prefix) :]}"
-    if lower.startswith("/??/"):
-        text = text[4:]
+    for prefix in ("/??/", "//?/", "/dosdevices/"):
+        if lower.startswith(prefix):
+            text = text[len(prefix) :]
     if len(text) > 2 and text[1] == ":":
-        return text[2:]
+        return "/" + text[2:].lstrip("/")
+    if text.lower().startswith(f"{system_root.lower()}/"):
+        return text
     return f"{system_root}/{text.lstrip('/')}"
 
 

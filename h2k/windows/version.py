@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Optional
 
 from h2k.errors import BadData
-from h2k.windows.regf import Hive
+from h2k.windows.regf import Hive, Key
 from h2k.windows.services import control_set_name
 
 _KEY = "Microsoft\\Windows NT\\CurrentVersion"
 FIRST_WINDOWS_11 = 22000
+MAX_TEXT = 200  # characters of a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,37 +32,44 @@ def read_version(software: Hive, system: Hive, control_set: int, machine: str) -
     key = software.key(_KEY)
     if key is None:
         raise BadData(f"{software.name}: no key {_KEY}", hint="restore the SOFTWARE hive from a backup")
-
-    def text(name: str) -> Optional[str]:
-        value = key.value(name)
-        return value.text() if value is not None else None
-
-    major = key.value("CurrentMajorVersionNumber")
-    minor = key.value("CurrentMinorVersionNumber")
-    number = major.dword() if major is not None else None
-    if number is not None:
-        version = (number, (minor.dword() if minor is not None else None) or 0)
-    else:
-        parts = (text("CurrentVersion") or "").split(".")
-        if len(parts) != 2 or not all(p.isdecimal() and len(p) < 4 for p in parts):
-            raise BadData(f"{software.name}: {_KEY} CurrentVersion is {text('CurrentVersion')!r}")
-        version = (int(parts[0]), int(parts[1]))
-    build = text("CurrentBuildNumber") or text("CurrentBuild") or ""
+    build = _text(key, "CurrentBuildNumber") or _text(key, "CurrentBuild")
     if not build.isdecimal() or len(build) > 8:
         raise BadData(f"{software.name}: {_KEY} CurrentBuildNumber is {build!r}")
-    product = text("ProductName") or "Windows"
+    product = _text(key, "ProductName") or "Windows"
+    installation = _text(key, "InstallationType")
     options = system.value(f"{control_set_name(control_set)}\\Control\\ProductOptions", "ProductType")
-    kind = (options.text() if options is not None else None) or "WinNT"
+    kind = (options.text() if options is not None else None) or ("ServerNT" if "Server" in installation else "WinNT")
+    server = kind.strip().lower() != "winnt"  # ServerNT and, on a domain controller, LanmanNT
     name = product
-    if kind == "WinNT" and int(build) >= FIRST_WINDOWS_11:
+    if not server and int(build) >= FIRST_WINDOWS_11:
         name = product.replace("Windows 10", "Windows 11")  # Windows 11 still calls itself 10 there
     return WindowsVersion(
         product=product,
-        version=version,
+        version=_nt_version(key, software.name),
         build=int(build),
         arch=machine,
-        server=kind.lower() != "winnt",
-        edition=text("EditionID") or "",
-        installation_type=text("InstallationType") or "",
+        server=server,
+        edition=_text(key, "EditionID"),
+        installation_type=installation,
         name=f"{name} {'x64' if machine == 'amd64' else machine} build {build}",
     )
+
+
+def _nt_version(key: Key, hive: str) -> tuple[int, int]:
+    """10.0 from the numbers that Windows 10 and later have (CurrentVersion stays 6.3 there), else CurrentVersion."""
+    numbers = [key.value(name) for name in ("CurrentMajorVersionNumber", "CurrentMinorVersionNumber")]
+    major, minor = (value.dword() if value is not None else None for value in numbers)
+    if major is not None:
+        return major, minor or 0
+    text = _text(key, "CurrentVersion")
+    parts = text.split(".")
+    if len(parts) != 2 or not all(part.isdecimal() and len(part) < 4 for part in parts):
+        raise BadData(f"{hive}: {_KEY} CurrentVersion is {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def _text(key: Key, name: str) -> str:
+    """What people are shown of the guest's text: no control characters, no end of the line, not too much."""
+    value = key.value(name)
+    text = (value.text() if value is not None else None) or ""
+    return "".join(letter for letter in text[:MAX_TEXT] if letter.isprintable()).strip()
