@@ -136,6 +136,8 @@ def _parameters(
         wanted.append(_text(key, "Group", inf.group))
     for value in inf.values:
         place = f"{key}\\{value.subkey}" if value.subkey else key
+        if value.keep and guest.system.value(place, value.name) is not None:
+            continue
         wanted.append(SetValue("SYSTEM", place, value.name, value.type, value.data))
     missing = [change for change in wanted if not change.holds(guest)]
     if missing:
