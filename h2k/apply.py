@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from h2k.change import Change, ReplayLogs, WriteFile
+from h2k.change import Change, ReplayLogs, SetActive, WriteFile
 from h2k.disk.reader import VolumeRef
 from h2k.errors import BadData, H2kError
 from h2k.guest import FILE_LIMIT, Guest, HiveFile
@@ -53,6 +53,9 @@ def apply(overlays: Sequence[Path], guest: Guest, changes: Sequence[Change], bac
         for overlay in overlays:
             appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
         appliance.launch()
+        for change in changes:
+            if isinstance(change, SetActive):
+                _set_active(appliance, guest, change)
         for volume in dict.fromkeys(volume for volume, _ in files):
             _write_volume(appliance, volume, {path: data for (v, path), data in files.items() if v == volume})
         appliance.shutdown()
@@ -72,7 +75,7 @@ def _new_contents(guest: Guest, changes: Sequence[Change], backups: Backups) -> 
             if old is not None and old.readable:
                 backups.keep(_backup_name(change.path), guest.reader.read(change.volume, change.path, FILE_LIMIT))
             contents[change.volume, old.path if old else change.path] = change.data
-        else:
+        elif not isinstance(change, SetActive):
             edits = registry.setdefault(change.hive, [])
             if not isinstance(change, ReplayLogs):  # which every edit of that hive builds on
                 edits.append(change.edit())
@@ -109,6 +112,15 @@ def device(volume: VolumeRef) -> str:
     if volume.disk > 25:
         raise H2kError(f"disk {volume.disk}: h2k handles at most 26 disks")
     return f"/dev/sd{chr(ord('a') + volume.disk)}{volume.partition or ''}"
+
+
+def _set_active(appliance: Any, guest: Guest, change: SetActive) -> None:
+    """One status byte for each of the MBR's four entries (at 446, 16 bytes apart); nothing else of the table changes."""
+    disk = device(VolumeRef(change.disk, 0))
+    for partition in guest.disks[change.disk].table.partitions:
+        wanted = partition.number == change.partition
+        if partition.number <= 4 and partition.active != wanted:
+            appliance.pwrite_device(disk, b"\x80" if wanted else b"\0", 446 + 16 * (partition.number - 1))
 
 
 def _write_volume(appliance: Any, volume: VolumeRef, files: dict[str, bytes]) -> None:

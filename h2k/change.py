@@ -11,6 +11,7 @@ from h2k.disk.reader import VolumeRef
 from h2k.guest import FILE_LIMIT, Guest
 from h2k.windows import hive as hive_edit
 from h2k.windows import regf
+from h2k.windows.bcd import decode_device
 
 _TYPES = {regf.REG_SZ: "SZ", regf.REG_EXPAND_SZ: "EXPAND_SZ", regf.REG_DWORD: "DWORD", regf.REG_MULTI_SZ: "MULTI_SZ"}
 
@@ -31,9 +32,10 @@ class SetValue:
 
     def diff(self, guest: Guest) -> str:
         old = guest.hive(self.hive).value(self.key, self.name)
-        new = _show(self.type, self.data)
+        show = _show_element if self.hive == "BCD" else _show
+        new = show(self.type, self.data)
         where = f"{self.hive}\\{self.key} {self.name or '(default)'}"
-        return f"+ {where}: {new}" if old is None else f"~ {where}: {_show(old.type, old.raw)} → {new}"
+        return f"+ {where}: {new}" if old is None else f"~ {where}: {show(old.type, old.raw)} → {new}"
 
     def edit(self) -> hive_edit.HiveEdit:
         return hive_edit.SetValue(self.key, self.name, self.type, self.data)
@@ -113,8 +115,26 @@ class ReplayLogs:
         return f"~ {self.hive}: transaction logs replayed ({self.applied})"
 
 
+@dataclasses.dataclass(frozen=True)
+class SetActive:
+    """Partition `partition` (1 to 4) is the only active one of the MBR disk `disk`."""
+
+    disk: int
+    partition: int
+
+    def holds(self, guest: Guest) -> bool:
+        return self._active(guest) == [self.partition]
+
+    def diff(self, guest: Guest) -> str:
+        old = ", ".join(map(str, self._active(guest))) or "none"
+        return f"~ disk {self.disk}: active partition {old} → {self.partition}"
+
+    def _active(self, guest: Guest) -> list[int]:
+        return [p.number for p in guest.disks[self.disk].table.partitions if p.active]
+
+
 RegistryChange = Union[SetValue, DeleteValue, DeleteKey]
-Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile, ReplayLogs]
+Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile, ReplayLogs, SetActive]
 
 
 def _show(kind: int, data: bytes) -> str:
@@ -126,11 +146,23 @@ def _show(kind: int, data: bytes) -> str:
     return f"{_TYPES.get(kind, f'type {kind}')} {data[:24].hex()}{'…' if len(data) > 24 else ''}"
 
 
+def _show_element(kind: int, data: bytes) -> str:
+    """A BCD element: a device by what it names."""
+    if kind != regf.REG_BINARY:
+        return _show(kind, data)
+    device = decode_device(data)
+    if device.kind != "partition":
+        return f"{device.kind} device, {_show(kind, data)}"
+    return f"partition {device.partition} of {device.style} disk {device.disk}"
+
+
 def as_json(change: Change, guest: Guest) -> dict[str, Any]:
     """One change as plan.json and report.json have it: its kind, its place, its readable diff."""
     where: dict[str, Any] = {}
     if isinstance(change, WriteFile):
         where = {"volume": dataclasses.astuple(change.volume), "path": change.path}
+    elif isinstance(change, SetActive):
+        where = dataclasses.asdict(change)
     else:
         where = {"hive": change.hive, "key": getattr(change, "key", ""), "name": getattr(change, "name", None)}
     return {"change": type(change).__name__, **where, "diff": change.diff(guest)}

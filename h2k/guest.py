@@ -6,6 +6,7 @@ import dataclasses
 from functools import cached_property
 from typing import Optional
 
+from h2k.boot_place import STORE, BootPlace, find_boot_place
 from h2k.disk.reader import Disk, FileStat, Reader, Volume, VolumeRef
 from h2k.errors import BadData, Refused
 from h2k.windows import regf, regf_log
@@ -17,7 +18,6 @@ HIVE_LIMIT = 512 * 1024 * 1024  # bytes; real SOFTWARE hives stay below 200 MiB
 FILE_LIMIT = 64 * 1024 * 1024  # bytes; the largest file that a proof reads is ntoskrnl.exe, about 12 MiB
 LOG_LIMIT = 256 * 1024 * 1024  # bytes; logs are smaller than their hive
 LOGS = ("LOG1", "LOG2", "LOG")
-ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 SYSTEM_ROOTS = ("/Windows", "/WINNT")
 
 
@@ -100,39 +100,19 @@ class Guest:
         return self._root[1]
 
     @cached_property
-    def esp(self) -> Optional[Volume]:
-        """The EFI system partition: on the system root's disk if it has one, else the first of the guest."""
-        found = []
-        for disk in self.disks:
-            types = {p.number: p.type.upper() for p in disk.table.partitions}
-            for volume in disk.volumes:
-                if volume.kind == "fat" and types.get(volume.ref.partition) in (ESP_TYPE, "0XEF"):
-                    found.append(volume)
-        found.sort(key=lambda v: v.ref.disk != self.volume.disk)
-        return found[0] if found else None
+    def boot_place(self) -> BootPlace:
+        """Firmware mode, and where the boot manager and the BCD lie."""
+        return find_boot_place(self.reader, self.volume)
 
-    @cached_property
-    def active(self) -> Optional[Volume]:
-        """The active partition of the MBR disk that BIOS would start."""
-        for disk in sorted(self.disks, key=lambda d: d.index != self.volume.disk):
-            if disk.table.scheme != "mbr":
-                continue
-            numbers = {p.number for p in disk.table.partitions if p.active}
-            for volume in disk.volumes:
-                if volume.ref.partition in numbers:
-                    return volume
-        return None
-
-    @cached_property
+    @property
     def firmware(self) -> str:
-        """ "uefi" when the system root's disk is GPT and an EFI system partition exists, else "bios"."""
-        scheme = self.disks[self.volume.disk].table.scheme
-        return "uefi" if scheme == "gpt" and self.esp is not None else "bios"
+        """ "uefi" or "bios", by the layout of the disks."""
+        return self.boot_place.firmware
 
     @property
     def boot_volume(self) -> Optional[Volume]:
-        """Where the firmware looks: the EFI system partition, or the active partition."""
-        return self.esp if self.firmware == "uefi" else self.active
+        """The EFI system partition, or the partition that is, or should be, active."""
+        return self.boot_place.volume
 
     @property
     def boot_disk(self) -> int:
@@ -145,7 +125,7 @@ class Guest:
             if self.boot_volume is None:
                 return None
             volume = self.boot_volume.ref
-            path = "/EFI/Microsoft/Boot/BCD" if self.firmware == "uefi" else "/Boot/BCD"
+            path = STORE[self.firmware]
         else:
             volume, path = self.volume, f"{self.system_root}/System32/config/{name}"
         stat = self.reader.stat(volume, path)

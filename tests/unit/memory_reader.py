@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Optional
 
+from h2k.boot_place import ESP_TYPE
 from h2k.disk.image import ImageInfo
 from h2k.disk.partition import Partition, PartitionTable
 from h2k.disk.reader import Disk, FileStat, NtfsState, Volume, VolumeRef, components
 from h2k.errors import BadData
-from h2k.guest import ESP_TYPE, Guest
+from h2k.guest import Guest
 from tests.guests.pe import make_pe
 from tests.guests.regfile import build_hive
 
