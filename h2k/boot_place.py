@@ -48,9 +48,9 @@ def find_boot_place(reader: Reader, windows: VolumeRef) -> BootPlace:
     candidates = _complete(reader, places, firmware)
     fitting = tuple(v for v in candidates if _starts(reader, v, firmware, windows))
 
-    def rank(volume: Volume) -> tuple[bool, ...]:
-        files = [_is_file(reader, volume, path[firmware]) for path in (MANAGER, STORE)]
-        return (volume not in fitting, not any(files), not _active(reader, volume), volume.ref.disk != windows.disk)
+    def rank(volume: Volume) -> tuple[int, ...]:
+        files = sum(_is_file(reader, volume, path[firmware]) for path in (MANAGER, STORE))
+        return (volume not in fitting, -files, not _active(reader, volume), volume.ref.disk != windows.disk)
 
     reachable = [v for v in places if firmware == "uefi" or _active(reader, v)]
     best = min([*reachable, *candidates], key=rank, default=None)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from h2k.disk.reader import VolumeRef
+from h2k.errors import BadData
 from h2k.finding import Finding
 from h2k.guest import Guest
 from h2k.hook import Options, Proposed
@@ -19,6 +20,7 @@ META = {
         "volume-hibernated",
         "volume-dirty",
         "volume-log-unclean",
+        "file-unreadable",
         "boot-disk-ambiguous",
         "disk-signature-duplicate",
     ],
@@ -39,56 +41,72 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
             "decrypt it on the source (manage-bde -off), for a key sealed in a vTPM does not move",
         )
     for volume in guest.volumes("ntfs"):
-        yield from _ntfs(guest, volume.ref)
+        yield from _ntfs(guest, volume.ref, options)
     roots = guest.system_roots
     if len(roots) > 1:
         places = ", ".join(_name(ref) for ref, _ in roots)
         yield Finding(
             "boot-disk-ambiguous", "refused", places, "several Windows systems", "give the disks of one system only"
         )
-    yield from _duplicate_signatures(guest)
+    yield from _duplicates(guest)
 
 
-def _ntfs(guest: Guest, ref: VolumeRef) -> Iterator[Finding]:
-    hibernation = guest.reader.stat(ref, "/hiberfil.sys")
-    if hibernation is not None and hibernation.size >= 4:
-        magic = guest.reader.head(ref, "/hiberfil.sys", 4)
-        if magic in HIBERNATED:
-            evidence = f"hiberfil.sys begins with {magic.decode('ascii')}"
-            yield Finding("volume-hibernated", "refused", _name(ref), evidence, SHUT_DOWN)
-    state = guest.reader.ntfs_state(ref)
+def _ntfs(guest: Guest, ref: VolumeRef, options: Options) -> Iterator[Finding]:
+    try:
+        hibernation = guest.reader.stat(ref, "/hiberfil.sys")
+        magic = guest.reader.head(ref, "/hiberfil.sys", 4) if hibernation is not None and hibernation.size >= 4 else b""
+        state = guest.reader.ntfs_state(ref)
+    except BadData as bad:
+        needed = _needed(guest, ref)
+        repair = "run chkdsk /f on the source" if needed else "Windows does not start from it; run chkdsk /f on the source"
+        yield Finding("file-unreadable", "refused" if needed else "warning", _name(ref), bad.message, repair)
+        return
+    if magic in HIBERNATED:
+        evidence = f"hiberfil.sys begins with {magic.decode('ascii')}"
+        yield Finding("volume-hibernated", "refused", _name(ref), evidence, SHUT_DOWN)
     if state.dirty:
-        yield Finding(
-            "volume-dirty",
-            "refused",
-            _name(ref),
-            "the NTFS dirty flag is set: Windows wants chkdsk",
-            f"{SHUT_DOWN}; or go on with --h2k-accept volume-dirty",
-        )
+        yield _dirty(guest, ref)
     elif state.log_unclean:
         yield Finding(
             "volume-log-unclean",
-            "warning",
+            "refused" if options.policy.log_unclean == "refuse" else "warning",
             _name(ref),
-            "open transactions in $LogFile, which ntfs-3g clears instead of replaying",
+            "open transactions in $LogFile, which ntfs-3g (and so virt-v2v) clears instead of replaying",
             SHUT_DOWN,
         )
 
 
-def _duplicate_signatures(guest: Guest) -> Iterator[Finding]:
-    disks: dict[str, list[int]] = defaultdict(list)
+def _dirty(guest: Guest, ref: VolumeRef) -> Finding:
+    evidence = "the NTFS dirty flag is set: Windows wants chkdsk"
+    if _needed(guest, ref):
+        repair = f"{SHUT_DOWN}; or go on with --h2k-accept volume-dirty"
+        return Finding("volume-dirty", "refused", _name(ref), evidence, repair)
+    return Finding("volume-dirty", "warning", _name(ref), evidence, "nothing is written to it; Windows checks it at its start")
+
+
+def _needed(guest: Guest, ref: VolumeRef) -> bool:
+    """Whether the volume is one that Windows starts from, and that virt-v2v and h2k write to."""
+    if len(guest.system_roots) != 1:
+        return True
+    boot = guest.boot_volume
+    return ref == guest.volume or (boot is not None and ref == boot.ref)
+
+
+def _duplicates(guest: Guest) -> Iterator[Finding]:
+    disks: dict[tuple[str, str], list[int]] = defaultdict(list)
     for disk in guest.disks:
-        if disk.table.scheme == "mbr":
-            disks[disk.table.id].append(disk.index)
-    for signature, indexes in disks.items():
+        # A disk that nobody has initialised has the signature 0, and Windows gives it one.
+        if disk.table.scheme != "none" and disk.table.id.strip("0x-"):
+            disks[disk.table.scheme, disk.table.id.lower()].append(disk.index)
+    for (scheme, name), indexes in disks.items():
         if len(indexes) > 1:
-            names = ", ".join(f"disk {i}" for i in indexes)
+            what = "MBR signature" if scheme == "mbr" else "GPT disk GUID"
             yield Finding(
                 "disk-signature-duplicate",
                 "warning",
-                names,
-                f"MBR signature {signature} on each: Windows takes all but one offline",
-                "give the copies new signatures (diskpart: uniqueid disk)",
+                ", ".join(f"disk {i}" for i in indexes),
+                f"{what} {name} on each: Windows takes all but one offline",
+                "give the copies new ones (diskpart: uniqueid disk)",
             )
 
 

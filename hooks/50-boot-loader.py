@@ -1,20 +1,22 @@
-"""The boot loader's chain: boot manager, BCD where the firmware looks, default loader, its devices, its file."""
+"""The boot loader's chain: active partition, boot manager, BCD, default entry, its devices, the loader's file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.change import WriteFile
+from h2k.boot_place import MANAGER, STORE, resolve
+from h2k.change import Change, SetActive, SetValue, WriteFile
+from h2k.disk.reader import VolumeRef
 from h2k.errors import BadData
 from h2k.finding import Finding
 from h2k.guest import FILE_LIMIT, Guest
 from h2k.hook import Options, Proposed
-from h2k.windows import bcd
+from h2k.windows import bcd, regf
 
 META = {
     "name": "boot-loader",
-    "summary": "Follows firmware, boot manager and BCD to the loader's file; rewrites nothing blindly",
+    "summary": "Follows firmware, boot manager and BCD to the loader's file; repairs what has exactly one answer",
     "answers": [
         "boot-manager-missing",
         "boot-partition-inactive",
@@ -28,50 +30,84 @@ META = {
     ],
 }
 
+OLDEST = (6, 1)
 FALLBACK = {"amd64": "BOOTX64.EFI", "x86": "BOOTIA32.EFI", "arm64": "BOOTAA64.EFI"}
-BOOT_MANAGER = "/EFI/Microsoft/Boot/bootmgfw.efi"
-BCDBOOT = "boot Windows' setup media and run: bcdboot C:\\Windows /s S: /f {0}"
+BACKUP = ".h2k-backup"
+LETTERS = "with C: for the Windows volume and S: for the boot partition"
+BCDBOOT = {
+    "uefi": rf"start Windows' setup media, Shift+F10, and run: bcdboot C:\Windows /s S: /f UEFI ({LETTERS})",
+    "bios": rf"start Windows' setup media, Shift+F10, and run: bcdboot C:\Windows /s S: /f BIOS ({LETTERS})",
+}
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    firmware = guest.firmware.upper()
-    if guest.boot_volume is None:
-        evidence = "no active partition on an MBR disk" if guest.firmware == "bios" else "no EFI system partition"
-        repair = "mark the partition that holds bootmgr active (diskpart: select partition N, active)"
-        yield Finding("boot-partition-inactive", "refused", f"disk {guest.volume.disk}", evidence, repair)
+    if guest.windows.version < OLDEST:
+        return  # the hives hook has said that virt-v2v's result is left as it is
+    place = guest.boot_place
+    if place.volume is None:
+        yield _nowhere(guest)
         return
-    yield from _boot_manager(guest, firmware)
-    if not guest.has_hive("BCD"):
-        where = "\\EFI\\Microsoft\\Boot\\BCD" if guest.firmware == "uefi" else "\\Boot\\BCD"
-        yield Finding("bcd-missing", "refused", where, "no store where the firmware looks", BCDBOOT.format(firmware))
-        return
-    try:
-        store = bcd.read_bcd(guest.hive("BCD"))
-    except BadData as bad:
-        yield Finding("bcd-corrupt", "refused", "BCD", str(bad), BCDBOOT.format(firmware))
-        return
-    yield from _store(guest, store, firmware)
+    if not place.reached:
+        yield from _activate(guest, place.volume.ref)
+    yield from _boot_manager(guest, place.volume.ref)
+    yield from _store(guest, place.volume.ref)
 
 
-def _boot_manager(guest: Guest, firmware: str) -> Iterator[Proposed]:
-    assert guest.boot_volume is not None
-    volume = guest.boot_volume.ref
-    path = BOOT_MANAGER if guest.firmware == "uefi" else "/bootmgr"
-    manager = guest.reader.stat(volume, path)
+def _nowhere(guest: Guest) -> Finding:
+    """No volume that this firmware would start, and none that it could."""
+    disk = f"disk {guest.volume.disk}"
+    if guest.firmware == "uefi":
+        evidence = "a GPT disk, and no EFI system partition on any disk"
+        return Finding("boot-manager-missing", "refused", disk, evidence, BCDBOOT["uefi"])
+    active = [f"partition {p.number}" for d in guest.disks for p in d.table.partitions if p.active]
+    evidence = f"active: {', '.join(active) or 'none'}; no primary partition holds bootmgr and \\Boot\\BCD"
+    return Finding("boot-partition-inactive", "refused", disk, evidence, BCDBOOT["bios"])
+
+
+def _activate(guest: Guest, ref: VolumeRef) -> Iterator[Proposed]:
+    """BIOS: the boot files are on a partition that is not active."""
+    table = guest.disks[ref.disk].table
+    active = ", ".join(str(p.number) for p in table.partitions if p.active) or "none"
+    evidence = f"active: {active}; bootmgr and \\Boot\\BCD are on partition {ref.partition}"
+    fitting = [v for v in guest.boot_place.candidates if v.ref.disk == ref.disk]
+    if len(fitting) > 1:
+        numbers = ", ".join(str(v.ref.partition) for v in fitting)
+        evidence = f"active: {active}; bootmgr and \\Boot\\BCD are on each of the partitions {numbers}"
+        repair = "mark the right one active (diskpart: select partition N, active)"
+        yield Finding("boot-partition-inactive", "refused", f"disk {ref.disk}", evidence, repair)
+        return
+    repair = f"partition {ref.partition} active"
+    yield Finding("boot-partition-inactive", "broken", f"disk {ref.disk}", evidence, repair)
+    yield SetActive(ref.disk, ref.partition)
+
+
+# The boot manager
+
+
+def _boot_manager(guest: Guest, ref: VolumeRef) -> Iterator[Proposed]:
+    path = MANAGER[guest.firmware]
+    manager = guest.reader.stat(ref, path)
     if manager is None or manager.size == 0:
         evidence = "missing" if manager is None else "empty"
-        yield Finding("boot-manager-missing", "refused", path, evidence, BCDBOOT.format(firmware))
-        return
-    if guest.firmware != "uefi":
-        return
-    facts, why = guest.pe(path, volume)
+        if guest.firmware == "bios" and guest.reader.stat(ref, "/ntldr") is not None:
+            evidence += "; ntldr of Windows XP or 2003 is there"
+        yield Finding("boot-manager-missing", "refused", path, evidence, BCDBOOT[guest.firmware])
+    elif not manager.readable:
+        yield Finding("file-unreadable", "refused", path, manager.why, "uncompress it on the source: compact /u")
+    elif guest.firmware == "uefi":
+        yield from _fallback(guest, ref, path)
+
+
+def _fallback(guest: Guest, ref: VolumeRef, path: str) -> Iterator[Proposed]:
+    """Firmware variables do not travel with a disk, so the firmware looks at the fallback path."""
+    facts, why = guest.pe(path, ref)
     if facts is None:
-        yield Finding("boot-manager-missing", "refused", path, why, BCDBOOT.format(firmware))
+        yield Finding("boot-manager-missing", "refused", path, why, BCDBOOT["uefi"])
         return
     fallback = f"/EFI/BOOT/{FALLBACK.get(facts.machine, FALLBACK['amd64'])}"
-    data = guest.reader.read(volume, path, FILE_LIMIT)
-    there = guest.reader.stat(volume, fallback)
-    if there is None or there.size != len(data) or guest.reader.read(volume, fallback, FILE_LIMIT) != data:
+    data = guest.reader.read(ref, path, FILE_LIMIT)
+    there = guest.reader.stat(ref, fallback)
+    if there is None or there.size != len(data) or guest.reader.read(ref, fallback, FILE_LIMIT) != data:
         evidence = "missing" if there is None else "not the boot manager"
         yield Finding(
             "uefi-fallback-missing",
@@ -80,54 +116,148 @@ def _boot_manager(guest: Guest, firmware: str) -> Iterator[Proposed]:
             f"{evidence}; firmware variables do not travel with a disk, so the firmware will look here",
             f"copy {path} there",
         )
-        yield WriteFile(volume, fallback, data, f"the guest's own {path}")
+        yield WriteFile(ref, fallback, data, f"the guest's own {path}")
 
 
-def _store(guest: Guest, store: bcd.BcdStore, firmware: str) -> Iterator[Proposed]:
+# The BCD store
+
+
+def _store(guest: Guest, ref: VolumeRef) -> Iterator[Proposed]:
+    where = STORE[guest.firmware]
+    if not guest.has_hive("BCD"):
+        evidence = f"no store where the firmware looks, on {_shown(ref)}"
+        yield Finding("bcd-missing", "refused", where, evidence, BCDBOOT[guest.firmware])
+        return
+    try:
+        store = bcd.read_bcd(guest.hive("BCD"))
+        todo = list(_entries(guest, ref, store))
+    except BadData as bad:
+        yield Finding("bcd-corrupt", "refused", where, bad.message, BCDBOOT[guest.firmware])
+        return
+    if any(not isinstance(item, Finding) for item in todo):
+        yield from _in_guest_backup(guest, ref)
+    yield from todo
+
+
+def _in_guest_backup(guest: Guest, ref: VolumeRef) -> Iterator[Change]:
+    """The store as it was, beside itself; one that an earlier repair left is the older, and stays."""
+    where = guest.hive_file("BCD")
+    if where is not None and guest.reader.stat(ref, where.path + BACKUP) is None:
+        yield WriteFile(ref, where.path + BACKUP, guest.hive_bytes("BCD"), "the store before its repair")
+
+
+def _entries(guest: Guest, ref: VolumeRef, store: bcd.BcdStore) -> Iterator[Proposed]:
+    yield from _device(guest, store.boot_manager.id, bcd.APPLICATION_DEVICE, store.boot_manager.device, ref)
     loader = store.default_loader()
     if loader is None:
-        known = ", ".join(entry.id for entry in store.loaders) or "none"
-        yield Finding(
-            "bcd-default-missing",
-            "refused",
-            "BCD",
-            f"neither the default nor the display order points to a Windows loader (loaders: {known})",
-            BCDBOOT.format(firmware),
-        )
+        loader = _only_loader(guest, store)
+        yield from _default(guest, store, loader)
+        if loader is None:
+            return
+    yield from _loader(guest, loader)
+
+
+def _default(guest: Guest, store: bcd.BcdStore, only: Optional[bcd.BcdObject]) -> Iterator[Proposed]:
+    """The default entry is none of the Windows loaders."""
+    first = store.default or (store.display_order[0] if store.display_order else "")
+    if first and guest.hive("BCD").key(f"Objects\\{first}") is not None:
+        evidence = f"{first} starts first, and is no Windows loader: what it starts can't be judged"
+        yield Finding("bcd-default-missing", "warning", "BCD", evidence, "bcdedit /default {identifier of Windows}")
         return
-    devices = (("boot manager device", store.boot_manager.device), *_devices(loader))
-    for name, device in devices:
-        if device is not None and device.kind == "partition" and _resolve(guest, device) is None:
-            yield Finding(
-                "bcd-device-unresolved",
-                "refused",
-                f"BCD {name}",
-                f"{device.style} disk {device.disk} partition {device.partition} is not on these disks",
-                BCDBOOT.format(firmware),
-            )
-    yield from _loader_file(guest, loader, firmware)
-
-
-def _devices(loader: bcd.BcdObject) -> tuple[tuple[str, Optional[bcd.BcdDevice]], ...]:
-    return (f"{loader.id} device", loader.device), (f"{loader.id} osdevice", loader.os_device)
-
-
-def _resolve(guest: Guest, device: bcd.BcdDevice) -> Optional[tuple[int, int]]:
-    disks = [
-        (d.index, d.table.scheme, d.table.id, [(p.number, p.start, p.guid) for p in d.table.partitions])
-        for d in guest.disks
-    ]
-    return bcd.resolve(device, disks)
-
-
-def _loader_file(guest: Guest, loader: bcd.BcdObject, firmware: str) -> Iterator[Proposed]:
-    extension = ".efi" if guest.firmware == "uefi" else ".exe"
-    path = (loader.path or f"{guest.system_root}/System32/winload{extension}").replace("\\", "/")
-    if not path.lower().endswith(extension):
-        evidence = f"the default loader is {path}, which {firmware} firmware can't start"
-        yield Finding("bcd-loader-missing", "refused", path, evidence, BCDBOOT.format(firmware))
+    known = ", ".join(entry.id for entry in store.loaders) or "none"
+    evidence = f"the default is {first or 'not set'}, which is no object of the store (Windows loaders: {known})"
+    if only is None:
+        yield Finding("bcd-default-missing", "refused", "BCD", evidence, BCDBOOT[guest.firmware])
         return
+    yield Finding("bcd-default-missing", "broken", "BCD", evidence, f"{only.id}, the only Windows loader, is the default")
+    elements = f"Objects\\{store.boot_manager.id}\\Elements"
+    yield SetValue("BCD", f"{elements}\\{bcd.DEFAULT_OBJECT}", "Element", regf.REG_SZ, _utf16(only.id))
+    order = [i for i in store.display_order if guest.hive("BCD").key(f"Objects\\{i}") is not None]
+    if only.id not in order:
+        order.insert(0, only.id)
+    data = b"".join(map(_utf16, order)) + bytes(2)
+    yield SetValue("BCD", f"{elements}\\{bcd.DISPLAY_ORDER}", "Element", regf.REG_MULTI_SZ, data)
+
+
+def _utf16(text: str) -> bytes:
+    return (text + "\0").encode("utf-16-le")
+
+
+def _only_loader(guest: Guest, store: bcd.BcdStore) -> Optional[bcd.BcdObject]:
+    """The Windows loader, when exactly one is for this Windows; a recovery environment starts from a ramdisk."""
+    systems = [entry for entry in store.loaders if entry.os_device is None or entry.os_device.kind != "unknown"]
+    root = guest.system_root.lower()
+    named = [e for e in systems if (e.system_root or "").replace("\\", "/").lower() == root]
+    fitting = named or systems
+    return fitting[0] if len(fitting) == 1 else None
+
+
+# The default loader
+
+
+def _loader(guest: Guest, loader: bcd.BcdObject) -> Iterator[Proposed]:
+    suffix = ".efi" if guest.firmware == "uefi" else ".exe"
+    path = (loader.path or "").replace("\\", "/")
+    if not path.lower().endswith(suffix):
+        evidence = f"the default loader is {loader.path or 'nowhere'}, which {guest.firmware.upper()} firmware can't start"
+        yield Finding("bcd-loader-missing", "refused", path or loader.id, evidence, BCDBOOT[guest.firmware])
+        return
+    holds = guest.reader.stat(guest.volume, path) is not None
+    only = guest.volume if holds else None
+    yield from _device(guest, loader.id, bcd.APPLICATION_DEVICE, loader.device, only, path)
+    yield from _device(guest, loader.id, bcd.OS_DEVICE, loader.os_device, only, path)
     facts, why = guest.pe(path)
     if facts is None:
         found = "file-unreadable" if why.startswith("unreadable") else "bcd-loader-missing"
-        yield Finding(found, "refused", path, why, BCDBOOT.format(firmware))
+        repair = "uncompress it on the source: compact /u" if found == "file-unreadable" else _restore(guest, path)
+        yield Finding(found, "refused", path, why, repair)
+    elif facts.machine != guest.windows.arch:
+        evidence = f"is for {facts.machine}, Windows is {guest.windows.arch}"
+        yield Finding("bcd-loader-missing", "refused", path, evidence, _restore(guest, path))
+
+
+def _restore(guest: Guest, path: str) -> str:
+    windows = path.replace("/", "\\")
+    name = path.rsplit("/", 1)[-1]
+    return rf"copy C:\Windows\System32\Boot\{name} to C:{windows} (sfc /scannow does it), then " + BCDBOOT[guest.firmware]
+
+
+def _device(
+    guest: Guest, owner: str, element: str, device: Optional[bcd.BcdDevice], only: Optional[VolumeRef], path: str = ""
+) -> Iterator[Proposed]:
+    """A device element that must name a volume with `path` on it (for the boot manager any); `only` is the one
+    volume that fits. "boot", "locate", ramdisks and virtual disks are found at boot, and are nobody's to judge."""
+    subject = f"BCD {owner} {'osdevice' if element == bcd.OS_DEVICE else 'device'}"
+    if device is not None and device.kind != "partition":
+        yield Finding("bcd-device-unresolved", "ok", subject, f"a device of kind {device.kind}: found at boot, not judged")
+        return
+    if device is None and owner == bcd.BOOT_MANAGER:
+        return  # it is running by then, and finds the store without it
+    named = resolve(guest.disks, device) if device is not None else None
+    if named is not None and (not path or only is None or named == only or _has(guest, named, path)):
+        return
+    if device is None:
+        evidence = "there is no such element"
+    elif named is None:
+        evidence = f"{device.style} disk {device.disk} partition {device.partition} is not on these disks"
+    else:
+        evidence = f"names {_shown(named)}, where {path} is not"
+    if only is None:
+        yield Finding("bcd-device-unresolved", "refused", subject, evidence, BCDBOOT[guest.firmware])
+        return
+    yield Finding("bcd-device-unresolved", "broken", subject, evidence, f"{_shown(only)}, the only one that fits")
+    table = guest.disks[only.disk].table
+    partition = next(p for p in table.partitions if p.number == only.partition)
+    data = bcd.encode_partition(table.scheme, table.id, partition.guid or str(partition.start))
+    yield SetValue("BCD", f"Objects\\{owner}\\Elements\\{element}", "Element", regf.REG_BINARY, data)
+
+
+def _has(guest: Guest, ref: VolumeRef, path: str) -> bool:
+    try:
+        return guest.reader.stat(ref, path) is not None
+    except BadData:
+        return False
+
+
+def _shown(ref: VolumeRef) -> str:
+    return f"disk {ref.disk} partition {ref.partition}"
