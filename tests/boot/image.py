@@ -1,0 +1,186 @@
+"""What the lab boots: Debian's kernel with the lab's small Linux, as an EFI image, or as GRUB's files for BIOS."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parents[1] / ".cache" / "boot-lab"
+STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+GRUB = Path("/usr/lib/grub/i386-pc")
+GRUB_MODULES = ("biosdisk", "part_msdos", "ntfs", "linux", "search", "normal", "echo", "test", "serial", "terminal",
+                "memdisk", "tar", "configfile", "sleep")  # fmt: skip
+PROGRAMS = ("hivexsh", "lowntfs-3g")
+# hivex converts names and texts with glibc's iconv, whose converters are modules that ldd does not know.
+GCONV = Path("/usr/lib/x86_64-linux-gnu/gconv")
+CONVERTERS = ("gconv-modules", "gconv-modules.d/gconv-modules-extra.conf", "ISO8859-1.so", "UTF-16.so")
+# The controllers that a guest may have before and after, what the console and COM1 need, fuse for ntfs-3g.
+MODULES = ("ahci", "ata_piix", "sd_mod", "virtio_pci", "virtio_blk", "virtio_scsi", "mptsas", "fuse", "button", "evdev",
+           "qemu_fw_cfg")  # fmt: skip
+COMMAND_LINE = (
+    "quiet loglevel=0 vt.global_cursor_default=0 consoleblank=0 console=tty0 rdinit=/init panic=0 no_timer_check "
+    "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on 8250.nr_uarts=1"
+)
+GRUB_CONFIG = f"""\
+search --no-floppy --set=root --file /h2k-lab-vmlinuz
+linux /h2k-lab-vmlinuz {COMMAND_LINE}
+initrd /h2k-lab-initrd
+boot
+serial --unit=0 --speed=115200
+terminal_output console serial
+echo 'h2k-lab {{"stop":"No bootable device","why":"GRUB finds no /h2k-lab-vmlinuz"}}'
+sleep 86400
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class BootImage:
+    """Files in the cache: `efi` the whole system as one EFI program; `kernel`, `initrd` and GRUB's `core` for BIOS."""
+
+    efi: Path
+    kernel: Path
+    initrd: Path
+    core: Path
+
+
+@functools.lru_cache(maxsize=None)
+def boot_image() -> BootImage:
+    """Builds them, or takes them from the cache, which knows them by all that they were made of."""
+    kernel, modules = _kernel()
+    programs = [Path(p) for p in (_program(name) for name in PROGRAMS)]
+    digest = hashlib.sha256("\n".join((COMMAND_LINE, GRUB_CONFIG, *GRUB_MODULES)).encode())
+    for path in (Path(__file__), kernel, *_module_files(modules), *programs, *_libraries(programs), _busybox(), STUB, GRUB / "boot.img",
+                 *sorted((HERE / "guest").iterdir())):  # fmt: skip
+        digest.update(path.read_bytes())
+    directory = CACHE / digest.hexdigest()[:24]
+    built = BootImage(*(directory / name for name in ("lab.efi", "vmlinuz", "initrd", "core.img")))
+    if not directory.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as work:
+            fresh = Path(work) / "new"
+            fresh.mkdir()
+            shutil.copyfile(kernel, fresh / "vmlinuz")
+            (fresh / "initrd").write_bytes(gzip.compress(_initramfs(modules, programs), 1, mtime=0))
+            _efi_program(fresh)
+            _grub_core(fresh)
+            if not directory.exists():
+                fresh.rename(directory)
+    return built
+
+
+def _kernel() -> tuple[Path, Path]:
+    """The newest readable kernel whose modules know AHCI (Debian's cloud kernel does not), and its modules."""
+    for path in sorted(Path("/boot").glob("vmlinuz-*"), key=_numbers, reverse=True):
+        modules = Path("/lib/modules") / path.name.removeprefix("vmlinuz-")
+        if os.access(path, os.R_OK) and (modules / "kernel/drivers/ata/ahci.ko").exists():
+            return path, modules
+    raise FileNotFoundError("no readable /boot/vmlinuz-* with an ahci module: install linux-image-amd64")
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", path.name)]
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin")
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed")
+    return found
+
+
+def _busybox() -> Path:
+    """Debian's static one, which needs no library."""
+    return Path(_program("busybox"))
+
+
+def _module_files(modules: Path) -> list[Path]:
+    """MODULES with what they depend on, in the order to load them (modules.dep lists the deepest last)."""
+    depends: dict[str, tuple[str, list[str]]] = {}
+    for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines():
+        path, _, needs = line.partition(":")
+        depends[Path(path).stem] = (path, needs.split())
+    ordered: list[str] = []
+    for name in MODULES:
+        if name not in depends:
+            continue  # built into this kernel
+        path, needs = depends[name]
+        ordered += [p for p in (*reversed(needs), path) if p not in ordered]
+    return [modules / path for path in ordered]
+
+
+def _libraries(programs: Iterable[Path]) -> list[Path]:
+    """What ldd names for them, the loader among it."""
+    done = subprocess.run(["ldd", *map(str, programs)], check=True, capture_output=True, text=True)
+    return sorted({Path(found) for found in re.findall(r"(/\S+) \(0x", done.stdout)})
+
+
+def _initramfs(modules: Path, programs: Sequence[Path]) -> bytes:
+    files: dict[str, tuple[int, bytes]] = {"bin/busybox": (0o755, _busybox().read_bytes())}
+    for path in (*programs, *_libraries(programs), *(GCONV / name for name in CONVERTERS)):
+        files[f"bin/{path.name}" if path in programs else str(path)[1:]] = (0o755, path.read_bytes())
+    loaded = _module_files(modules)
+    for path in loaded:
+        files[f"lab/modules.d/{path.name}"] = (0o644, path.read_bytes())
+    files["lab/modules"] = (0o644, "".join(f"{path.name}\n" for path in loaded).encode())
+    for path in sorted((HERE / "guest").iterdir()):
+        files["init" if path.name == "init" else f"lab/{path.name}"] = (0o755, path.read_bytes())
+    return _newc(files, ("dev", "proc", "sys", "run", "windows", "boot-partition"))
+
+
+def _newc(files: dict[str, tuple[int, bytes]], directories: Iterable[str]) -> bytes:
+    """A cpio archive of the kernel's "newc" format (Documentation/driver-api/early-userspace/buffer-format)."""
+    needed = {str(parent) for name in files for parent in Path(name).parents if str(parent) != "."} | set(directories)
+    entries = [(name, stat.S_IFDIR | 0o755, b"", (0, 0)) for name in sorted(needed)]
+    entries += [(name, stat.S_IFREG | mode, data, (0, 0)) for name, (mode, data) in files.items()]
+    entries += [("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)), ("TRAILER!!!", 0, b"", (0, 0))]
+    archive = bytearray()
+    for number, (name, mode, data, (major, minor)) in enumerate(entries, 1):
+        encoded = name.encode() + b"\0"
+        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(encoded), 0)
+        archive += b"070701" + "".join(f"{field:08X}" for field in fields).encode() + encoded
+        archive += bytes(-len(archive) % 4) + data
+        archive += bytes(-len(archive) % 4)
+    return bytes(archive)
+
+
+def _efi_program(directory: Path) -> None:
+    """systemd's EFI stub with command line, kernel and initramfs as sections (systemd-stub(7))."""
+    (directory / "cmdline").write_bytes(COMMAND_LINE.encode() + b"\0")
+    sections = {".cmdline": ("cmdline", 0x30000), ".linux": ("vmlinuz", 0x2000000), ".initrd": ("initrd", 0x3000000)}
+    argv = ["objcopy"]
+    for section, (file, address) in sections.items():
+        argv += ["--add-section", f"{section}={directory / file}", "--change-section-vma", f"{section}={address:#x}"]
+    subprocess.run([*argv, str(STUB), str(directory / "lab.efi")], check=True)
+
+
+def _grub_core(directory: Path) -> None:
+    """GRUB's core with the lab's configuration inside it, in a memdisk (whose option sets a prefix: ours comes later)."""
+    (directory / "grub").mkdir()
+    (directory / "grub" / "grub.cfg").write_text(GRUB_CONFIG, encoding="utf-8")
+    subprocess.run(
+        ["tar", "--format=ustar", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf", str(directory / "memdisk"),
+         "-C", str(directory), "grub"], check=True,
+    )  # fmt: skip
+    subprocess.run(
+        ["grub-mkimage", "-O", "i386-pc", "-d", str(GRUB), "-m", str(directory / "memdisk"), "-p", "(memdisk)/grub",
+         "-o", str(directory / "core.img"), *GRUB_MODULES], check=True,
+    )  # fmt: skip
+
+
+def grub_boot_code() -> bytes:
+    """GRUB's MBR code: the 440 bytes before the disk signature, which load the core from sector 1."""
+    return (GRUB / "boot.img").read_bytes()[:440]
+
+
