@@ -1,0 +1,142 @@
+"""Which adapters stay behind, and what each card of the new machine is to be given: by MAC, and never by a guess."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Optional
+
+from h2k.windows.network import Adapter, Gateway, Network
+
+OURS = ("virtio", "qemu")
+# VMware counts the slots behind its PCI bridges from 32; a smaller number is a slot of another machine.
+FIRST_VMWARE_SLOT = 32
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.()#-]{0,79}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A network card of the machine: its MAC if it has one yet, and VMware's slot number where that is known."""
+
+    mac: Optional[str]
+    slot: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the first boot gives to the card with this MAC, or to the only card (None)."""
+
+    mac: Optional[str]
+    name: str = ""
+    dhcp: bool = True
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    dns: tuple[str, ...] = ()
+    addresses6: tuple[str, ...] = ()
+    gateways6: tuple[Gateway, ...] = ()
+    dns6: tuple[str, ...] = ()
+    metric: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """Where an adapter's settings go: `certain`, then `mac` (None: the only card) and the evidence; else the reason."""
+
+    certain: bool
+    mac: Optional[str]
+    why: str
+
+
+def leaving(network: Network) -> tuple[Adapter, ...]:
+    """The adapters whose hardware the KVM domain does not have: those of another hypervisor always, those of a
+    physical machine as long as the guest has never met a card of ours (one that is passed through stays)."""
+    met = any(a.hardware in OURS for a in network.cards)
+    return tuple(a for a in network.cards if a.hardware not in OURS and not (met and a.hardware == "physical"))
+
+
+def assign(adapters: Sequence[Adapter], cards: Optional[Sequence[Card]]) -> dict[str, Assignment]:
+    """Adapter GUID → assignment. `cards` are the new machine's, None when no domain is known.
+
+    Evidence, in this order: the MAC; VMware's slot number; that one adapter and one card are left, of as many each.
+    """
+    moving = [a for a in adapters if a.present is not False]
+    gone = {a.guid: Assignment(False, None, "it was not in the machine any more") for a in adapters if a not in moving}
+    if cards is None:
+        return {**gone, **_without_domain(moving)}
+    found: dict[str, tuple[Card, str]] = {}
+    for adapter in moving:
+        fitting = [c for c in cards if c.mac is not None and c.mac == adapter.mac]
+        why = f"MAC {adapter.mac} ({adapter.mac_source})"
+        if not fitting and adapter.slot is not None and adapter.slot >= FIRST_VMWARE_SLOT and adapter.hardware == "vmware":
+            fitting, why = [c for c in cards if c.slot == adapter.slot], f"slot {adapter.slot}"
+        if len(fitting) == 1:
+            found[adapter.guid] = (fitting[0], why)
+    claimed = [card for card, _ in found.values()]
+    twice = {guid for guid, (card, _) in found.items() if claimed.count(card) > 1}
+    left = [a for a in moving if a.guid not in found]
+    free = [c for c in cards if c not in claimed]
+    if len(left) == len(free) == 1 and len(moving) == len(cards):
+        found[left[0].guid] = (free[0], "the only card" if len(cards) == 1 else "the one card that is left")
+    return {**gone, **{a.guid: _assignment(a, found.get(a.guid), twice, len(cards)) for a in moving}}
+
+
+def _without_domain(moving: Sequence[Adapter]) -> dict[str, Assignment]:
+    macs = [a.mac for a in moving]
+    found = {}
+    for adapter in moving:
+        if adapter.mac is not None and macs.count(adapter.mac) == 1:
+            found[adapter.guid] = Assignment(True, adapter.mac, f"MAC {adapter.mac} ({adapter.mac_source})")
+        elif len(moving) == 1:
+            found[adapter.guid] = Assignment(True, None, "the only card")
+        else:
+            found[adapter.guid] = Assignment(False, None, "its MAC address is not in the registry")
+    return found
+
+
+def _assignment(adapter: Adapter, found: Optional[tuple[Card, str]], twice: set[str], count: int) -> Assignment:
+    if found is None:
+        known = f"no card has its MAC {adapter.mac}" if adapter.mac else "its MAC address is not in the registry"
+        return Assignment(False, None, known)
+    card, why = found
+    if adapter.guid in twice:
+        return Assignment(False, None, f"two adapters claim the card with {why}")
+    if card.mac is None and count > 1:
+        return Assignment(False, None, f"the card ({why}) has no MAC address yet")
+    return Assignment(True, card.mac, why)
+
+
+def settings_of(adapter: Adapter, mac: Optional[str], addresses: bool) -> Settings:
+    """An adapter's settings for a card; its name only where no script could misread it; `addresses` False leaves
+    all but the name to DHCP."""
+    name = adapter.name if SAFE_NAME.fullmatch(adapter.name) else ""
+    if not addresses:
+        return Settings(mac, name)
+    return Settings(
+        mac,
+        name,
+        adapter.dhcp,
+        adapter.addresses,
+        adapter.gateways,
+        adapter.dns,
+        adapter.addresses6,
+        adapter.gateways6,
+        adapter.dns6,
+        adapter.metric,
+    )
+
+
+def by_hand(adapter: Adapter) -> str:
+    """The commands that set what was not carried, for the owner to type once he knows the card."""
+    name = 'name="NAME"'
+    commands = []
+    for number, address in enumerate(adapter.addresses):
+        verb = "set address" if number == 0 else "add address"
+        static = " source=static" if number == 0 else ""
+        commands.append(f"netsh interface ipv4 {verb} {name}{static} address={address}")
+    commands += [f"netsh interface ipv4 add address {name} gateway={g.address}" for g in adapter.gateways]
+    commands += [f"netsh interface ipv4 add dnsservers {name} address={d}" for d in adapter.dns]
+    commands += [f"netsh interface ipv6 add address NAME address={a}" for a in adapter.addresses6]
+    commands += [f"netsh interface ipv6 add route ::/0 NAME {g.address}" for g in adapter.gateways6]
+    commands += [f"netsh interface ipv6 add dnsservers {name} address={d}" for d in adapter.dns6]
+    return "; ".join(commands)
