@@ -96,8 +96,10 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     for key, given in over.items():
         value = {"boot": given} if key == "bootstrap" and isinstance(given, str) else given
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict) and key != "win_net"
-        merged[key] = {**old, **value} if both else value
+        if isinstance(old, dict) and isinstance(value, dict) and key != "win_net":
+            merged[key] = {**old, **value}
+        else:
+            merged[key] = value
     if "win_net" in over and "addresses" not in over:
         merged["addresses"] = "override"
     return merged
