@@ -23,6 +23,8 @@ from h2k.steps import Steps
 from h2k.target import Target, name_of, open_target, result_of, source_of
 
 T = TypeVar("T")
+# Guest tools that virt-v2v uninstalls by a first-boot script (its convert_windows.ml).
+UNINSTALLED = ("VMware Tools", "Parallels Tools")
 
 
 def main_v2v(argv: Sequence[str]) -> int:
@@ -143,7 +145,8 @@ def _runner_missing(tools: Tools, seen: Look) -> Optional[Finding]:
     in the guest, or a guest-agent MSI in the virtio-win tree (measured)."""
     if not seen.windows or runner_programs() is not None or "arch" not in seen.report.guest:
         return None
-    reasons = [f.subject for f in seen.proposal.findings if f.id == "hypervisor-tools-present"]
+    present = [f.subject for f in seen.proposal.findings if f.id == "hypervisor-tools-present"]
+    reasons = [name for name in present if name.startswith(UNINSTALLED)]
     if tools.drivers is not None and tools.drivers.has_guest_agent_msi(seen.report.guest["arch"]):
         reasons.append("the guest agent's MSI in the virtio-win tree")
     if not reasons:

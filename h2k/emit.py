@@ -38,13 +38,14 @@ def _domains(tools: Tools, target: Target, domain: DomainFacts, seen: Look) -> d
     previous = target.state / "bootstrap.xml"
     earlier = read_domain_xml(read_description(previous), str(previous)) if previous.exists() else None
     firmware = proposal.setting("firmware", domain.firmware)
+    secure_boot = domain.secure_boot and proposal.setting("secure-boot", "on") == "on"
     facts = dataclasses.replace(
-        complete(domain, previous=earlier), firmware=firmware, disks=_absolute(domain, target)
+        complete(domain, previous=earlier), firmware=firmware, secure_boot=secure_boot, disks=_absolute(domain, target)
     )
     choices = Choices(
         bus=tools.request.bus,
         bootstrap_bus=proposal.setting("bootstrap-bus", "sata"),
-        boot_disk=int(seen.report.guest.get("boot_disk", 0)),
+        boot_disk=_boot_disk(domain, int(proposal.setting("boot-disk", str(seen.report.guest["boot_disk"])))),
         nic_model=proposal.setting("bootstrap-nic", "e1000e"),
         scratch=_scratch(target.state) if tools.request.bus != "sata" else None,
         driver_iso=_iso(tools),
@@ -53,6 +54,11 @@ def _domains(tools: Tools, target: Target, domain: DomainFacts, seen: Look) -> d
         accelerated=kvm_works(),
     )
     return {"bootstrap": bootstrap_xml(facts, choices), "final": final_xml(facts, choices)}
+
+
+def _boot_disk(domain: DomainFacts, image: int) -> int:
+    """The number of the domain's disk that is the guest's image `image`: disks that are no files are not images."""
+    return [number for number, disk in enumerate(domain.disks) if disk.path is not None][image]
 
 
 def _absolute(domain: DomainFacts, target: Target) -> tuple[DiskFacts, ...]:

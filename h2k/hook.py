@@ -15,7 +15,7 @@ from typing import Any, Optional, Union
 from h2k.change import Change
 from h2k.domain import DomainFacts
 from h2k.drivers import DriverSource
-from h2k.errors import H2kError, Refused, UsageError
+from h2k.errors import BadData, H2kError, Refused, UsageError
 from h2k.finding import Finding
 from h2k.guest import Guest
 from h2k.plan import Plan
@@ -153,6 +153,9 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
                     settings.append(item)
                 else:
                     changes.append(item)
+        except BadData as bad:
+            findings.append(_unsound(hook, bad))
+            break  # what this hook could not read, the others must not build on
         except H2kError as e:
             e.message = f"hook {hook.name}: {e.message}"
             raise
@@ -163,3 +166,12 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
             break
     unique = tuple(dict.fromkeys(findings))
     return Proposal(unique, tuple(dict.fromkeys(changes)), tuple(settings))
+
+
+def _unsound(hook: Hook, bad: BadData) -> Finding:
+    """Guest content that a hook could not read on its way; errors about a hive begin with its name."""
+    name = bad.message.split(":", 1)[0]
+    found = {"SYSTEM": "hive-corrupt", "SOFTWARE": "hive-corrupt", "DRIVERS": "hive-corrupt", "BCD": "bcd-corrupt"}
+    evidence = f"{bad.message} (met by the hook {hook.name})"
+    repair = bad.hint or "restore it from a backup of the source"
+    return Finding(found.get(name, "file-unreadable"), "refused", name, evidence, repair)
