@@ -62,7 +62,7 @@ ENTRIES = (
         "A StartOverride value demotes the boot driver, and the loader skips it.",
         REPAIR,
         f"{STOP_7B}, although Start is 0",
-        rf"{SERVICE}`\StartOverride`, any value other than 0",
+        f"{SERVICE}, values below `StartOverride` other than 0",
         f"Deletes the StartOverride key {ALL_SETS}.",
         r"`reg delete HKLM\X\ControlSet001\Services\viostor\StartOverride /f` on the loaded hive.",
     ),

@@ -39,7 +39,7 @@ BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 FALLBACK = {"amd64": "bootx64.efi", "x86": "bootia32.efi"}
 INBOX = (
     "acpi pci disk partmgr volmgr mountmgr volsnap fltmgr ntfs lsi_sas atapi intelide pciide storahci msahci stornvme "
-    "vmbus storvsc netvsc volume wof vmxnet3 e1g6032e tcpip ndis"
+    "vmbus storvsc netvsc volume wof vmxnet3 e1g6032e tcpip ndis ehstorclass fvevol iorate rdyboost"
 ).split()
 
 
