@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,28 +26,53 @@ class ImageInfo:
 
 
 def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
-    """Ask qemu-img what the image is. Refused for a file that is missing, empty, unreadable or no image."""
+    """Ask qemu-img what the image is. Refused for a file that is missing, empty, unreadable or no image.
+
+    Each image of the backing chain is looked at before qemu opens it: none but local files and devices are followed.
+    """
+    _check(path)
+    layers: list[dict[str, Any]] = []
+    chain: list[Path] = []
+    here, form = path.absolute(), format
+    while True:
+        layer = _info(path, here, form)
+        layers.append(layer)
+        chain.append(here)
+        backing = layer.get("full-backing-filename") or layer.get("backing-filename")
+        if not backing:
+            break
+        here, form = Path(backing), layer.get("backing-filename-format")
+        if not here.is_absolute() or not here.exists():
+            raise BadData(f"{path}: its backing file {backing} is not here", hint="flatten it where it came from")
+        if len(layers) == MAX_CHAIN or any(here.samefile(seen) for seen in chain):
+            raise BadData(f"{path}: its backing chain has no end", hint="flatten it where it came from")
+        _check(here)
+    if any(layer.get("encrypted") for layer in layers):
+        raise Refused(f"{path}: the image is encrypted", hint="decrypt it with qemu-img convert")
+    return ImageInfo(path, layers[0]["format"], layers[0]["virtual-size"], tuple(chain))
+
+
+def _check(path: Path) -> None:
+    """Refused for what can't be an image, or can't be read."""
     try:
-        if path.is_dir():
+        facts = path.stat()
+        if stat.S_ISDIR(facts.st_mode):
             raise Refused(f"{path}: a directory, not a disk image")
-        if path.stat().st_size == 0 and path.is_file():
+        if not stat.S_ISREG(facts.st_mode) and not stat.S_ISBLK(facts.st_mode):
+            raise Refused(f"{path}: neither a file nor a block device")
+        if stat.S_ISREG(facts.st_mode) and facts.st_size == 0:
             raise Refused(f"{path}: the image is empty", hint="copy it from the source again")
-        with open(path, "rb"):
-            pass
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as e:
         raise Refused(f"{path}: {e.strerror}", hint="give the path of a disk image that you may read") from e
-    argv = ["qemu-img", "info", "-U", "--output=json", "--backing-chain"]
+
+
+def _info(image: Path, layer: Path, format: Optional[str]) -> dict[str, Any]:
+    """What qemu-img says of one image of a chain; an absolute path is never taken for a protocol."""
+    argv = ["qemu-img", "info", "-U", "--output=json", *(["-f", format] if format else []), str(layer)]
     try:
-        done = run([*argv, *(["-f", format] if format else []), f"file:{path}" if ":" in str(path) else str(path)], timeout=60)
+        found: dict[str, Any] = json.loads(run(argv, timeout=60).stdout)
     except CommandFailed as e:
-        why = e.stderr.strip().splitlines()[-1:] or [str(e)]
-        raise Refused(f"{path}: qemu can't open this image: {why[0]}", hint="copy it from the source again") from e
-    layers: list[dict[str, Any]] = json.loads(done.stdout)
-    if len(layers) > MAX_CHAIN:
-        raise BadData(f"{path}: a backing chain of {len(layers)} images", hint="flatten it with qemu-img convert")
-    for layer in layers:
-        backing = layer.get("full-backing-filename", "")
-        if ":" in backing and not Path(backing).exists():
-            raise BadData(f"{path}: its backing file {backing} is not a local file", hint="flatten it on its host")
-    top = layers[0]
-    return ImageInfo(path, top["format"], top["virtual-size"], tuple(Path(layer["filename"]) for layer in layers))
+        why = (e.stderr.strip().splitlines()[-1:] or [str(e)])[0].removeprefix("qemu-img: ")
+        raise Refused(f"{image}: qemu can't open this image: {why}", hint="copy it from the source again") from e
+    return found

@@ -40,26 +40,40 @@ class PartitionTable:
 
 
 def read_table(read: ReadAt, size: int, name: str) -> PartitionTable:
-    """The partition table of a disk of `size` bytes; BadData names the disk and the place of a fault."""
+    """The partition table of a disk of `size` bytes; BadData names the disk and the place of a fault.
+
+    A partition that reaches beyond the end is a fault: it is what a truncated image looks like.
+    """
     if size < 512:
         raise BadData(f"{name}: {size} bytes are too few for a disk")
-    mbr = read(0, 512)
+
+    def whole(offset: int, length: int) -> bytes:
+        data = read(offset, length)
+        if len(data) != length:
+            raise BadData(f"{name}: ends at byte {offset + len(data)} of {size}", hint="the image may be truncated")
+        return data
+
+    mbr = whole(0, 512)
     if mbr[510:512] != b"\x55\xaa" or _is_boot_sector(mbr):
         return PartitionTable("none", "", ())
     entries = [_entry(mbr, i) for i in range(4)]
     if any(kind == _PROTECTIVE for _, kind, _, _ in entries):
         for sector in (512, 4096):
-            table = _gpt(read, size, sector, name)
+            table = _gpt(whole, size, sector, name)
             if table is not None:
                 return table
         raise BadData(f"{name}: protective MBR, but neither GPT header is valid", hint="repair it with gdisk")
-    partitions = list(_mbr(read, size, entries, name))
+    partitions = list(_mbr(whole, size, entries, name))
     return PartitionTable("mbr", f"0x{struct.unpack_from('<I', mbr, 440)[0]:08x}", tuple(partitions))
 
 
 def _is_boot_sector(sector: bytes) -> bool:
     """A volume that fills the whole disk has a boot sector where a table would be."""
-    return sector[3:11] in (b"NTFS    ", b"-FVE-FS-") or sector[54:59] == b"FAT16" or sector[82:87] == b"FAT32"
+    return (
+        sector[3:11] in (b"NTFS    ", b"EXFAT   ", b"-FVE-FS-")
+        or sector[54:62] in (b"FAT12   ", b"FAT16   ", b"FAT     ")
+        or sector[82:90] == b"FAT32   "
+    )
 
 
 def _entry(sector: bytes, index: int) -> tuple[int, int, int, int]:
@@ -69,20 +83,30 @@ def _entry(sector: bytes, index: int) -> tuple[int, int, int, int]:
 
 
 def _mbr(read: ReadAt, size: int, entries: list[tuple[int, int, int, int]], name: str) -> Iterator[Partition]:
+    logical = 5
     for number, (status, kind, first, count) in enumerate(entries, 1):
         if kind == 0 or count == 0:
             continue
-        if status not in (0, 0x80) or (first + 1) * 512 > size:
-            raise BadData(f"{name}: MBR entry {number} is no partition of this disk", hint="the image may be truncated")
+        if status not in (0, 0x80) or not first:
+            raise BadData(f"{name}: MBR entry {number} is no partition", hint="this may be no disk image")
         if kind in _EXTENDED:
-            yield from _logical(read, size, first, name)
+            for partition in _logical(read, size, first, logical, name):
+                yield partition
+                logical = partition.number + 1
         else:
-            length = min(count * 512, size - first * 512)
-            yield Partition(number, first * 512, length, f"0x{kind:02x}", None, status == 0x80)
+            yield _partition(number, status, kind, first, count, size, name)
 
 
-def _logical(read: ReadAt, size: int, extended: int, name: str) -> Iterator[Partition]:
-    at, seen, number = extended, set(), 5
+def _partition(number: int, status: int, kind: int, first: int, count: int, size: int, name: str) -> Partition:
+    beyond = (first + count) * 512 - size
+    if beyond > 0:
+        hint = "the image may be truncated"
+        raise BadData(f"{name}: MBR partition {number} ends {beyond} bytes beyond the end of the disk", hint=hint)
+    return Partition(number, first * 512, count * 512, f"0x{kind:02x}", None, status == 0x80)
+
+
+def _logical(read: ReadAt, size: int, extended: int, number: int, name: str) -> Iterator[Partition]:
+    at, seen = extended, set[int]()
     while True:
         if at in seen or len(seen) >= MAX_LOGICAL or (at + 1) * 512 > size:
             raise BadData(f"{name}: the chain of logical partitions loops or leaves the disk at sector {at}")
@@ -92,10 +116,7 @@ def _logical(read: ReadAt, size: int, extended: int, name: str) -> Iterator[Part
             raise BadData(f"{name}: no extended boot record at sector {at}")
         status, kind, first, count = _entry(sector, 0)
         if kind and count:
-            start = (at + first) * 512
-            if start >= size:
-                raise BadData(f"{name}: logical partition {number} begins beyond the disk")
-            yield Partition(number, start, min(count * 512, size - start), f"0x{kind:02x}", None, status == 0x80)
+            yield _partition(number, status, kind, at + first, count, size, name)
             number += 1
         _, kind, first, _ = _entry(sector, 1)
         if kind not in _EXTENDED or not first:
@@ -135,7 +156,7 @@ def _gpt_entries(read: ReadAt, size: int, sector: int, header: bytes, name: str)
         kind, guid, begin, end = struct.unpack_from("<16s16sQQ", data, i * width)
         if kind == bytes(16):
             continue
-        if not begin <= end < size // sector:
+        if not 0 < begin <= end < size // sector:
             raise BadData(f"{name}: GPT partition {i + 1} is not within the disk", hint="the image may be truncated")
         span = (end - begin + 1) * sector
         partitions.append(Partition(i + 1, begin * sector, span, _guid(kind), _guid(guid), False))

@@ -6,15 +6,19 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Callable, Optional, Protocol
 
 from h2k.disk.image import ImageInfo, probe
-from h2k.disk.partition import PartitionTable
-from h2k.errors import BadData, H2kError
+from h2k.disk.partition import PartitionTable, ReadAt, read_table
+from h2k.errors import BadData, H2kError, UsageError
 
 log = logging.getLogger("h2k.reader")
+
+MAX_ENTRIES = 200_000  # of one directory; a full WinSxS has some 30,000
+FILE_SYSTEMS = ("ntfs", "fat", "iso9660")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,11 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True)
 class FileStat:
-    """A file: its path as the disk spells it, its size in bytes, and why it can't be read, if it can't."""
+    """A file: its path as the disk spells it, its size in bytes, and why it can't be read, if it can't.
+
+    The size is 0 for a directory and for what can't be read (a link, a WOF-compressed or an encrypted file). A path
+    that leads through a link has a FileStat that says so: what it names is neither known to be there nor missing.
+    """
 
     path: str
     size: int
@@ -82,7 +90,7 @@ class Reader(Protocol):
         """The first bytes of the file."""
 
     def listdir(self, ref: VolumeRef, path: str) -> tuple[FileStat, ...]:
-        """The entries of a directory; BadData when it is none."""
+        """The entries of a directory, sorted by path; BadData when it is none. stat alone tells encrypted files."""
 
     def ntfs_state(self, ref: VolumeRef) -> NtfsState:
         """Whether the NTFS volume was left in order."""
@@ -110,6 +118,75 @@ def components(path: str) -> list[str]:
     return parts
 
 
+def fold(name: str) -> str:
+    """The name as Windows compares it: in upper case, each character for itself (NTFS's $UpCase maps no ß to SS)."""
+    return name.upper() if name.isascii() else "".join(map(_upper, name))
+
+
+@lru_cache(maxsize=4096)
+def _upper(character: str) -> str:
+    upper = character.upper()
+    return upper if len(upper) == 1 and upper.lower() == character else character
+
+
+def choose(name: str, candidates: Sequence[str]) -> Optional[str]:
+    """Which of the names that fold alike is meant: the one spelt the same, else the first."""
+    if name in candidates:
+        return name
+    return min(candidates) if candidates else None
+
+
+def behind_link(parts: Sequence[str], link: str) -> FileStat:
+    """What stat answers for a path that leads through a link."""
+    return FileStat("/" + "/".join(parts), 0, False, False, f"it lies behind {link}, a link, which is not followed")
+
+
+def check_file(found: Optional[FileStat], path: str, limit: Optional[int]) -> FileStat:
+    """The file if it can be read and is no larger than `limit` bytes; BadData otherwise."""
+    if found is None or (found.directory and found.readable):
+        raise BadData(f"{path}: no such file")
+    if not found.readable:
+        raise BadData(f"{path}: {found.why}")
+    if limit is not None and found.size > limit:
+        raise BadData(f"{path}: {found.size} bytes, more than the {limit} that make sense for it")
+    return found
+
+
+def check_directory(found: Optional[FileStat], path: str) -> FileStat:
+    """The directory if it can be listed; BadData otherwise."""
+    if found is not None and found.directory and found.readable:
+        return found
+    raise BadData(f"{path}: {found.why if found is not None and found.why else 'no such directory'}")
+
+
+def read_disk(index: int, info: ImageInfo, read: ReadAt) -> Disk:
+    """The disk with its partition table and the kind of each volume; BadData for a table that can't be."""
+    table = read_table(read, info.size, str(info.path))
+    spans = [(p.number, p.start, p.size) for p in table.partitions] or [(0, 0, info.size)]
+    volumes = []
+    for number, start, size in spans:
+        head = (read(start, 512) if size >= 512 else b"").ljust(512, b"\0")
+        kind = volume_kind(head, lambda at=start, n=size: read(at + 32769, 5) if n >= 32774 else b"")  # type: ignore[misc]
+        serial = head[72:80].hex() if kind == "ntfs" else ""
+        volumes.append(Volume(VolumeRef(index, number), start, size, kind, serial))
+    return Disk(index, info, table, tuple(volumes))
+
+
+def find_volume(disks: Sequence[Disk], ref: VolumeRef, kinds: Sequence[str] = FILE_SYSTEMS) -> Volume:
+    """The volume, if it is of one of these kinds; BadData otherwise."""
+    for disk in disks:
+        for volume in disk.volumes:
+            if volume.ref == ref and volume.kind in kinds:
+                return volume
+    raise BadData(f"{place(disks, ref)}: no {' or '.join(kinds)} file system")
+
+
+def place(disks: Sequence[Disk], ref: VolumeRef) -> str:
+    """How messages name a volume: the image, and the partition if there are any."""
+    image = str(disks[ref.disk].info.path) if ref.disk < len(disks) else f"disk {ref.disk}"
+    return f"{image}: partition {ref.partition}" if ref.partition else image
+
+
 def volume_kind(head: bytes, read_iso: Callable[[], bytes]) -> str:
     """The kind of a volume by its first 512 bytes (and, when those say nothing, the ISO 9660 descriptor)."""
     if head[3:11] == b"-FVE-FS-" or (head[3:11] == b"MSWIN4.1" and head[424:428] == bytes.fromhex("3bd66749")):
@@ -122,17 +199,21 @@ def volume_kind(head: bytes, read_iso: Callable[[], bytes]) -> str:
 
 
 def open_reader(images: Sequence[tuple[Path, Optional[str]]], prefer: str = "direct") -> Reader:
-    """Open (path, format or None) images read-only. The direct reader needs libnbd and The Sleuth Kit; where
-    they are missing, or with H2K_READER=libguestfs, libguestfs reads. Refused for an image that can't be opened."""
+    """Open (path, format or None) images read-only, through the direct reader, or through libguestfs where the direct
+    reader's parts are missing or with H2K_READER=libguestfs. Refused for an image that can't be opened."""
+    how = os.environ.get("H2K_READER") or prefer
+    if how not in ("direct", "libguestfs"):
+        raise UsageError(f"H2K_READER={how}: no such reader", hint="it is direct or libguestfs")
     infos = [probe(path, form) for path, form in images]
-    if os.environ.get("H2K_READER", prefer) == "direct":
-        from h2k.disk.direct import DirectReader, available
+    if how == "direct":
+        from h2k.disk.direct import DirectReader, missing
 
-        if available():
+        lacking = missing()
+        if not lacking:
             return DirectReader(infos)
-        log.warning("libnbd or The Sleuth Kit is not installed: reading through libguestfs")
+        log.warning("%s not installed: reading through libguestfs, which takes longer", " and ".join(lacking))
     try:
         from h2k.disk.appliance import ApplianceReader
     except ImportError as e:
-        raise H2kError("neither libnbd with pytsk3 nor guestfs is installed", hint="see h2k doctor") from e
+        raise H2kError("the guestfs bindings are not installed, and they alone could read here", hint="see h2k doctor") from e
     return ApplianceReader(infos)
