@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,11 +43,7 @@ def healed(source: Target, changes: Sequence[Change], state: Path, steps: Steps)
             _verify(guest, overlays, changes)
         yield tuple(overlays)
     finally:
-        for overlay in overlays:
-            overlay.unlink(missing_ok=True)
-            overlay.parent.rmdir()
-        if place.is_dir():
-            place.rmdir()
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def replays(changes: Sequence[Change]) -> tuple[ReplayLogs, ...]:
