@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Union
 
 from h2k.errors import BadData
+from h2k.windows import regf
+
+_BY_HAND = "make this change by hand, with reg.exe in the guest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,46 +39,91 @@ class DeleteKey:
 
 
 HiveEdit = Union[SetValue, DeleteValue, DeleteKey]
+RawValue = tuple[str, int, bytes]  # name, type, data
 
 
 def edit_hive(path: Path, edits: Sequence[HiveEdit]) -> None:
-    """Carry the edits out in the file; BadData when hivex can't read, change or write the hive."""
-    import hivex
+    """Carry the edits out in the file; BadData when hivex can't read, change or write the hive, or would damage it.
 
+    A dirty hive is refused: hivex knows no logs and marks what it writes as clean, so what they hold would be lost.
+    """
+    with path.open("rb") as file:
+        base = file.read(regf.BASE_BLOCK)
+    if regf.state(base) != "clean":
+        raise BadData(f"{path.name}: dirty, hivex would lose what its logs hold", hint="replay its logs first")
     try:
-        hive = hivex.Hivex(str(path), write=True)
+        hive = _open(path)
         for edit in edits:
-            _edit(hive, edit)
+            _edit(hive, edit, path.name, segments=base[24] > 3)
         hive.commit(None)
     except RuntimeError as e:
         raise BadData(f"{path.name}: hivex could not edit it: {e}", hint="restore the hive from a backup") from e
 
 
-def _edit(hive: Any, edit: HiveEdit) -> None:
+def _open(path: Path) -> Any:
+    import hivex
+
+    class Handle(hivex.Hivex):  # type: ignore[misc]
+        """A handle that says nothing more when it could not be opened (hivex's own then fails in its destructor)."""
+
+        def __del__(self) -> None:
+            if hasattr(self, "_o"):
+                super().__del__()
+
+    return Handle(str(path), write=True)
+
+
+def _edit(hive: Any, edit: HiveEdit, file: str, segments: bool) -> None:
     node = _node(hive, edit.key, make=isinstance(edit, SetValue))
     if node is None:
         return
-    if isinstance(edit, SetValue):
-        hive.node_set_value(node, {"key": edit.name, "t": edit.type, "value": edit.data})
-    elif isinstance(edit, DeleteKey):
+    if isinstance(edit, DeleteKey):
         hive.node_delete_child(node)
-    else:
-        kept = [_value(hive, v) for v in hive.node_values(node) if hive.value_key(v).lower() != edit.name.lower()]
-        hive.node_set_values(node, kept)
+        return
+    old: list[RawValue] = [(hive.value_key(v), *hive.value_value(v)) for v in hive.node_values(node)]
+    new = _values_after(old, edit)
+    if new != old:
+        _check_writable(new, file, edit.key, segments)
+        hive.node_set_values(node, [{"key": name, "t": kind, "value": data} for name, kind, data in new])
 
 
-def _value(hive: Any, value: int) -> dict[str, Any]:
-    kind, data = hive.value_value(value)
-    return {"key": hive.value_key(value), "t": kind, "value": data}
+def _values_after(values: list[RawValue], edit: Union[SetValue, DeleteValue]) -> list[RawValue]:
+    """The key's values with the edit done; a value that is there keeps its place and, as in Windows, its name's case."""
+    name = edit.name.lower()
+    if isinstance(edit, DeleteValue):
+        return [value for value in values if value[0].lower() != name]
+    places = [place for place, value in enumerate(values) if value[0].lower() == name]
+    if not places:
+        return [*values, (edit.name, edit.type, edit.data)]
+    new = [value for place, value in enumerate(values) if place not in places[1:]]
+    new[places[0]] = (values[places[0]][0], edit.type, edit.data)
+    return new
+
+
+def _check_writable(values: list[RawValue], file: str, key: str, segments: bool) -> None:
+    """hivex writes all values of a key anew: some that it can read it would write wrongly (seen with 1.3.23)."""
+    for name, _, data in values:
+        if "\0" in name:
+            raise BadData(f"{file}: {key} has a value whose name contains NUL, which hivex would cut there", hint=_BY_HAND)
+        if segments and len(data) > regf.BIG_DATA:
+            raise BadData(f"{file}: {key} has {len(data)} bytes in {name!r}, which hivex can't write in segments", hint=_BY_HAND)
 
 
 def _node(hive: Any, path: str, make: bool) -> Any:
     node = hive.root()
     for part in filter(None, path.split("\\")):
-        child = hive.node_get_child(node, part)  # hivex compares names without regard to case
+        child = _child(hive, node, part)
         if child is None:
             if not make:
                 return None
             child = hive.node_add_child(node, part)
         node = child
     return node
+
+
+def _child(hive: Any, node: Any, name: str) -> Any:
+    """A subkey by name; hivex itself ignores the case of ASCII letters alone."""
+    child = hive.node_get_child(node, name)
+    if child is None and not name.isascii():
+        return next((c for c in hive.node_children(node) if hive.node_name(c).lower() == name.lower()), None)
+    return child

@@ -381,6 +381,7 @@ class _EveryCell(Hive):
     def check(self) -> None:
         for offset, size in self.bins():
             self._note_cells(offset + 32, offset + size)
+        self._check_securities(self.root._security)
         self._check_content(self.root)
         path = [self._ordered_subkeys(self.root)]  # a stack of iterators: a SOFTWARE hive has too many keys to hold
         while path:
@@ -416,11 +417,19 @@ class _EveryCell(Hive):
             _, length = self.cell(key._class)
             if key._class_length > length:
                 raise self.bad(key._class, "a class name beyond its cell")
-        if key._security not in self._securities:  # keys share these
-            at, length = self.cell(key._security)
-            if length < 20 or self.data[at : at + 2] != b"sk" or 20 + int.from_bytes(self.data[at + 16 : at + 20], "little") > length:
-                raise self.bad(key._security, "no security descriptor")
-            self._securities.add(key._security)
+        if key._security not in self._securities:
+            raise self.bad(key.offset, f"a key without security descriptor ({key.path})")
+
+    def _check_securities(self, first: int) -> None:
+        """Follow the ring of security descriptors, which keys share."""
+        before, offset = 0, first
+        while not self._securities or offset != first:
+            at, length = self.cell(offset)
+            signature, after, back, size = struct.unpack_from("<2s2xII4xI", self.data[at : at + min(length, 20)].ljust(20, b"\0"))
+            if signature != b"sk" or 20 + size > length or (before and back != before):
+                raise self.bad(offset, "no security descriptor, or one out of its ring")
+            self._securities.add(offset)
+            before, offset = offset, after
 
     def _ordered_subkeys(self, key: Key) -> Iterator[Key]:
         offsets, hashes = key._subkeys()

@@ -31,7 +31,7 @@ def make_dirty_pair(clean: bytes, newer: bytes, fmt: str) -> tuple[bytes, dict[s
 
 def steps(before: bytes, after: bytes, count: int) -> list[bytes]:
     """`count` + 1 hives from `before` to `after`, with a share of the changed blocks more in each."""
-    changed = _changed(before, after, every=False)
+    changed = _changed(before, after, every=False, single=True)
     states, now = [before], bytearray(before[:BLOCK] + before[BLOCK:].ljust(len(after) - BLOCK, b"\0"))
     now[40:44] = after[40:44]
     for number in range(1, count + 1):

@@ -35,7 +35,7 @@ class RawHive:
         self.minor, self.stamp = minor, stamp
         self.body = bytearray()
         self.at: dict[str, int] = {}
-        self._free = self._end = 0
+        self._free = self._end = self._keys = 0
         self._security: Optional[int] = None
         self.root = self._key(root, "", NIL)
 
@@ -75,9 +75,7 @@ class RawHive:
         counts = struct.pack("<IIIIII", len(node.keys), 0, NIL, NIL, len(node.values), NIL)
         tail = struct.pack("<II20xHH", NIL, NIL, len(name), 2 * len(node.class_name))
         offset = self.at[path] = self.cell(head + counts + tail + name)
-        if self._security is None:
-            self._security = self.cell(b"sk\0\0" + bytes(12) + struct.pack("<I", len(_SECURITY)) + _SECURITY)
-        self.put(offset, 44, self._security)
+        self._secure(offset)
         if node.class_name:
             self.put(offset, 48, self.cell(node.class_name.encode("utf-16-le")))
         if node.values:
@@ -85,10 +83,22 @@ class RawHive:
             self.at[f"{path}:values"] = place = self.cell(struct.pack(f"<{len(listed)}I", *listed))
             self.put(offset, 40, place)
         if node.keys:
-            below = [(self._key(k, f"{path}\\{k.name}".lstrip("\\"), offset), k.name) for k in node.keys]
+            below = []
+            for key in node.keys:  # one frame a level, so that 513 levels can be built
+                below.append((self._key(key, f"{path}\\{key.name}".lstrip("\\"), offset), key.name))
             self.at[f"{path}:list"] = place = self._list(node, below)
             self.put(offset, 28, place)
         return offset
+
+    def _secure(self, key: int) -> None:
+        """Give a key the hive's one security descriptor, which counts the keys that share it."""
+        if self._security is None:
+            self._security = self.cell(b"sk\0\0" + bytes(12) + struct.pack("<I", len(_SECURITY)) + _SECURITY)
+            self.put(self._security, 4, self._security)
+            self.put(self._security, 8, self._security)
+        self._keys += 1
+        self.put(self._security, 12, self._keys)
+        self.put(key, 44, self._security)
 
     def _list(self, node: Node, below: list[tuple[int, str]]) -> int:
         if node.kind != "ri":
