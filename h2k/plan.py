@@ -34,7 +34,8 @@ class Bucket:
 @dataclasses.dataclass(frozen=True)
 class Role:
     """A driver by its purpose; devices as (vendor, device, subsystem vendor, subsystem, revision, class code),
-    hardware ids for what is not on the PCI bus. `stage`: its package is to be installed at the first boot."""
+    hardware ids for what is not on the PCI bus. `stage`: its package is to be installed at the first boot. `start`:
+    the Start of a driver that is staged offline, where it is not the kind's own."""
 
     name: str
     kind: str
@@ -46,6 +47,7 @@ class Role:
     hardware_ids: tuple[str, ...] = ()
     bus: str = ""
     stage: bool = False
+    start: Optional[int] = None
 
     def ids(self) -> tuple[str, ...]:
         """The ids, as an INF has them, of which its driver must serve one."""
