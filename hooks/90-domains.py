@@ -1,4 +1,4 @@
-"""What the guest says about its two domains: firmware, boot disk, clock, the NIC of its first boot, old guest tools."""
+"""What the guest says about its two domains: firmware, boot disk, clock, old guest tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from h2k.windows.regf import Key
 
 META = {
     "name": "domains",
-    "summary": "Decides firmware, boot disk, clock and bootstrap NIC of the two domains from what the guest is",
+    "summary": "Decides firmware, boot disk and clock of the two domains from what the guest is",
     "answers": ["firmware-mismatch", "boot-disk-ambiguous", "hypervisor-tools-present"],
 }
 
@@ -24,7 +24,6 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     yield from _firmware(guest, options.domain)
     yield from _boot_disk(guest, options.domain)
     yield from _clock(guest)
-    yield from _network(guest, options)
     yield from _tools(guest, options)
 
 
@@ -73,21 +72,6 @@ def _clock(guest: Guest) -> Iterator[Setting]:
     value = guest.system.value(key, "RealTimeIsUniversal")
     universal = value is not None and any(value.raw)
     yield Setting("clock", "utc" if universal else "localtime", f"{key} RealTimeIsUniversal")
-
-
-def _network(guest: Guest, options: Options) -> Iterator[Setting]:
-    """virtio-net already in the bootstrap when its driver can start; else the e1000e that Windows has inbox."""
-    if options.policy.bootstrap_nic != "auto":
-        yield Setting("bootstrap-nic", options.policy.bootstrap_nic, "the policy says so")
-        return
-    services = {role.service for role in options.plan.roles if role.kind == "network"}
-    staged = any(
-        guest.system.key(f"ControlSet{number:03d}\\Services\\{service}") is not None
-        and guest.stat(f"{guest.system_root}/System32/drivers/{service}.sys") is not None
-        for service in services
-        for number in guest.control_sets.boot
-    )
-    yield Setting("bootstrap-nic", "virtio" if staged else "e1000e", "whether the network driver is staged")
 
 
 def _tools(guest: Guest, options: Options) -> Iterator[Finding]:
