@@ -33,6 +33,7 @@ def _request_options(command: F) -> F:
     for option in (
         click.option("--drivers", metavar="PATH", help="virtio-win ISO or directory [default: $VIRTIO_WIN]"),
         click.option("--plan", "plans", multiple=True, metavar="FILE", help="a driver plan, merged over the earlier"),
+        click.option("--policy", "policies", multiple=True, metavar="FILE", help="a policy, merged over the earlier"),
         click.option("--bus", type=click.Choice(BUSES), default="virtio", show_default=True),
         click.option("--hooks", multiple=True, metavar="DIR", help="a directory with more hooks"),
         click.option("--skip", multiple=True, metavar="HOOK", help="leave a hook out"),
@@ -115,6 +116,7 @@ def _request(wishes: dict[str, Any]) -> Request:
         hooks=tuple(wishes["hooks"]),
         skip=tuple(wishes["skip"]),
         accept=tuple(wishes["accept"]),
+        policies=tuple(wishes["policies"]),
     )
 
 

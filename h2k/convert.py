@@ -45,7 +45,7 @@ def main_v2v(argv: Sequence[str]) -> int:
 
 
 def _request(wishes: v2v.H2kOptions) -> Request:
-    return Request(wishes.bus, wishes.drivers, wishes.plans, wishes.hooks, wishes.skip, wishes.accept)
+    return Request(wishes.bus, wishes.drivers, wishes.plans, wishes.hooks, wishes.skip, wishes.accept, wishes.policies)
 
 
 # To watch h2k before it is trusted: what a script sees of virt-v2v stays as it was

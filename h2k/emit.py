@@ -47,6 +47,7 @@ def _domains(tools: Tools, target: Target, domain: DomainFacts, seen: Look) -> d
         bootstrap_bus=proposal.setting("bootstrap-bus", "sata"),
         boot_disk=_boot_disk(domain, int(proposal.setting("boot-disk", str(seen.report.guest["boot_disk"])))),
         nic_model=proposal.setting("bootstrap-nic", "e1000e"),
+        final_nic_model=proposal.setting("final-nic", "virtio"),
         scratch=_scratch(target.state) if tools.request.bus != "sata" else None,
         driver_iso=_iso(tools),
         firmware=choose_firmware(secure_boot=facts.secure_boot) if firmware == "uefi" else None,

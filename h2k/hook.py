@@ -37,6 +37,14 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
+class Document:
+    """A file that a hook hands to the report directory, beside report.json: `name` "network.json", `content` JSON."""
+
+    name: str
+    content: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
     """What the user and the plan ask for, the same for every hook of a run.
 
@@ -52,7 +60,7 @@ class Options:
     policy: Policy = Policy()
 
 
-Proposed = Union[Finding, Change, Setting]
+Proposed = Union[Finding, Change, Setting, Document]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Proposal:
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...]
     settings: tuple[Setting, ...]
+    documents: tuple[Document, ...] = ()
 
     @property
     def refused(self) -> tuple[Finding, ...]:
@@ -138,6 +147,7 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
     findings: list[Finding] = []
     changes: list[Change] = []
     settings: list[Setting] = []
+    documents: list[Document] = []
     for hook in hooks:
         if hook.name in skip:
             continue
@@ -151,6 +161,8 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
                     findings.append(item)
                 elif isinstance(item, Setting):
                     settings.append(item)
+                elif isinstance(item, Document):
+                    documents.append(item)
                 else:
                     changes.append(item)
         except BadData as bad:
@@ -165,7 +177,7 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
         if stopped and hook.gate:
             break
     unique = tuple(dict.fromkeys(findings))
-    return Proposal(unique, tuple(dict.fromkeys(changes)), tuple(settings))
+    return Proposal(unique, tuple(dict.fromkeys(changes)), tuple(settings), tuple(documents))
 
 
 def _unsound(hook: Hook, bad: BadData) -> Finding:

@@ -21,6 +21,7 @@ from h2k.guest import Guest
 from h2k.hook import Hook, Options, Proposal, find_hooks, propose
 from h2k.host import virtio_win_path
 from h2k.plan import Plan, load_plan
+from h2k.policy import Policy, load_policy
 from h2k.report import Report, guest_facts, windows_facts
 from h2k.steps import Steps
 from h2k.windows import regf
@@ -39,6 +40,7 @@ class Request:
     hooks: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Tools:
     plan: Plan
     drivers: Optional[DriverSource]
     drivers_path: Optional[Path]
+    policy: Policy = Policy()
 
     def options(self, phase: str, domain: Optional[DomainFacts]) -> Options:
         """The options that the hooks of this run get."""
@@ -60,6 +63,7 @@ class Tools:
             phase=phase,
             domain=domain,
             accept=frozenset(self.request.accept),
+            policy=self.policy,
         )
 
 
@@ -68,12 +72,13 @@ def open_tools(request: Request) -> Iterator[Tools]:
     """Load hooks and plans and open the driver source; UsageError before anything else is touched."""
     hooks = find_hooks([Path(h) for h in request.hooks])
     plan = load_plan([Path(p) for p in request.plans])
+    policy = load_policy([Path(p) for p in request.policies])
     path = virtio_win_path(request.drivers)
     if path is None:
-        yield Tools(request, hooks, plan, None, None)
+        yield Tools(request, hooks, plan, None, None, policy)
         return
     with open_source(path) as drivers:
-        yield Tools(request, hooks, plan, drivers, path)
+        yield Tools(request, hooks, plan, drivers, path, policy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +109,7 @@ def _look(tools: Tools, guest: Guest, phase: str, domain: Optional[DomainFacts])
     report.findings = list(proposal.findings)
     report.changes = [as_json(change, guest) for change in todo]
     report.settings = [dataclasses.asdict(s) for s in proposal.settings]
+    report.documents = {d.name: d.content for d in proposal.documents}
     return Look(proposal, todo, True, report)
 
 

@@ -38,6 +38,7 @@ class Report:
     settings: list[dict[str, str]] = dataclasses.field(default_factory=list)
     timings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+    documents: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The report object."""
@@ -54,9 +55,12 @@ class Report:
         }
 
     def write(self, directory: Path) -> Path:
-        """Write report.json and plan.json into the report directory, and return the report's path."""
+        """Write report.json, plan.json and the hooks' documents into the report directory; returns the report's path."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_json(directory / "plan.json", {"changes": self.changes, "settings": self.settings})
+        for name, content in self.documents.items():
+            write_json(directory / Path(name).name, content)
+            self.files[Path(name).stem] = str(directory / Path(name).name)
         path = directory / "report.json"
         self.files["report"] = str(path)
         write_json(path, self.as_json())

@@ -40,8 +40,8 @@ _SAME_MODE = {"input_mode": {"local": "disk"}, "output_mode": {"disk": "local"}}
 BUSES = ("virtio", "virtio-scsi", "sata")
 MODES = ("repair", "report")
 _OURS = ("--h2k-", "-h2k-")
-_VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept")
-_LISTS = {"plan": "plans", "hooks": "hooks", "skip": "skip", "accept": "accept"}
+_VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept", "policy")
+_LISTS = {"plan": "plans", "policy": "policies", "hooks": "hooks", "skip": "skip", "accept": "accept"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,7 @@ class H2kOptions:
     hooks: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
     mode: str = "repair"
     report: Optional[str] = None
     dry_run: bool = False
