@@ -89,7 +89,10 @@ def explain(report: dict[str, Any], plan: bool = False) -> None:
     """Print a report object: the verdict first, in one line."""
     guest = report.get("guest", {})
     name = guest.get("name", "")
-    print(f"h2k: {VERDICTS.get(report['status'], '?')}: {report['verdict']}" + (f"  [{name}]" if name else ""))
+    word = VERDICTS.get(report["status"], "?")
+    if report["status"] == READY and not guest.get("windows"):
+        word = "LEFT ALONE"
+    print(f"h2k: {word}: {report['verdict']}" + (f"  [{name}]" if name else ""))
     if guest.get("windows"):
         print(table([Finding(**f) for f in report.get("findings", [])]))
     if plan and report.get("changes"):

@@ -11,11 +11,12 @@ from typing import Any, Callable, Optional
 from h2k.apply import Backups, apply
 from h2k.catalogue import in_domain
 from h2k.change import Change, as_json, pending
+from h2k.disk.image import damage
 from h2k.disk.overlay import DiskSet
 from h2k.disk.reader import open_reader
 from h2k.domain import DomainFacts
 from h2k.drivers import DriverSource, open_source
-from h2k.errors import NOT_READY, NOT_VERIFIED, READY, REFUSED, BadData, H2kError
+from h2k.errors import NOT_READY, NOT_VERIFIED, READY, REFUSED, BadData, H2kError, Refused
 from h2k.finding import Finding
 from h2k.guest import Guest
 from h2k.hook import Hook, Options, Proposal, find_hooks, propose
@@ -100,7 +101,8 @@ def look(tools: Tools, images: Images, phase: str, domain: Optional[DomainFacts]
 def _look(tools: Tools, guest: Guest, phase: str, domain: Optional[DomainFacts]) -> Look:
     report = Report(guest=guest_facts(guest))
     if not guest.is_windows and not guest.volumes("bitlocker"):
-        report.verdict = "not Windows: virt-v2v's result is left as it is"
+        refuse_damaged(guest)
+        report.verdict = "not Windows: left as it is"
         return Look(Proposal((), (), ()), (), False, report)
     proposal = propose(tools.hooks, guest, tools.options(phase, domain), tools.request.skip)
     todo = () if proposal.refused else pending(proposal.changes, guest)
@@ -111,6 +113,14 @@ def _look(tools: Tools, guest: Guest, phase: str, domain: Optional[DomainFacts])
     report.settings = [dataclasses.asdict(s) for s in proposal.settings]
     report.documents = {d.name: d.content for d in proposal.documents}
     return Look(proposal, todo, True, report)
+
+
+def refuse_damaged(guest: Guest) -> None:
+    """Refused for an image that was cut short or is corrupt; asked where nothing is found, and before a write."""
+    for disk in guest.disks:
+        wrong = damage(disk.info)
+        if wrong:
+            raise Refused(f"{disk.info.path}: the image is damaged: {wrong}", hint="copy it from the source again")
 
 
 def assess(seen: Look) -> Report:
@@ -167,6 +177,7 @@ def fix(
         if not seen.todo:
             _settle_in_domain(seen)
             return seen
+        refuse_damaged(guest)
         steps.say(f"repairing {', '.join(dict.fromkeys(f.id for f in seen.proposal.broken)) or 'the guest'}")
         overlays = disks.create_overlays()
         backups = Backups(state / "backup")
