@@ -154,8 +154,11 @@ class DriverSource:
             raise BadData(f"{shown}/{name}: installs service {service.name}, the plan says {role.service}")
         if inf.class_guid.lower() != role.class_guid.lower():
             raise BadData(f"{shown}/{name}: class {inf.class_guid or 'missing'}, the plan says {role.class_guid}")
-        files, missing = self._files(inf.files(windows.arch), directory, names)
         binary = service.binary.lower()
+        wanted = inf.files(windows.arch)
+        if binary not in (path.lower() for path in wanted):
+            wanted = (*wanted, service.binary)
+        files, missing = self._files(wanted, directory, names)
         if binary not in files:
             raise BadData(f"{shown}/{service.binary}: missing, though {role.inf} installs it")
         for driver_file in (f for f in files if f.endswith(".sys")):

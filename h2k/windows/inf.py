@@ -102,10 +102,12 @@ class Inf:
             if _NOT_A_FILE.search(path) or ".." in path.split("/"):
                 raise BadData(f"{self.name}: {path[:80]!r} is no file of a driver package")
             found.append(path)
-        unique = {path.lower(): path for path in reversed(found)}
+        unique: dict[str, str] = {}
+        for path in found:
+            unique.setdefault(path.lower(), path)
         if len(unique) > MAX_FILES:
             raise BadData(f"{self.name}: {len(unique)} files are too many for a driver package")
-        return tuple(reversed(unique.values()))
+        return tuple(unique.values())
 
     def _models(self, windows: WindowsVersion) -> Iterator[str]:
         """For each manufacturer the models section whose decoration fits this Windows best."""

@@ -1,0 +1,57 @@
+"""What the parsers' tests share: Windows versions, hives from text, damaged copies of sound bytes, the corpus."""
+
+from __future__ import annotations
+
+import functools
+import lzma
+from pathlib import Path
+from typing import Optional
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from h2k.windows.regf import Hive
+from h2k.windows.version import WindowsVersion
+from tests.guests.regfile import build_hive, fix_dirty
+
+CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
+# Tests do not assert times; what must be quick is bounded by the code, and tests/fuzz.py has a limit for each case.
+many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def windows(
+    version: tuple[int, int] = (10, 0), build: int = 20348, arch: str = "amd64", server: bool = True
+) -> WindowsVersion:
+    """The facts of a Windows, without its hives."""
+    name = f"Windows {version[0]}.{version[1]} {arch} build {build}"
+    return WindowsVersion("Windows", version, build, arch, server, "", "Server" if server else "Client", name)
+
+
+@functools.lru_cache(maxsize=64)
+def hive(text: str, name: str = "SYSTEM") -> Hive:
+    """A hive from the text that tests/guests/regfile.py describes."""
+    return Hive.parse(build_hive(text), name)
+
+
+@functools.lru_cache(maxsize=4)
+def corpus_hive(name: str) -> Hive:
+    """A real hive, made clean; the test is skipped where there is none."""
+    path = CORPUS / f"{name}.xz"
+    if not path.exists():
+        pytest.skip(f"no {path.name} here")
+    return Hive.parse(fix_dirty(lzma.decompress(path.read_bytes())), name)
+
+
+def damaged(sound: bytes, reach: Optional[int] = None) -> st.SearchStrategy[bytes]:
+    """Copies of sound bytes with some of them (of the first `reach`) changed, and perhaps an end that is missing."""
+    last = min(len(sound), reach or len(sound)) - 1
+    edits = st.lists(st.tuples(st.integers(0, last), st.integers(0, 255)), max_size=12)
+    return st.builds(_damage, st.just(sound), edits, st.one_of(st.none(), st.integers(0, len(sound))))
+
+
+def _damage(sound: bytes, edits: list[tuple[int, int]], end: Optional[int]) -> bytes:
+    data = bytearray(sound)
+    for place, value in edits:
+        data[place] = value
+    return bytes(data[:end])
