@@ -74,17 +74,24 @@ def _open(path: Path) -> Any:
 
 
 def _edit(hive: Any, edit: HiveEdit, file: str, segments: bool) -> None:
+    if "\0" in edit.key or (isinstance(edit, SetValue) and "\0" in edit.name):
+        raise BadData(f"{file}: {regf.printable(edit.key)}: hivex can't write names that contain NUL", hint=_BY_HAND)
     node = _node(hive, edit.key, make=isinstance(edit, SetValue))
     if node is None:
         return
     if isinstance(edit, DeleteKey):
         hive.node_delete_child(node)
         return
-    old: list[RawValue] = [(hive.value_key(v), *hive.value_value(v)) for v in hive.node_values(node)]
+    old = [_value(hive, value) for value in hive.node_values(node)]
     new = _values_after(old, edit)
     if new != old:
         _check_writable(new, file, edit.key, segments)
         hive.node_set_values(node, [{"key": name, "t": kind, "value": data} for name, kind, data in new])
+
+
+def _value(hive: Any, value: int) -> RawValue:
+    kind, data = hive.value_value(value)
+    return hive.value_key(value), kind, data
 
 
 def _values_after(values: list[RawValue], edit: Union[SetValue, DeleteValue]) -> list[RawValue]:
@@ -102,11 +109,13 @@ def _values_after(values: list[RawValue], edit: Union[SetValue, DeleteValue]) ->
 
 def _check_writable(values: list[RawValue], file: str, key: str, segments: bool) -> None:
     """hivex writes all values of a key anew: some that it can read it would write wrongly (seen with 1.3.23)."""
+    where = f"{file}: {regf.printable(key)}"
     for name, _, data in values:
         if "\0" in name:
-            raise BadData(f"{file}: {key} has a value whose name contains NUL, which hivex would cut there", hint=_BY_HAND)
+            raise BadData(f"{where} has a value whose name contains NUL, which hivex would cut there", hint=_BY_HAND)
         if segments and len(data) > regf.BIG_DATA:
-            raise BadData(f"{file}: {key} has {len(data)} bytes in {name!r}, which hivex can't write in segments", hint=_BY_HAND)
+            shown = f"{len(data)} bytes in '{regf.printable(name)}'"
+            raise BadData(f"{where} has {shown}, which hivex can't write in segments", hint=_BY_HAND)
 
 
 def _node(hive: Any, path: str, make: bool) -> Any:

@@ -57,6 +57,11 @@ def state(data: bytes) -> str:
     return "clean" if base_is_sound(data) and data[4:8] == data[8:12] else "dirty"
 
 
+def printable(text: str) -> str:
+    """Text of a guest as a message can show it: one line of at most 200 characters, nothing that moves a cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text[-200:])
+
+
 def name_hash(name: str) -> int:
     """The hash of a key name in an lh list."""
     value = 0
@@ -227,7 +232,7 @@ class Hive:
 
     def bad(self, offset: int, what: str) -> BadData:
         """The error for a fault at a cell offset (relative to the hive bins, as the format counts)."""
-        return BadData(f"{self.name}: {what} at hive bin offset {offset:#x}", hint="restore it from a backup")
+        return BadData(f"{self.name}: {printable(what)} at hive bin offset {offset:#x}", hint="restore it from a backup")
 
     def bins(self) -> Iterator[tuple[int, int]]:
         """(offset, size) of each hive bin; BadData at the first whose header is wrong."""
@@ -418,7 +423,7 @@ class _EveryCell(Hive):
             if key._class_length > length:
                 raise self.bad(key._class, "a class name beyond its cell")
         if key._security not in self._securities:
-            raise self.bad(key.offset, f"a key without security descriptor ({key.path})")
+            raise self.bad(key.offset, f"{key.path}: a key without security descriptor")
 
     def _check_securities(self, first: int) -> None:
         """Follow the ring of security descriptors, which keys share."""
@@ -439,8 +444,8 @@ class _EveryCell(Hive):
             # Beyond ASCII, upper case is what the guest's own table says, which is not at hand.
             name = subkey.name.upper() if subkey.name.isascii() else ""
             if name and hashes and hashes[number] != name_hash(name):
-                raise self.bad(offset, f"a key that Windows can't find, its hash being wrong ({subkey.path})")
+                raise self.bad(offset, f"{subkey.path}: a key that Windows can't find, its hash being wrong,")
             if name and before and name <= before:
-                raise self.bad(offset, f"a key out of order ({subkey.path})")
+                raise self.bad(offset, f"{subkey.path}: a key out of order")
             before = name
             yield subkey

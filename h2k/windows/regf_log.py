@@ -7,6 +7,7 @@ choice, less is applied, and the result is handed out only if every cell of it i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,7 +176,7 @@ def _read_log(name: str, data: bytes, work: _Work) -> Log:
 def _file_name(base_block: bytes) -> str:
     """The last part of the hive's path, of which a base block and its copies in the logs keep the last 31 characters."""
     text = base_block[48:112].decode("utf-16-le", "replace").split("\0", 1)[0]
-    return text.rsplit("\\", 1)[-1].lower()
+    return regf.printable(text.rsplit("\\", 1)[-1].lower())
 
 
 def _later(one: int, other: int) -> int:
@@ -192,12 +193,17 @@ def _new_log(name: str, data: memoryview, first: int, work: _Work) -> _NewLog:
     return _NewLog(name, data, first)
 
 
+def _order(one: _NewLog, other: _NewLog) -> int:
+    return _later(one.first, other.first)
+
+
 def _apply_new(work: _Work, logs: list[_NewLog]) -> str:
     """Apply the entries of the logs, the earlier log first; why it ended before they did."""
-    while len(logs) > 1 and not work.sound:  # the base block then comes from the log with the latest entries, and it alone counts
-        logs.remove(logs[0] if _later(logs[1].first, logs[0].first) > 0 else logs[1])
+    logs = sorted(logs, key=functools.cmp_to_key(_order))
+    if not work.sound:
+        logs = logs[-1:]  # whose base block the hive gets: Windows then goes by this one alone
     expected: Optional[int] = None
-    for log in sorted(logs, key=lambda log: _later(log.first, work.secondary)):
+    for log in logs:
         if expected is not None and log.first != expected:
             return f"{log.name} begins at sequence {log.first}, {expected} would follow"
         try:

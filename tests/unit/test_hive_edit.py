@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -166,11 +167,16 @@ def test_a_key_with_a_value_name_that_contains_nul_is_refused(path: Path) -> Non
     assert "NUL" in refused(path, RawHive(tree).data(), SetValue("K", "V", 4, ONE)).message
 
 
+@pytest.mark.parametrize("edit", [SetValue("K\0", "V", 4, ONE), SetValue("K", "V\0", 4, ONE), DeleteKey("a\0b"), DeleteValue("\0", "")])
+def test_names_with_nul_are_refused(path: Path, data: bytes, edit: HiveEdit) -> None:
+    assert "NUL" in refused(path, data, edit).message
+
+
 def test_the_root_can_not_be_deleted(path: Path, data: bytes) -> None:
     assert "hivex" in refused(path, data, DeleteKey("")).message
 
 
-BAD = {
+BAD: dict[str, Callable[[bytes], bytes]] = {
     "bins cut off": lambda data: data[: 4096 + 100],
     "bins unsound": lambda data: data[:4096] + b"hbim" + data[4100:],
     "root key unsound": lambda data: data.replace(b"nk", b"kn", 1),

@@ -305,6 +305,12 @@ def test_depth_is_bounded() -> None:
         list(walk(Hive.parse(data).root))
 
 
+def test_a_hostile_name_stays_on_one_line_of_the_message() -> None:
+    data = RawHive(Node("R", keys=[Node("B\n\x1b[2J" + "x" * 250), Node("A" * 250)])).data()
+    with_path = regf.check(data, "SYSTEM", deep=True)[0]
+    assert "out of order" in with_path and with_path.isprintable() and len(with_path) < 300
+
+
 def test_an_index_that_repeats_a_leaf_is_not_expanded() -> None:
     raw = RawHive(Node("R", keys=[Node("Many", kind="ri", keys=[Node(f"K{n:03d}") for n in range(100)])]))
     leaf = _field(raw, raw.at["Many:list"], 4)
