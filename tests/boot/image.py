@@ -26,12 +26,12 @@ PROGRAMS = ("hivexsh", "lowntfs-3g")
 # hivex converts names and texts with glibc's iconv, whose converters are modules that ldd does not know.
 GCONV = Path("/usr/lib/x86_64-linux-gnu/gconv")
 CONVERTERS = ("gconv-modules", "gconv-modules.d/gconv-modules-extra.conf", "ISO8859-1.so", "UTF-16.so")
-# The controllers that a guest may have before and after, what the console and COM1 need, fuse for ntfs-3g.
-MODULES = ("ahci", "ata_piix", "sd_mod", "virtio_pci", "virtio_blk", "virtio_scsi", "mptsas", "fuse", "button", "evdev",
-           "qemu_fw_cfg")  # fmt: skip
+# Loaded always, and those of the controllers that a guest may have, loaded when PCI shows one.
+ALWAYS = ("sd_mod", "fuse", "button", "evdev", "qemu_fw_cfg")
+CONTROLLERS = ("ahci", "ata_piix", "virtio_pci", "virtio_blk", "virtio_scsi", "mptsas")
 COMMAND_LINE = (
     "quiet loglevel=0 vt.global_cursor_default=0 consoleblank=0 console=tty0 rdinit=/init panic=0 no_timer_check "
-    "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on 8250.nr_uarts=1"
+    "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on initcall_blacklist=crypto_kdf108_init 8250.nr_uarts=1"
 )
 GRUB_CONFIG = f"""\
 search --no-floppy --set=root --file /h2k-lab-vmlinuz
@@ -61,7 +61,7 @@ def boot_image() -> BootImage:
     kernel, modules = _kernel()
     programs = [Path(p) for p in (_program(name) for name in PROGRAMS)]
     digest = hashlib.sha256("\n".join((COMMAND_LINE, GRUB_CONFIG, *GRUB_MODULES)).encode())
-    for path in (Path(__file__), kernel, *_module_files(modules), *programs, *_libraries(programs), _busybox(), STUB, GRUB / "boot.img",
+    for path in (Path(__file__), kernel, modules / "modules.dep", *programs, *_libraries(programs), _busybox(), STUB, GRUB / "boot.img",
                  *sorted((HERE / "guest").iterdir())):  # fmt: skip
         digest.update(path.read_bytes())
     directory = CACHE / digest.hexdigest()[:24]
@@ -105,19 +105,21 @@ def _busybox() -> Path:
     return Path(_program("busybox"))
 
 
-def _module_files(modules: Path) -> list[Path]:
-    """MODULES with what they depend on, in the order to load them (modules.dep lists the deepest last)."""
-    depends: dict[str, tuple[str, list[str]]] = {}
+def _module_files(modules: Path) -> dict[str, bytes]:
+    """The modules with what they depend on, and modules.dep and modules.alias cut down to them: path → content."""
+    paths, depends = {}, {}
     for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines():
         path, _, needs = line.partition(":")
-        depends[Path(path).stem] = (path, needs.split())
-    ordered: list[str] = []
-    for name in MODULES:
-        if name not in depends:
-            continue  # built into this kernel
-        path, needs = depends[name]
-        ordered += [p for p in (*reversed(needs), path) if p not in ordered]
-    return [modules / path for path in ordered]
+        paths[Path(path).stem], depends[path] = path, needs.split()
+    wanted = {paths[name] for name in (*ALWAYS, *CONTROLLERS) if name in paths}  # others are built into this kernel
+    wanted |= {needed for path in wanted for needed in depends[path]}
+    aliases = [
+        line for line in (modules / "modules.alias").read_text(encoding="utf-8").splitlines() if line.split()[-1] in CONTROLLERS
+    ]
+    files = {path: (modules / path).read_bytes() for path in sorted(wanted)}
+    files["modules.dep"] = "".join(f"{path}: {' '.join(depends[path])}\n" for path in sorted(wanted)).encode()
+    files["modules.alias"] = "".join(f"{line}\n" for line in aliases).encode()
+    return files
 
 
 def _libraries(programs: Iterable[Path]) -> list[Path]:
@@ -130,10 +132,9 @@ def _initramfs(modules: Path, programs: Sequence[Path]) -> bytes:
     files: dict[str, tuple[int, bytes]] = {"bin/busybox": (0o755, _busybox().read_bytes())}
     for path in (*programs, *_libraries(programs), *(GCONV / name for name in CONVERTERS)):
         files[f"bin/{path.name}" if path in programs else str(path)[1:]] = (0o755, path.read_bytes())
-    loaded = _module_files(modules)
-    for path in loaded:
-        files[f"lab/modules.d/{path.name}"] = (0o644, path.read_bytes())
-    files["lab/modules"] = (0o644, "".join(f"{path.name}\n" for path in loaded).encode())
+    for name, data in _module_files(modules).items():
+        files[f"lib/modules/{modules.name}/{name}"] = (0o644, data)
+    files["lab/modules"] = (0o644, " ".join(ALWAYS).encode() + b"\n")
     for path in sorted((HERE / "guest").iterdir()):
         files["init" if path.name == "init" else f"lab/{path.name}"] = (0o755, path.read_bytes())
     return _newc(files, ("dev", "proc", "sys", "run", "windows", "boot-partition"))

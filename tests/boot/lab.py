@@ -24,6 +24,7 @@ KNOBS = ("no-pnp", "hang", "reboot-loop", "only-first")
 EFI_PATHS = ("EFI/Microsoft/Boot/bootmgfw.efi", "EFI/BOOT/BOOTX64.EFI")
 # What firmware says when it has nothing to start: OVMF on the serial port, SeaBIOS on its debug port.
 FIRMWARE_GAVE_UP = re.compile(r"No bootable (?:device|option)|UEFI Interactive Shell|Shell>")
+SAS_ADDRESS = 0x5000C50015EA7000  # without one Linux' mptsas sees no disk
 POLL = 0.1  # seconds
 
 
@@ -180,7 +181,7 @@ class _Devices:
             return [*controller, "-device", f"scsi-hd,bus=scsi.0,scsi-id={unit},drive={drive}{order}"]
         if bus == "lsisas1068":
             controller = [] if unit else self._pci("mptsas1068,id=sas")
-            return [*controller, "-device", f"scsi-hd,bus=sas.0,scsi-id={unit},drive={drive}{order}"]
+            return [*controller, "-device", f"scsi-hd,bus=sas.0,scsi-id={unit},wwn={SAS_ADDRESS + unit:#x},drive={drive}{order}"]
         if bus == "sata" and not self.q35:
             controller = [] if unit else ["-device", "ich9-ahci,id=sata"]
             return [*controller, "-device", f"ide-hd,bus=sata.{unit},drive={drive}{order}"]

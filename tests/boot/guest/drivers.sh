@@ -59,38 +59,46 @@ pe_machine() {
     }'
 }
 
-# Reads a service: S_TYPE, S_START, S_IMAGE; fails when it has no key.
+# Reads a service in one go: S_TYPE, S_START, S_IMAGE, and S_OVERRIDE, which is yes when a value of StartOverride is not
+# 0 (Windows 8 and later look there). Fails when it has no key. hivexsh's bare `cd` prints where it is: the service's
+# own values come after the first such line, those of StartOverride after the second.
 read_service() {
-  reg_values "$CONTROL_SET\\Services\\$1" >/run/service || return 1
-  S_TYPE=$(typed_dword Type </run/service) || S_TYPE=
-  S_START=$(typed_dword Start </run/service) || S_START=
-  S_IMAGE=$(typed_text ImagePath </run/service) || S_IMAGE=
+  S_TYPE= S_START= S_IMAGE= S_OVERRIDE=no
+  depth=0
+  printf 'cd \\%s\ncd\nlsval\ncd StartOverride\ncd\nlsval\n' "$CONTROL_SET\\Services\\$1" | hivexsh "$HIVE" >/run/service 2>/dev/null
+  while IFS= read -r line; do
+    case $depth$line in
+      [01]'\'*) depth=$((depth + 1)) ;;
+      1'"'[Tt][Yy][Pp][Ee]'"=dword:'*) S_TYPE=$((0x${line##*:})) ;;
+      1'"'[Ss][Tt][Aa][Rr][Tt]'"=dword:'*) S_START=$((0x${line##*:})) ;;
+      1'"'[Ii][Mm][Aa][Gg][Ee][Pp][Aa][Tt][Hh]'"="'* | 1'"'[Ii][Mm][Aa][Gg][Ee][Pp][Aa][Tt][Hh]'"=str'*)
+        S_IMAGE=${line#*=*\"}
+        S_IMAGE=${S_IMAGE%\"}
+        S_IMAGE=${S_IMAGE//'\\'/\/}
+        ;;
+      2*'"=dword:00000000') ;;
+      2*'"=dword:'*) S_OVERRIDE=$MODERN ;;
+    esac
+  done </run/service
+  [ "$depth" != 0 ]
 }
 
-# Whether StartOverride keeps the loader from this service: any value that is not 0 (Windows 8 and later).
-overridden() {
-  [ "$MODERN" = yes ] || return 1
-  reg_values "$CONTROL_SET\\Services\\$1\\StartOverride" 2>/dev/null | grep -q '"=dword:.*[1-9a-f]'
-}
-
-# The file of the service that read_service has read, below /windows.
-driver_file() {
-  path=$(printf '%s' "$S_IMAGE" | tr '\\' '/')
-  case $(printf '%s' "$path" | tr 'A-Z' 'a-z') in
-    '') path=Windows/System32/drivers/$1.sys ;;
-    /systemroot/*) path=Windows/${path#/*/} ;;
-    %systemroot%/* | %windir%/*) path=Windows/${path#*/} ;;
-    '/??/'?:* | ?:/*) path=${path#*:} ;;
-    *) path=Windows/${path#/} ;;
+# The file of the service that read_service has read, below /windows: FILE.
+find_driver_file() {
+  case $S_IMAGE in
+    '') FILE=/windows/Windows/System32/drivers/$1.sys ;;
+    /[Ss][Yy][Ss][Tt][Ee][Mm][Rr][Oo][Oo][Tt]/*) FILE=/windows/Windows/${S_IMAGE#/*/} ;;
+    %*%/*) FILE=/windows/Windows/${S_IMAGE#*/} ;; # %SystemRoot% or %windir%
+    '/??/'?:* | ?:/*) FILE=/windows${S_IMAGE#*:} ;;
+    *) FILE=/windows/Windows/${S_IMAGE#/} ;;
   esac
-  printf '/windows/%s' "${path#/}"
 }
 
 # Whether the file of a service can be loaded; WHY says what is wrong.
 file_loads() {
-  file=$(driver_file "$1")
-  machine=$(pe_machine "$file") || { WHY="$1: ${file#/windows}: $machine"; return 1; }
-  [ "$machine" = "$MACHINE" ] || { WHY="$1: ${file#/windows}: the file is for another machine type"; return 1; }
+  find_driver_file "$1"
+  machine=$(pe_machine "$FILE") || { WHY="$1: ${FILE#/windows}: $machine"; return 1; }
+  [ "$machine" = "$MACHINE" ] || { WHY="$1: ${FILE#/windows}: the file is for another machine type"; return 1; }
 }
 
 # Whether the loader loads this service at boot; WHY says why not.
@@ -98,7 +106,7 @@ loads_at_boot() {
   read_service "$1" || { WHY="$1: the service is missing in $CONTROL_SET"; return 1; }
   case $S_TYPE in 1 | 2) ;; *) WHY="$1: Type is ${S_TYPE:-missing}, no driver"; return 1 ;; esac
   [ "$S_START" = 0 ] || { WHY="$1: Start is ${S_START:-missing}, not boot-start"; return 1; }
-  ! overridden "$1" || { WHY="$1: StartOverride keeps it from loading"; return 1; }
+  [ "$S_OVERRIDE" = no ] || { WHY="$1: StartOverride keeps it from loading"; return 1; }
   file_loads "$1"
 }
 
