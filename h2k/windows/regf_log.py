@@ -200,8 +200,10 @@ def _order(one: _NewLog, other: _NewLog) -> int:
 def _apply_new(work: _Work, logs: list[_NewLog]) -> str:
     """Apply the entries of the logs, the earlier log first; why it ended before they did."""
     logs = sorted(logs, key=functools.cmp_to_key(_order))
-    if not work.sound:
-        logs = logs[-1:]  # whose base block the hive gets: Windows then goes by this one alone
+    unused = ""
+    if not work.sound and len(logs) > 1:  # the hive gets the base block of the latest log, and Windows goes by that one alone
+        names = ", ".join(log.name for log in logs[:-1])
+        unused, logs = f"{names} not used: with an unsound base block {logs[-1].name} alone counts", logs[-1:]
     expected: Optional[int] = None
     for log in logs:
         if expected is not None and log.first != expected:
@@ -212,7 +214,7 @@ def _apply_new(work: _Work, logs: list[_NewLog]) -> str:
                 expected = (entry.sequence + 1) % _WORDS
         except BadData as bad:
             return bad.message
-    return ""
+    return unused
 
 
 @dataclasses.dataclass(frozen=True)

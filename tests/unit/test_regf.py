@@ -396,6 +396,7 @@ def test_what_hivex_builds_is_sound() -> None:
 # Hostile bytes
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     assert regf.check(data, "x") and regf.check(data, "x", deep=True)
