@@ -27,16 +27,13 @@ pci_address() {
 
 # Matches a device to a service; sets M_ID, M_SERVICE, M_CLASS. Fails when no id of it is known.
 match_device() {
-  if [ "$MODERN" = yes ]; then
-    [ -e /run/known ] || reg_subkeys 'DriverDatabase\DeviceIds\PCI' >/run/known
-    prefix=
-  else
+  prefix=
+  if [ "$MODERN" = no ]; then
     [ "$(reg_get "$CONTROL_SET\\Control\\PnP" DisableCDDB)" != 1 ] || return 1
-    [ -e /run/known ] || reg_subkeys "$CONTROL_SET\\Control\\CriticalDeviceDatabase" >/run/known
     prefix=PCI#
   fi
   for M_ID in $(device_ids "$1"); do
-    grep -qixF "$prefix$M_ID" /run/known || continue
+    grep -qixF "$prefix$M_ID" /run/known-ids || continue
     if [ "$MODERN" = yes ]; then from_driver_database; else from_critical_devices; fi
     [ -z "$M_SERVICE" ] || return 0
   done
@@ -96,17 +93,18 @@ boot_disk_gets_its_driver() {
 # Select after a boot that reached its disk: this set is current, and good.
 kernel_notes_the_boot() {
   number=$((1${CONTROL_SET#ControlSet} - 1000))
-  failed=$(typed_dword Failed </run/select)
+  failed=$(typed_dword Failed </run/select) || failed=0
   reg_write Select <<EOF
 Current
 dword:$number
 Default
 dword:$number
 Failed
-dword:${failed:-0}
+dword:$failed
 LastKnownGood
 dword:$number
 EOF
+  reg_commit
 }
 
 # Binds every VirtIO function whose ids lead to a driver that is there: its Enum instance, and the service's
@@ -152,7 +150,9 @@ HardwareID
 hex:7:$(device_ids "$1" | head -n 4 | sed 's/^/PCI\\/' | multi_string)
 EOF
   fi
-  reg_delete "$CONTROL_SET\\Services\\$M_SERVICE\\StartOverride"
+  [ "$S_OVERRIDE" = none ] || reg_delete "$CONTROL_SET\\Services\\$M_SERVICE\\StartOverride"
+  rm "/run/services/$(printf '%s' "$M_SERVICE" | tr 'A-Z' 'a-z')" # read again by who asks next
+  reg_commit
   BOUND="${BOUND:+$BOUND, }PCI\\$2 by $M_SERVICE"
 }
 

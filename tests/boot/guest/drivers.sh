@@ -18,10 +18,13 @@ loader_reads_registry() {
   number=$(typed_dword Default </run/select) || stop 0xc000014c 'SYSTEM: Select has no Default'
   [ "$(fw_cfg last-known-good)" != 1 ] || number=$(typed_dword LastKnownGood </run/select)
   CONTROL_SET=$(printf 'ControlSet%03d' "$number")
-  reg_exists "$CONTROL_SET\\Services" || stop 0xc000014c "SYSTEM: $CONTROL_SET, which Select names, has no Services"
+  reg_subkeys "$CONTROL_SET\\Services" >/run/service-names ||
+    stop 0xc000014c "SYSTEM: $CONTROL_SET, which Select names, has no Services"
   # Windows 8 and later match devices through DriverDatabase, and know StartOverride.
-  MODERN=no
-  ! reg_exists DriverDatabase || MODERN=yes
+  MODERN=yes
+  reg_subkeys 'DriverDatabase\DeviceIds\PCI' >/run/known-ids || MODERN=no
+  [ "$MODERN" = yes ] || reg_subkeys "$CONTROL_SET\\Control\\CriticalDeviceDatabase" >/run/known-ids
+  mkdir /run/services
 }
 
 # What QEMU was told with -fw_cfg name=opt/h2k-lab/NAME,string=…
@@ -59,28 +62,59 @@ pe_machine() {
     }'
 }
 
-# Reads a service in one go: S_TYPE, S_START, S_IMAGE, and S_OVERRIDE, which is yes when a value of StartOverride is not
-# 0 (Windows 8 and later look there). Fails when it has no key. hivexsh's bare `cd` prints where it is: the service's
-# own values come after the first such line, those of StartOverride after the second.
+# read_services NAME…: reads those that have a key into /run/services/NAME: Type, Start, and whether a StartOverride is
+# there and keeps the loader away (any of its values that is not 0; Windows 8 and later look), then the ImagePath.
+read_services() {
+  printf '%s\n' "$@" >/run/wanted
+  keys=$(grep -ixFf /run/wanted /run/service-names | sed "s/.*/$CONTROL_SET\\\\Services\\\\&/")
+  split_lines reg_dump "$keys" >/run/dump
+  keys=$(awk '/^\\/ { key = substr($0, 2) } tolower($0) == "startoverride" { print key "\\StartOverride" }' /run/dump)
+  [ -z "$keys" ] || split_lines reg_dump "$keys" >>/run/dump
+  awk -v modern="$MODERN" '
+    function number(text,  i, n) {
+      for (i = 7; i <= 14; i++) n = 16 * n + index("0123456789abcdef", substr(text, i, 1)) - 1
+      return n
+    }
+    /^\\/ { depth = split(tolower($0), part, "\\"); name = part[4]; seen[name] = 1; if (depth == 5) override[name] = "harmless"; next }
+    !/^"/ { next }
+    { at = index($0, "\"="); value = tolower(substr($0, 2, at - 2)); data = substr($0, at + 2) }
+    depth == 5 && data ~ /^dword:/ && data != "dword:00000000" && modern == "yes" { harmful[name] = 1 }
+    depth == 4 && value == "type" && data ~ /^dword:/ { type[name] = number(data) }
+    depth == 4 && value == "start" && data ~ /^dword:/ { start[name] = number(data) }
+    depth == 4 && value == "imagepath" && data ~ /^("|str)/ {
+      sub(/^[^"]*"/, "", data); sub(/"$/, "", data); gsub(/\\\\/, "/", data); image[name] = data
+    }
+    END {
+      for (name in seen) {
+        file = "/run/services/" name
+        print (name in type ? type[name] : "-"), (name in start ? start[name] : "-"), \
+          (name in harmful ? "harmful" : name in override ? "harmless" : "none") > file
+        print image[name] > file
+        close(file)
+      }
+    }' /run/dump
+}
+
+# split_lines COMMAND LINES: the command with each line as an argument.
+split_lines() {
+  command=$1
+  old=$IFS
+  IFS='
+'
+  set -f
+  # shellcheck disable=SC2086
+  "$command" $2
+  set +f
+  IFS=$old
+}
+
+# read_service NAME: S_TYPE, S_START ("-" when missing), S_OVERRIDE (none, harmless, harmful), S_IMAGE ('/' between its
+# components). Fails when the service has no key.
 read_service() {
-  S_TYPE= S_START= S_IMAGE= S_OVERRIDE=no
-  depth=0
-  printf 'cd \\%s\ncd\nlsval\ncd StartOverride\ncd\nlsval\n' "$CONTROL_SET\\Services\\$1" | hivexsh "$HIVE" >/run/service 2>/dev/null
-  while IFS= read -r line; do
-    case $depth$line in
-      [01]'\'*) depth=$((depth + 1)) ;;
-      1'"'[Tt][Yy][Pp][Ee]'"=dword:'*) S_TYPE=$((0x${line##*:})) ;;
-      1'"'[Ss][Tt][Aa][Rr][Tt]'"=dword:'*) S_START=$((0x${line##*:})) ;;
-      1'"'[Ii][Mm][Aa][Gg][Ee][Pp][Aa][Tt][Hh]'"="'* | 1'"'[Ii][Mm][Aa][Gg][Ee][Pp][Aa][Tt][Hh]'"=str'*)
-        S_IMAGE=${line#*=*\"}
-        S_IMAGE=${S_IMAGE%\"}
-        S_IMAGE=${S_IMAGE//'\\'/\/}
-        ;;
-      2*'"=dword:00000000') ;;
-      2*'"=dword:'*) S_OVERRIDE=$MODERN ;;
-    esac
-  done </run/service
-  [ "$depth" != 0 ]
+  place=/run/services/$(printf '%s' "$1" | tr 'A-Z' 'a-z')
+  [ -e "$place" ] || read_services "$1"
+  [ -e "$place" ] || return 1
+  { read -r S_TYPE S_START S_OVERRIDE && IFS= read -r S_IMAGE; } <"$place"
 }
 
 # The file of the service that read_service has read, below /windows: FILE.
@@ -104,36 +138,52 @@ file_loads() {
 # Whether the loader loads this service at boot; WHY says why not.
 loads_at_boot() {
   read_service "$1" || { WHY="$1: the service is missing in $CONTROL_SET"; return 1; }
-  case $S_TYPE in 1 | 2) ;; *) WHY="$1: Type is ${S_TYPE:-missing}, no driver"; return 1 ;; esac
-  [ "$S_START" = 0 ] || { WHY="$1: Start is ${S_START:-missing}, not boot-start"; return 1; }
-  [ "$S_OVERRIDE" = no ] || { WHY="$1: StartOverride keeps it from loading"; return 1; }
+  case $S_TYPE in 1 | 2) ;; *) WHY="$1: Type is $S_TYPE, no driver"; return 1 ;; esac
+  [ "$S_START" = 0 ] || { WHY="$1: Start is $S_START, not boot-start"; return 1; }
+  [ "$S_OVERRIDE" != harmful ] || { WHY="$1: StartOverride keeps it from loading"; return 1; }
   file_loads "$1"
 }
 
 # The drivers without which no Windows reaches its disk. Ntfs is loaded by the loader at any Start but 4.
 boot_stack_loads() {
-  for driver in pci ACPI disk partmgr volmgr mountmgr volsnap fltmgr; do
+  stack='pci ACPI disk partmgr volmgr mountmgr volsnap fltmgr'
+  read_services $stack volume Ntfs
+  for driver in $stack; do
     loads_at_boot "$driver" || stop 0x7B "boot stack: $WHY"
   done
   if [ "$MODERN" = yes ] && read_service volume; then
     loads_at_boot volume || stop 0x7B "boot stack: $WHY"
   fi
   read_service Ntfs || stop 0x7B "boot stack: Ntfs: the service is missing in $CONTROL_SET"
-  case $S_START in 0 | 1 | 3) ;; *) stop 0x7B "boot stack: Ntfs: Start is ${S_START:-missing}" ;; esac
+  case $S_START in 0 | 1 | 3) ;; *) stop 0x7B "boot stack: Ntfs: Start is $S_START" ;; esac
   file_loads Ntfs || stop 0x7B "boot stack: $WHY"
 }
 
 # A class filter that can't be loaded keeps every device of its class from starting. The classes on the boot disk's
 # way: system devices, the controller's own class, disks, volumes.
 class_filters_load() {
-  for class in '{4D36E97D-E325-11CE-BFC1-08002BE10318}' "$BOOT_CLASS" '{4D36E967-E325-11CE-BFC1-08002BE10318}' \
-    '{71A27CDD-812A-11D0-BEC7-08002BE2092F}'; do
-    for list in UpperFilters LowerFilters; do
-      for filter in $(reg_get "$CONTROL_SET\\Control\\Class\\$class" "$list"); do
-        read_service "$filter" || stop 0x7B "$list of class $class: $filter: the service is missing"
-        [ "$S_START" != 4 ] || stop 0x7B "$list of class $class: $filter: the service is disabled"
-        file_loads "$filter" || stop 0x7B "$list of class $class: $WHY"
-      done
-    done
-  done
+  printf '%s\n' '{4D36E97D-E325-11CE-BFC1-08002BE10318}' "$BOOT_CLASS" '{4D36E967-E325-11CE-BFC1-08002BE10318}' \
+    '{71A27CDD-812A-11D0-BEC7-08002BE2092F}' >/run/wanted
+  keys=$(reg_subkeys "$CONTROL_SET\\Control\\Class" | grep -ixFf /run/wanted | sed "s/.*/$CONTROL_SET\\\\Control\\\\Class\\\\&/")
+  [ -n "$keys" ] || return 0
+  # A MULTI_SZ comes as UTF-16 in hexadecimal; service names are ASCII.
+  split_lines reg_dump "$keys" | awk '
+    /^\\/ { n = split($0, part, "\\"); class = part[n] }
+    tolower($0) ~ /^"(upper|lower)filters"=hex\(7\):/ {
+      list = substr($0, 2, 12)
+      count = split(substr($0, index($0, ":") + 1), byte, ",")
+      name = ""
+      for (i = 1; i < count; i += 2) {
+        code = 16 * (index("0123456789abcdef", substr(byte[i], 1, 1)) - 1) + index("0123456789abcdef", substr(byte[i], 2, 1)) - 1
+        if (code) name = name sprintf("%c", code)
+        else if (name != "") { print name "\t" list " of class " class; name = "" }
+      }
+    }' >/run/filters
+  [ -s /run/filters ] || return 0
+  split_lines read_services "$(cut -f 1 /run/filters)"
+  while IFS='	' read -r filter place; do
+    read_service "$filter" || stop 0x7B "$place: $filter: the service is missing"
+    [ "$S_START" != 4 ] || stop 0x7B "$place: $filter: the service is disabled"
+    file_loads "$filter" || stop 0x7B "$place: $WHY"
+  done </run/filters
 }

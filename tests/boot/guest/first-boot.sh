@@ -5,8 +5,9 @@ SERVICE=h2k-firstboot
 # The steps run when the service is there and enabled, and end by marking it for deletion as `sc delete` would: the
 # service manager takes such a key away at the next start.
 first_boot() {
-  if [ "$(reg_get "$CONTROL_SET\\Services\\$SERVICE" DeleteFlag)" = 1 ]; then
+  if read_service "$SERVICE" && [ "$(reg_get "$CONTROL_SET\\Services\\$SERVICE" DeleteFlag)" = 1 ]; then
     reg_delete "$CONTROL_SET\\Services\\$SERVICE"
+    reg_commit
   fi
   if ! read_service "$SERVICE" || [ "$S_START" = 4 ]; then
     signal start ok 'no first-boot service'
@@ -30,8 +31,8 @@ first_boot() {
   step disks ok "$(ls /sys/block | grep -cE '^([shv]d|nvme)') disks"
   step tools skipped 'the stand-in runs no Windows program'
   step agent skipped 'the stand-in runs no Windows program'
-  reg_set_dword "$CONTROL_SET\\Services\\$SERVICE" Start 4
-  reg_set_dword "$CONTROL_SET\\Services\\$SERVICE" DeleteFlag 1
+  reg_disable "$CONTROL_SET\\Services\\$SERVICE"
+  reg_commit
   save_registry
   step cleanup ok
   step 'done' ok

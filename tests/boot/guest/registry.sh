@@ -1,4 +1,5 @@
-# The registry through hivexsh. HIVE is the file; paths have no leading backslash.
+# The registry through hivexsh. HIVE is the file; paths have no leading backslash. hivexsh reads the whole hive at each
+# start and ends at the first key that is not there, so what is known to be there is read in one go.
 
 HIVE=/run/SYSTEM
 
@@ -16,8 +17,10 @@ reg_subkeys() {
   printf 'cd \\%s\nls\n' "$1" | hivexsh "$HIVE" 2>/dev/null
 }
 
-reg_exists() {
-  printf 'cd \\%s\n' "$1" | hivexsh "$HIVE" 2>/dev/null
+# reg_dump KEY…: all these keys, which must be there: for each a line with its path, which a bare `cd` prints and which
+# begins with a backslash, its values as above, and its subkeys' names.
+reg_dump() {
+  for key in "$@"; do printf 'cd \\%s\ncd\nlsval\nls\n' "$key"; done | hivexsh "$HIVE" 2>/dev/null
 }
 
 # typed_value NAME: of reg_values' lines on standard input the one of this name, after the "=".
@@ -46,50 +49,46 @@ typed_text() {
   printf '%s\n' "${value%\"}" | sed 's/\\\(.\)/\1/g'
 }
 
-# Applies hivexsh commands from standard input to the hive.
-reg_edit() {
-  { cat && echo commit; } | hivexsh -w "$HIVE"
-}
-
-# reg_make PATH: makes the key, with the keys above it.
-reg_make() {
+# Changes wait in /run/edit until reg_commit. reg_write PATH: replaces all values of a key, which is made where it or
+# keys above it are missing, by name and type:value lines in turn on standard input.
+reg_write() {
+  cat >/run/values
   printf '%s\n' "$1" | tr '\\' '\n' >/run/path
   depth=$({ printf 'cd \\ \n' && sed 's/.*/cd &\ncd/' /run/path; } | hivexsh "$HIVE" 2>/dev/null | wc -l)
   {
     printf 'cd \\ \n'
     awk -v depth="$depth" 'NR > depth { print "add " $0 } { print "cd " $0 }' /run/path
-  } | reg_edit
-}
-
-# reg_write PATH: replaces all values of a key, made where missing, by name and type:value lines in turn.
-reg_write() {
-  cat >/run/values
-  reg_make "$1"
-  {
-    printf 'cd \\%s\nsetval %d\n' "$1" $(($(wc -l </run/values) / 2))
+    printf 'setval %d\n' $(($(wc -l </run/values) / 2))
     cat /run/values
-  } | reg_edit
+  } >>/run/edit
 }
 
-# reg_set_dword PATH NAME NUMBER: sets one value and keeps the others.
-reg_set_dword() {
+reg_delete() {
+  printf 'cd \\%s\ndel\n' "$1" >>/run/edit
+}
+
+reg_commit() {
+  [ -s /run/edit ] || return 0
+  echo commit >>/run/edit
+  hivexsh -w "$HIVE" </run/edit
+  : >/run/edit
+}
+
+# reg_disable PATH: Start=4 and DeleteFlag=1, and the service's other values as they are.
+reg_disable() {
   {
-    reg_values "$1" | awk -v skip="$2" '
+    reg_values "$1" | awk '
       function unescape(text) { gsub(/\\\\/, "\001", text); gsub(/\\"/, "\"", text); gsub("\001", "\\", text); return text }
       {
         at = index($0, "\"=")
         name = substr($0, 2, at - 2); value = substr($0, at + 2)
-        if (tolower(name) == tolower(skip)) next
+        if (tolower(name) == "start" || tolower(name) == "deleteflag") next
         if (value ~ /^dword:/) value = "dword:0x" substr(value, 7)
         else if (value ~ /^"/) value = "string:" unescape(substr(value, 2, length(value) - 2))
         else if (value ~ /^str\(2\):/) value = "expandstring:" unescape(substr(value, 9, length(value) - 9))
         else if (match(value, /^hex\([0-9]+\):/)) value = "hex:" substr(value, 5, RLENGTH - 6) ":" substr(value, RLENGTH + 1)
         print unescape(name); print value
       }'
-    printf '%s\ndword:%d\n' "$2" "$3"
+    printf '%s\n' Start dword:4 DeleteFlag dword:1
   } | reg_write "$1"
-}
-
-reg_delete() {
-  ! reg_exists "$1" || printf 'cd \\%s\ndel\n' "$1" | reg_edit
 }
