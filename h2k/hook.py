@@ -120,7 +120,10 @@ def _is_hook(entry: Path) -> bool:
 
 
 def _load(path: Path) -> Hook:
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except OSError as e:
+        raise UsageError(f"{path}: can't read this hook: {e.strerror}") from e
     if os.geteuid() == 0 and mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise Refused(f"{path}: others can write this hook", hint=f"chmod go-w {path}")
     spec = importlib.util.spec_from_file_location("h2k_hook_" + path.stem.replace("-", "_"), path)
@@ -138,8 +141,8 @@ def _load(path: Path) -> Hook:
             gate=bool(meta.get("gate", False)),
             module=module,
         )
-    except (SyntaxError, ImportError, AttributeError, KeyError, TypeError) as e:
-        raise UsageError(f"{path}: this hook can't be loaded: {e}") from e
+    except Exception as e:  # a hook may be anybody's, and importing it runs it
+        raise UsageError(f"{path}: this hook can't be loaded: {type(e).__name__}: {e}") from e
 
 
 def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequence[str] = ()) -> Proposal:

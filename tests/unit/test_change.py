@@ -1,0 +1,120 @@
+"""Typed changes: what already holds is dropped, and each is shown as a person would write it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import pytest
+
+from h2k.change import DeleteKey, DeleteValue, SetActive, SetValue, WriteFile, as_json, pending
+from h2k.disk.reader import VolumeRef
+from h2k.guest import Guest
+from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_SZ
+from tests.unit.memory_reader import MemoryReader, apply_changes, windows_guest
+
+KEY = "ControlSet001\\Services\\viostor"
+SYSTEM = f"""[{KEY}]
+"Type"=dword:00000001
+"Start"=dword:00000003
+"ImagePath"=expand:"system32\\\\drivers\\\\viostor.sys"
+"Blob"=hex:{",".join(["ab"] * 30)}
+[{KEY}\\StartOverride]
+"0"=dword:00000003
+"""
+WINDOWS = VolumeRef(0, 2)
+
+
+def start(value: int, name: str = "Start") -> SetValue:
+    return SetValue("SYSTEM", KEY, name, REG_DWORD, value.to_bytes(4, "little"))
+
+
+@pytest.fixture(scope="module")
+def guest() -> Guest:
+    return windows_guest(SYSTEM, files={"Windows/System32/drivers/viostor.sys": b"old driver"})
+
+
+CHANGES: list[tuple[Any, bool, str]] = [
+    (start(3), True, ""),
+    (start(3, "START"), True, ""),
+    (start(0), False, f"~ SYSTEM\\{KEY} Start: 3 → 0"),
+    (start(0, "Tag"), False, f"+ SYSTEM\\{KEY} Tag: 0"),
+    (SetValue("SYSTEM", KEY, "Start", REG_BINARY, b"\3\0\0\0"), False, f"~ SYSTEM\\{KEY} Start: 3 → type 3 03000000"),
+    (SetValue("SYSTEM", "New\\Key", "", REG_SZ, "x\0".encode("utf-16-le")), False, "+ SYSTEM\\New\\Key (default): 'x'"),
+    (
+        SetValue("SYSTEM", KEY, "Groups", REG_MULTI_SZ, "a\0b\0\0".encode("utf-16-le")),
+        False,
+        f"+ SYSTEM\\{KEY} Groups: 'a, b'",
+    ),
+    (
+        SetValue("SYSTEM", KEY, "ImagePath", REG_EXPAND_SZ, "x.sys\0".encode("utf-16-le")),
+        False,
+        f"~ SYSTEM\\{KEY} ImagePath: 'system32\\\\drivers\\\\viostor.sys' → 'x.sys'",
+    ),
+    (SetValue("SYSTEM", KEY, "Blob", REG_BINARY, b""), False, f"~ SYSTEM\\{KEY} Blob: type 3 {'ab' * 24}… → type 3 "),
+    (DeleteValue("SYSTEM", KEY, "Start"), False, f"- SYSTEM\\{KEY} Start: 3"),
+    (DeleteValue("SYSTEM", KEY, "Tag"), True, ""),
+    (DeleteValue("SYSTEM", "No\\Key", "Tag"), True, ""),
+    (DeleteKey("SYSTEM", f"{KEY}\\StartOverride"), False, f"- SYSTEM\\{KEY}\\StartOverride\\ (0=3)"),
+    (DeleteKey("SYSTEM", f"{KEY}\\Gone"), True, ""),
+    (WriteFile(WINDOWS, "/windows/system32/drivers/VIOSTOR.SYS", b"old driver", "x"), True, ""),
+    (
+        WriteFile(WINDOWS, "/Windows/System32/drivers/viostor.sys", b"new driver", "viostor/2k22/amd64/viostor.sys"),
+        False,
+        "~ /Windows/System32/drivers/viostor.sys: 10 bytes → 10 bytes, sha256 "
+        f"{hashlib.sha256(b'new driver').hexdigest()[:12]}…, from viostor/2k22/amd64/viostor.sys",
+    ),
+    (WriteFile(WINDOWS, "/Windows/x", b"", "nowhere"), False, "+ /Windows/x: 0 bytes, sha256 e3b0c44298fc…, from nowhere"),
+]
+
+
+@pytest.mark.parametrize(("change", "holds", "diff"), CHANGES, ids=lambda v: type(v).__name__)
+def test_holds_and_diff(guest: Guest, change: Any, holds: bool, diff: str) -> None:
+    assert change.holds(guest) is holds
+    if not holds:
+        assert change.diff(guest) == diff
+
+
+def test_every_change_holds_once_it_is_made_and_nothing_else_has_changed(guest: Guest) -> None:
+    changes = [start(0), DeleteKey("SYSTEM", f"{KEY}\\StartOverride"), CHANGES[5][0], CHANGES[15][0]]
+    after = apply_changes(guest, changes)
+    assert all(change.holds(after) for change in changes)
+    assert pending(changes, after) == ()
+    assert after.hive("SYSTEM").value(KEY, "Type").dword() == 1  # type: ignore[union-attr]
+
+
+def test_pending_drops_what_holds_and_what_is_there_twice(guest: Guest) -> None:
+    wanted = [start(3), start(0), start(0), DeleteValue("SYSTEM", KEY, "Tag"), CHANGES[12][0], start(0)]
+    assert pending(wanted, guest) == (start(0), CHANGES[12][0])
+
+
+def test_a_file_that_can_not_be_read_does_not_hold(guest: Guest) -> None:
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    path = "/windows/system32/drivers/viostor.sys"
+    compressed = Guest(MemoryReader(reader.disks, reader.files, unreadable={(WINDOWS, path): "compressed"}))
+    assert not WriteFile(WINDOWS, path, b"old driver", "x").holds(compressed)
+
+
+def test_the_active_partition() -> None:
+    made = windows_guest(SYSTEM, version="6.1", build="7601", firmware="bios")
+    assert SetActive(0, 1).holds(made)
+    assert not SetActive(0, 2).holds(made)
+    assert SetActive(0, 2).diff(made) == "~ disk 0: active partition 1 → 2"
+
+
+def test_json(guest: Guest) -> None:
+    assert as_json(start(0), guest) == {
+        "change": "SetValue", "hive": "SYSTEM", "key": KEY, "name": "Start", "diff": f"~ SYSTEM\\{KEY} Start: 3 → 0",
+    }  # fmt: skip
+    file = CHANGES[15][0]
+    assert as_json(file, guest) == {
+        "change": "WriteFile", "volume": (0, 2), "path": file.path, "diff": file.diff(guest),
+    }  # fmt: skip
+    assert as_json(DeleteKey("SYSTEM", KEY), guest)["key"] == KEY
+
+
+def test_a_files_bytes_are_not_in_its_repr() -> None:
+    assert "secret" not in repr(WriteFile(WINDOWS, "/x", b"secret", "y"))
+    assert dataclasses.is_dataclass(WriteFile)

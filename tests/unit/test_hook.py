@@ -1,0 +1,194 @@
+"""Hooks: found by path, in the order of their names, overridden and masked; what one says reaches the proposal."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from h2k import hook
+from h2k.change import DeleteKey, SetValue
+from h2k.errors import BadData, H2kError, Refused, UsageError
+from h2k.finding import Finding
+from h2k.hook import Document, Hook, Options, Proposal, Setting, find_hooks, propose
+from h2k.plan import load_plan
+from h2k.windows.regf import REG_DWORD
+
+META = 'META = {{"name": "{name}", "summary": "made", "answers": ["some-finding"], "gate": {gate}}}\n'
+SET = SetValue("SYSTEM", "A", "Start", REG_DWORD, bytes(4))
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    """(packaged, local, extra), all empty."""
+    found = tmp_path / "packaged", tmp_path / "local", tmp_path / "extra"
+    for place in found:
+        place.mkdir()
+    monkeypatch.setattr(hook, "PACKAGED", (found[0],))
+    monkeypatch.setattr(hook, "LOCAL", found[1])
+    return found
+
+
+def write(directory: Path, file: str, name: str = "", gate: bool = False, body: str = "def propose(g, o): yield from ()\n") -> Path:
+    path = directory / file
+    path.write_text(META.format(name=name or file, gate=gate) + body)
+    path.chmod(0o644)
+    return path
+
+
+def made(name: str, *items: Any, gate: bool = False, error: Any = None) -> Hook:
+    """A hook that yields these items, and then raises."""
+
+    def say(guest: Any, options: Options) -> Iterator[Any]:
+        yield from items
+        if error is not None:
+            raise error
+
+    module = ModuleType(name)
+    module.propose = say  # type: ignore[attr-defined]
+    return Hook(name, Path(name), "", (), gate, module)
+
+
+def ask(*hooks: Hook, accept: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Proposal:
+    return propose(hooks, None, Options(load_plan(), accept=frozenset(accept)), skip)  # type: ignore[arg-type]
+
+
+def finding(name: str, state: str = "broken") -> Finding:
+    return Finding(name, state, "subject", "evidence")
+
+
+# Finding them
+
+
+def test_in_the_order_of_their_names_from_all_places(places: tuple[Path, Path, Path]) -> None:
+    packaged, local, extra = places
+    write(packaged, "20-b.py")
+    write(local, "10-a.py")
+    write(extra, "15-c.py")
+    write(packaged, "README.py")
+    write(packaged, "30-notes.txt")
+    assert [h.path for h in find_hooks([extra])] == [local / "10-a.py", extra / "15-c.py", packaged / "20-b.py"]
+
+
+def test_a_later_place_overrides_by_name(places: tuple[Path, Path, Path]) -> None:
+    extra = places[2]
+    for place, name in zip(places, ("packaged", "local", "extra")):
+        write(place, "20-b.py", name)
+    assert [h.name for h in find_hooks([extra])] == ["extra"]
+    assert [h.name for h in find_hooks()] == ["local"]
+
+
+def test_a_link_to_dev_null_masks(places: tuple[Path, Path, Path]) -> None:
+    packaged, local, _ = places
+    write(packaged, "20-b.py")
+    write(packaged, "30-c.py")
+    (local / "20-b.py").symlink_to("/dev/null")
+    assert [h.path.name for h in find_hooks()] == ["30-c.py"]
+
+
+def test_a_missing_directory(places: tuple[Path, Path, Path]) -> None:
+    with pytest.raises(UsageError, match="/nowhere: no such hook directory"):
+        find_hooks([Path("/nowhere")])
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["import no_such_module\n", "def broken(:\n", "1 / 0\n", "unknown_name\n", "META = None\n", "META = {}\n", "raise ValueError('x')\n"],
+)
+def test_a_hook_that_can_not_be_loaded_is_named(places: tuple[Path, Path, Path], body: str) -> None:
+    path = write(places[0], "20-b.py", body=body)
+    with pytest.raises(UsageError, match=f"{path}: this hook can't be loaded: "):
+        find_hooks()
+
+
+def test_a_link_to_nothing(places: tuple[Path, Path, Path]) -> None:
+    (places[1] / "20-b.py").symlink_to("gone.py")
+    with pytest.raises(UsageError, match=r"20-b\.py: can't read this hook"):
+        find_hooks()
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+def test_as_root_a_hook_that_others_can_write_is_refused(
+    places: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    write(places[1], "20-b.py").chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(Refused, match=r"20-b\.py: others can write this hook \(chmod go-w"):
+        find_hooks()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert len(find_hooks()) == 1
+
+
+# What they say
+
+
+def test_everything_reaches_the_proposal_once() -> None:
+    bus, file = Setting("bus", "sata", "why"), Document("x.json", {"a": 1})
+    found = ask(made("a", finding("x"), SET, bus, file), made("b", finding("x"), SET, Setting("bus", "ide", "later")))
+    assert found.findings == (finding("x"),)
+    assert found.changes == (SET,)
+    assert found.documents == (file,)
+    assert (found.setting("bus", ""), found.setting("nic", "e1000e")) == ("ide", "e1000e")
+
+
+def test_broken_and_refused() -> None:
+    found = ask(made("a", finding("x", "broken"), finding("y", "refused"), finding("z", "warning")))
+    assert ([f.id for f in found.broken], [f.id for f in found.refused]) == (["x"], ["y"])
+
+
+def test_a_gate_that_refuses_stops_the_hooks_after_it() -> None:
+    later = made("later", finding("later"))
+    assert [f.id for f in ask(made("gate", finding("x", "refused"), gate=True), later).findings] == ["x"]
+    assert [f.id for f in ask(made("no-gate", finding("x", "refused")), later).findings] == ["x", "later"]
+    assert [f.id for f in ask(made("gate", finding("x", "broken"), gate=True), later).findings] == ["x", "later"]
+
+
+def test_an_accepted_refusal_is_a_warning_and_stops_nothing() -> None:
+    found = ask(made("gate", finding("x", "refused"), gate=True), made("later", finding("later")), accept=("x",))
+    assert [(f.id, f.state) for f in found.findings] == [("x", "warning"), ("later", "broken")]
+
+
+def test_a_hook_that_is_skipped_says_nothing() -> None:
+    assert ask(made("a", finding("x")), made("b", finding("y")), skip=("a",)).findings == (finding("y"),)
+
+
+def test_an_expected_failure_names_its_hook() -> None:
+    with pytest.raises(H2kError, match="hook a: it failed"):
+        ask(made("a", SET, error=UsageError("it failed")))
+
+
+def test_a_hook_that_can_not_read_the_guest_ends_the_proposal() -> None:
+    found = ask(made("a", error=BadData("SYSTEM: bad cell")), made("b", DeleteKey("SYSTEM", "A")))
+    assert len(found.refused) == 1 and "SYSTEM: bad cell" in found.refused[0].evidence
+    assert found.changes == ()
+
+
+def test_a_hook_that_crashes_is_named_and_stops_everything() -> None:
+    with pytest.raises(H2kError, match="hook a"):
+        ask(made("a", error=ZeroDivisionError("division by zero")))
+
+
+# The packaged ones
+
+PACKAGED = sorted((Path(__file__).resolve().parents[2] / "hooks").glob("[0-9]*.py"))
+
+
+def test_the_packaged_hooks_load() -> None:
+    found = find_hooks()
+    assert [h.path for h in found] == PACKAGED
+    assert len({h.name for h in found}) == len(found)
+
+
+@pytest.mark.parametrize("path", PACKAGED, ids=[p.stem for p in PACKAGED])
+def test_a_packaged_hook_knows_neither_guestfs_nor_libvirt_and_has_its_duty_in_its_first_line(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert not {m for m in imported if m.split(".")[0] in ("guestfs", "libvirt", "subprocess", "hivex", "click")}
+    assert not {m for m in imported if m in ("h2k.pipeline", "h2k.convert", "h2k.cli", "h2k.apply")}
