@@ -185,6 +185,13 @@ class DriverSource:
                 raise BadData(f"{self.path}/{directory}: the package has more than {MAX_PACKAGE} bytes")
         return files, tuple(missing)
 
+    def guest_agent_msi(self, arch: str) -> Optional[tuple[str, bytes]]:
+        """(file name, content) of the guest agent's installer, None where the tree has none."""
+        wanted = _AGENT.get(arch, "")
+        if not self.has_guest_agent_msi(arch):
+            return None
+        return wanted, self._tree.read(f"guest-agent/{wanted}")
+
     def has_guest_agent_msi(self, arch: str) -> bool:
         """Whether the tree has the guest agent's installer, which virt-v2v then runs at first boot."""
         return _AGENT.get(arch, "") in (n.lower() for n in self._tree.names("guest-agent") or ())
