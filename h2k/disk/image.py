@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any, Optional
 
+from h2k.disk.view import View
 from h2k.disk.whole import check_whole
 from h2k.errors import BadData, Refused
 from h2k.run import CommandFailed, run
@@ -32,6 +33,7 @@ def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
     that is truncated, or whose chain can't be followed.
 
     Each image of the backing chain is looked at before qemu opens it: none but local files and devices are followed.
+    A view alone may rest on something else.
     """
     _check(path)
     layers: list[dict[str, Any]] = []
@@ -43,7 +45,7 @@ def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
         layers.append(layer)
         chain.append(here)
         backing = layer.get("full-backing-filename") or layer.get("backing-filename")
-        if not backing:
+        if not backing or isinstance(path, View):
             break
         here, form = Path(backing), layer.get("backing-filename-format")
         if not here.is_absolute() or not here.exists():
