@@ -17,6 +17,7 @@ from h2k.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.finding import Finding
 from h2k.heal import command_for, healed, replays
 from h2k.host import guestfs_settings, runner_programs
+from h2k.options import H2kOptions
 from h2k.pipeline import Look, Request, Tools, assess, fix, look, open_tools
 from h2k.run import pass_through
 from h2k.steps import Steps
@@ -44,7 +45,7 @@ def main_v2v(argv: Sequence[str]) -> int:
         return FAILED
 
 
-def _request(wishes: v2v.H2kOptions) -> Request:
+def _request(wishes: H2kOptions) -> Request:
     return Request(wishes.bus, wishes.drivers, wishes.plans, wishes.hooks, wishes.skip, wishes.accept, wishes.policies)
 
 

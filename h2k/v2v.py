@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from h2k.errors import UsageError
+from h2k.options import OURS, Given, H2kOptions, read, take
 
 # The options of virt-v2v 2.2 to 2.12, its virt-customize ones among them. It reads them with getopt_long_only: one
 # dash does for two, `--option=value` for two arguments, and an unambiguous beginning for the whole name.
@@ -34,30 +33,9 @@ _OF_THE_SOURCE = frozenset(("i", "ic", "if", "io", "ip", "it", "on", "password-f
 _FIELDS = {
     "i": "input_mode", "if": "input_format", "it": "input_transport", "ic": "input_connection",
     "o": "output_mode", "os": "output_storage", "on": "output_name", "of": "output_format",
+    "root": "root", "ip": "password_file", "password-file": "password_file",
 }  # fmt: skip
 _SAME_MODE = {"input_mode": {"local": "disk"}, "output_mode": {"disk": "local"}}
-
-BUSES = ("virtio", "virtio-scsi", "sata")
-MODES = ("repair", "report")
-_OURS = ("--h2k-", "-h2k-")
-_VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept", "policy")
-_LISTS = {"plan": "plans", "policy": "policies", "hooks": "hooks", "skip": "skip", "accept": "accept"}
-
-
-@dataclasses.dataclass(frozen=True)
-class H2kOptions:
-    """Our own options."""
-
-    drivers: Optional[str] = None
-    plans: tuple[str, ...] = ()
-    bus: str = "virtio"
-    hooks: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    accept: tuple[str, ...] = ()
-    policies: tuple[str, ...] = ()
-    mode: str = "repair"
-    report: Optional[str] = None
-    dry_run: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,35 +58,43 @@ class V2vCommand:
     output_storage: Optional[str] = None
     output_name: Optional[str] = None
     output_format: Optional[str] = None
+    root: Optional[str] = None
+    password_file: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Word:
-    """One or two arguments that belong together: options (several in `-vx`), or an operand when there are none."""
+    """One or two arguments that belong together: options (several in `-vx`), one of ours, or an operand."""
 
     given: tuple[str, ...]
     options: tuple[tuple[str, Optional[str]], ...] = ()
-    ours: bool = False
+    own: Optional[Given] = None
+
+    @property
+    def operand(self) -> bool:
+        return not self.options and self.own is None and self.given != ("--",)
 
 
 def parse(argv: Sequence[str]) -> V2vCommand:
     """Split the arguments; UsageError for an --h2k- option that does not exist or has no value."""
     words = tuple(_words(argv))
-    theirs = [option for word in words if not word.ours for option in word.options]
+    theirs = [option for word in words if word.own is None for option in word.options]
     known = {_FIELDS[name]: value for name, value in theirs if name in _FIELDS and value is not None}
-    for field, names in _SAME_MODE.items():
+    for field, same in _SAME_MODE.items():
         if field in known:
-            known[field] = names.get(known[field], known[field])
-    arguments = tuple(word.given[0] for word in words if not word.options and word.given != ("--",))
+            known[field] = same.get(known[field], known[field])
+    arguments = tuple(word.given[0] for word in words if word.operand)
     names = {name for name, _ in theirs}
+    # virt-v2v's own choice of a boot driver (2.8 and later) is ours too, unless we are told otherwise.
+    bus = "virtio-scsi" if dict(theirs).get("block-driver") == "virtio-scsi" else "virtio"
     # --machine-readable alone asks what virt-v2v can do; with a guest it only shapes the messages.
     asks = bool(names & _INFORMATIONAL) or ("machine-readable" in names and not arguments)
     return V2vCommand(
-        passed=tuple(given for word in words if not word.ours for given in word.given),
-        h2k=_options([o for word in words if word.ours for o in word.options], dict(theirs).get("block-driver")),
+        passed=tuple(given for word in words if word.own is None for given in word.given),
+        h2k=read([word.own for word in words if word.own is not None], bus),
         arguments=arguments,
         informational=asks or ("io", "?") in theirs or ("oo", "?") in theirs,
-        **known,  # type: ignore[arg-type] # the names are fields of V2vCommand
+        **known,
     )
 
 
@@ -124,14 +110,14 @@ def with_input(
             kept += word.given
         elif word.options:  # of `-qidisk` the -q stays
             kept += [f"--{option}" for option, value in word.options if option not in replaced and value is None]
-    return (*kept, "-i", mode, *(("-if", form) if form is not None else ()), "-on", name, "--", *arguments)
+    return ("-i", mode, *(("-if", form) if form is not None else ()), "-on", name, *kept, "--", *arguments)
 
 
 def _words(argv: Sequence[str]) -> Iterator[_Word]:
     waiting = iter(argv)
     for argument in waiting:
-        if argument.startswith(_OURS):
-            yield _Word((argument,), (_own_option(argument, waiting),), ours=True)
+        if argument.startswith(OURS):
+            yield _Word((argument,), own=take(argument, waiting))
         elif argument == "--":
             yield _Word((argument,))
             yield from (_Word((operand,)) for operand in waiting)
@@ -176,39 +162,3 @@ def _letters(body: str) -> Iterator[tuple[str, Optional[str], bool]]:
             yield _SHORT_WITH_VALUE[letter], body[at + 1 :] or None, at + 1 == len(body)
             return
         yield _SHORT_WITHOUT_VALUE.get(letter, letter), None, False
-
-
-def _own_option(argument: str, waiting: Iterator[str]) -> tuple[str, str]:
-    name, glued, value = argument[argument.index("h2k-") + 4 :].partition("=")
-    if name == "dry-run":
-        if glued:
-            raise UsageError(f"{argument}: takes no value")
-        return name, "yes"
-    if name not in _VALUES:
-        valid = ", ".join(f"--h2k-{n}" for n in (*_VALUES, "dry-run"))
-        raise UsageError(f"{argument}: no such option", hint=f"h2k has {valid}")
-    found = value if glued else next(waiting, None)
-    if not found:
-        raise UsageError(f"{argument}: needs a value")
-    return name, found
-
-
-def _options(ours: Sequence[tuple[str, Optional[str]]], block_driver: Optional[str]) -> H2kOptions:
-    lists = {field: tuple(v for n, v in ours if n == name and v) for name, field in _LISTS.items()}
-    single = {n: v for n, v in ours if n not in _LISTS}
-    # virt-v2v's own choice of a boot driver (2.8 and later) is ours too, unless we are told otherwise.
-    bus = single.get("bus") or ("virtio-scsi" if block_driver == "virtio-scsi" else "virtio")
-    mode = single.get("mode") or os.environ.get("H2K_MODE") or "repair"
-    if bus not in BUSES:
-        raise UsageError(f"--h2k-bus {bus}: no such bus", hint=f"one of {', '.join(BUSES)}")
-    if mode not in MODES:
-        where = "--h2k-mode" if "mode" in single else "H2K_MODE"
-        raise UsageError(f"{where} {mode}: no such mode", hint=f"one of {', '.join(MODES)}")
-    return H2kOptions(
-        drivers=single.get("drivers"),
-        bus=bus,
-        mode=mode,
-        report=single.get("report"),
-        dry_run="dry-run" in single,
-        **lists,
-    )
