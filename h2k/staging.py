@@ -1,4 +1,4 @@
-"""Stages a driver offline: its service, its file, its device ids. The same for storage and network, by the plan's data."""
+"""Staging a driver offline, the same for storage and network by the plan's data; and how far a guest has come."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Optional, Union
 
 from h2k.change import Change, DeleteKey, DeleteValue, SetValue, WriteFile
 from h2k.drivers import DriverPackage
+from h2k.errors import BadData
 from h2k.finding import Finding
 from h2k.guest import Guest
-from h2k.plan import Role
-from h2k.windows import pnp, regf
+from h2k.plan import Plan, Role
+from h2k.windows import firstboot, pnp, regf
+from h2k.windows.network import Adapter, read_network
+from h2k.windows.network_carry import leaving
 from h2k.windows.services import Service, control_set_name, driver_path, group_order, read_service
 
 BOOT_START, SYSTEM_START = 0, 1
@@ -39,6 +42,37 @@ def installed(guest: Guest, role: Role) -> bool:
                 if name not in (GUESTOR, placeholder(role)):
                     return True
     return False
+
+
+def moving(guest: Guest, plan: Plan, bus: str) -> bool:
+    """Whether the guest has yet to meet its new disks: no driver of the bus was installed, or it has another
+    hypervisor's network cards."""
+    role = plan.storage(bus)
+    return bool(left_behind(guest)) or (role is not None and not installed(guest, role))
+
+
+def left_behind(guest: Guest) -> tuple[Adapter, ...]:
+    """The network cards that the KVM domain does not have."""
+    return leaving(read_network(guest.system, None, guest.control_sets.default))
+
+
+def first_boot_mark(guest: Guest) -> bool:
+    """Whether a first boot of h2k's has run to its end in this guest."""
+    value = guest.hive("SOFTWARE").value(firstboot.MARK_KEY, firstboot.MARK_VALUE)
+    return value is not None and value.text() == firstboot.MARK_DONE
+
+
+def staged_first_boot(guest: Guest) -> Optional[firstboot.FirstBoot]:
+    """The first boot that is staged in the guest and has yet to end; None without one, or with settings that are not
+    ours."""
+    service = read_service(guest.system, guest.control_sets.default, firstboot.SERVICE)
+    stat = guest.stat(firstboot.SETTINGS)
+    if service is None or stat is None or not stat.readable or stat.size > firstboot.MAX_SETTINGS:
+        return None
+    try:
+        return firstboot.parse_settings(guest.reader.read(guest.volume, stat.path, firstboot.MAX_SETTINGS))
+    except BadData:
+        return None
 
 
 def service_key(number: int, name: str) -> str:

@@ -38,6 +38,16 @@ class Settings:
     dns6: tuple[str, ...] = ()
     metric: Optional[int] = None
 
+    @property
+    def static(self) -> bool:
+        """Whether the machine is not right without them: more than a name that DHCP does not bring."""
+        return bool(self.addresses or self.dns or self.addresses6 or self.dns6 or self.gateways6)
+
+    @property
+    def worth_setting(self) -> bool:
+        """Whether there is anything to set at all."""
+        return self.static or bool(self.name) or self.metric is not None
+
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:

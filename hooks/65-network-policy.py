@@ -1,0 +1,176 @@
+"""One network, met once: the source's adapters leave no ghost, and their addresses go to the new cards by MAC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from h2k.carry import Carry, carry
+from h2k.change import DeleteKey, DeleteValue
+from h2k.finding import Finding
+from h2k.guest import Guest
+from h2k.hook import Document, Options, Proposed
+from h2k.staging import dword
+from h2k.windows.network import INTERFACE_CLASSES, IPV4_NSI, IPV6_NSI, NET_CLASS, PROFILES, Adapter, Profile
+from h2k.windows.network_carry import Assignment, by_hand
+from h2k.windows.services import control_set_name
+
+META = {
+    "name": "network-policy",
+    "summary": "Removes the adapters of hardware that is gone, frees their addresses, and says where they are carried",
+    "answers": ["nic-ghost", "nic-static-stranded", "network-profile-stale"],
+}
+
+OLDEST = (6, 1)
+MAX_VALUES = 4096
+# The values of Tcpip\Parameters\Interfaces\{GUID} that tie an address to its adapter.
+STATIC = ("IPAddress", "SubnetMask", "DefaultGateway", "DefaultGatewayMetric", "NameServer")
+# Tables of Nsi, and where a value's name holds the adapter's LUID: interface settings, addresses, routes.
+NSI_TABLES = (("7", 0), ("10", 0), ("16", 80))
+
+
+def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
+    if guest.windows.version < OLDEST:
+        return
+    found = carry(guest, options.domain, options.policy)
+    for adapter in found.leaving:
+        yield from _static(guest, options, adapter, found.assignments[adapter.guid])
+    yield from _virtual(found)
+    for adapter in found.leaving:
+        yield from _ghost(guest, options, adapter)
+    yield from _profiles(options, found)
+    if found.leaving:
+        yield Document("network.json", found.as_json())
+
+
+# Addresses
+
+
+def _static(guest: Guest, options: Options, adapter: Adapter, to: Assignment) -> Iterator[Proposed]:
+    """A static address that its adapter takes along; Windows would refuse it on the new card until it is cleared."""
+    if not adapter.static:
+        yield from _unread(adapter)
+        return
+    subject = _named(adapter)
+    evidence = f"{adapter.summary()} on a card of {adapter.hardware}, which the KVM domain does not have"
+    mode = options.policy.addresses
+    if mode == "dhcp":
+        yield Finding("nic-static-stranded", "broken", subject, evidence, "DHCP, as the policy says")
+    elif mode == "override":
+        yield Finding("nic-static-stranded", "broken", subject, evidence, "the policy's own addresses at first boot")
+    elif to.certain:
+        card = f"the card {to.mac}" if to.mac is not None else "the only card"
+        yield Finding("nic-static-stranded", "broken", subject, evidence, f"carried to {card} at first boot: {to.why}")
+    elif adapter.present is not False:
+        why = f"not carried, for {to.why}: the new card starts with DHCP; to set it by hand: {by_hand(adapter)}"
+        yield Finding("nic-static-stranded", "warning", subject, evidence, why)
+    yield from _unread(adapter)
+    yield from _cleared(guest, options, adapter)
+
+
+def _named(adapter: Adapter) -> str:
+    return f"{adapter.name or adapter.description or 'adapter'} {adapter.guid}"
+
+
+def _unread(adapter: Adapter) -> Iterator[Finding]:
+    if adapter.unread:
+        what = ", ".join(adapter.unread[:4])
+        repair = "set it by hand on the new card"
+        yield Finding("nic-static-stranded", "warning", _named(adapter), f"not decoded beyond doubt: {what}", repair)
+
+
+def _virtual(found: Carry) -> Iterator[Finding]:
+    """A team, bridge or VPN keeps its address, but a team of cards that are gone has nothing to send through."""
+    for adapter in found.network.adapters if found.leaving else ():
+        if not adapter.hardware and adapter.addresses:
+            evidence = f"{adapter.summary()} on an adapter without hardware ({adapter.description})"
+            repair = "if it is a team or bridge of the old cards, build it again from the new ones"
+            yield Finding("nic-static-stranded", "warning", _named(adapter), evidence, repair)
+
+
+def _cleared(guest: Guest, options: Options, adapter: Adapter) -> Iterator[Proposed]:
+    for number in guest.control_sets.boot:
+        base = control_set_name(number)
+        key = f"{base}\\Services\\Tcpip\\Parameters\\Interfaces\\{adapter.guid}"
+        if guest.system.key(key) is not None:
+            yield from (DeleteValue("SYSTEM", key, name) for name in STATIC)
+            if options.policy.ghosts == "keep":
+                yield dword(key, "EnableDHCP", 1)
+        key6 = f"{base}\\Services\\Tcpip6\\Parameters\\Interfaces\\{adapter.guid}"
+        if adapter.dns6:
+            yield DeleteValue("SYSTEM", key6, "NameServer")
+        yield from _nsi(guest, base, adapter)
+
+
+def _nsi(guest: Guest, base: str, adapter: Adapter) -> Iterator[Proposed]:
+    """What Nsi keeps below the adapter's LUID; a new card would get the number again, and these with it."""
+    for module in (IPV4_NSI, IPV6_NSI):
+        for table, at in NSI_TABLES:
+            place = f"{base}\\Control\\Nsi\\{module}\\{table}"
+            key = guest.system.key(place)
+            for value in (key.values() if key is not None and adapter.luid is not None else ())[:MAX_VALUES]:
+                if value.name.lower()[at : at + 16] == adapter.luid:
+                    yield DeleteValue("SYSTEM", place, value.name)
+
+
+# Ghosts
+
+
+def _ghost(guest: Guest, options: Options, adapter: Adapter) -> Iterator[Proposed]:
+    """The device, its driver key, its connection and its bindings: what removing it in Device Manager removes."""
+    evidence = f"{adapter.description or 'a card'} of {adapter.hardware}: {adapter.instance}"
+    if options.policy.ghosts == "keep":
+        yield Finding("nic-ghost", "warning", _named(adapter), evidence, "kept, as the policy says")
+        return
+    yield Finding("nic-ghost", "broken", _named(adapter), evidence, "removed; its driver and service stay")
+    for number in guest.control_sets.boot:
+        base = control_set_name(number)
+        yield from _nsi(guest, base, adapter)
+        for place in _places(guest, base, adapter):
+            yield DeleteKey("SYSTEM", f"{base}\\{place}")
+
+
+def _places(guest: Guest, base: str, adapter: Adapter) -> list[str]:
+    guid = adapter.guid
+    places = [
+        f"Services\\Tcpip\\Parameters\\Interfaces\\{guid}",
+        f"Services\\Tcpip\\Parameters\\Adapters\\{guid}",
+        f"Services\\Tcpip6\\Parameters\\Interfaces\\{guid}",
+        f"Services\\NetBT\\Parameters\\Interfaces\\Tcpip_{guid}",
+        f"Control\\NetworkSetup2\\Interfaces\\{guid}",
+        f"Control\\Network\\{NET_CLASS}\\{guid}",
+        f"Control\\Class\\{NET_CLASS}\\{adapter.driver_key}",
+    ]
+    link = f"##?#{adapter.instance}".replace("\\", "#").lower()
+    for interface in INTERFACE_CLASSES:
+        key = guest.system.key(f"{base}\\Control\\DeviceClasses\\{interface}")
+        for entry in key.subkeys() if key is not None else ():
+            if entry.name.lower().startswith(link + "#"):
+                places.append(f"Control\\DeviceClasses\\{interface}\\{entry.name}")
+    device = adapter.instance.rpartition("\\")[0]
+    key = guest.system.key(f"{base}\\Enum\\{device}")
+    alone = key is not None and len(key.subkeys()) == 1
+    places.append(f"Enum\\{device if alone else adapter.instance}")
+    return places
+
+
+# Profiles
+
+
+def _profiles(options: Options, found: Carry) -> Iterator[Proposed]:
+    """Windows knows a network by its gateway's MAC: behind another gateway it is a new one, and public."""
+    known = [p for p in found.network.profiles if not p.managed and p.category == "private"]
+    if not found.leaving or not known:
+        return
+    names = ", ".join(repr(p.name) for p in known[:4])
+    evidence = f"private network {names}: behind another gateway Windows meets a new, public one"
+    if options.policy.profiles == "keep":
+        repair = "behind the same gateway it stays what it is; else set the new one to private"
+        yield Finding("network-profile-stale", "warning", "NetworkList", evidence, repair)
+        return
+    yield Finding("network-profile-stale", "broken", "NetworkList", evidence, "removed, as the policy says")
+    yield from _forget(known)
+
+
+def _forget(profiles: Sequence[Profile]) -> Iterator[Proposed]:
+    for profile in profiles:
+        yield DeleteKey("SOFTWARE", f"{PROFILES}\\Profiles\\{profile.guid}")

@@ -1,0 +1,234 @@
+"""First boot: stages the runner with what drivers, network, disks and the owner's policy leave for it to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Optional, TypeVar
+
+from h2k.carry import carry
+from h2k.change import DeleteValue, SetValue, WriteFile
+from h2k.drivers import DriverPackage, PackageBad, PackageMissing
+from h2k.errors import BadData
+from h2k.finding import Finding
+from h2k.guest import FILE_LIMIT, Guest
+from h2k.hook import Options, Proposed
+from h2k.host import runner_programs
+from h2k.plan import Role
+from h2k.san import offline_sets
+from h2k.staging import GUESTOR, first_boot_mark, installed, moving, placeholder, service_key, staged_first_boot
+from h2k.windows import firstboot, pnp
+from h2k.windows.firstboot import DIRECTORY, FirstBoot, Package
+from h2k.windows.network import Route
+from h2k.windows.network_carry import Settings
+from h2k.windows.services import control_set_name
+
+META = {
+    "name": "first-boot",
+    "summary": "Stages the first-boot runner and its steps; reports what may hold the first boot up",
+    "answers": ["guestor-leftover", "reboot-pending"],
+}
+
+OLDEST = (6, 1)
+UNINSTALL = ("Microsoft\\Windows\\CurrentVersion\\Uninstall", "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall")
+# QEMU's e1000e, as pci.sys names it: the card of a bootstrap that has another one than production.
+E1000E = "VEN_8086&DEV_10D3&SUBSYS_00008086&REV_00"
+RENAMES = "Control\\Session Manager"
+PENDING_KEYS = (
+    "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending",
+    "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate\\Auto Update\\RebootRequired",
+)
+T = TypeVar("T")
+
+
+def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
+    if guest.windows.version < OLDEST:
+        return
+    yield from _reboot_pending(guest)
+    yield from _guestor(guest)
+    if options.phase == "source":
+        return  # virt-v2v has yet to write what these changes would go by
+    over = first_boot_mark(guest)
+    if over and not moving(guest, options.plan, options.bus):
+        return
+    packages = _packages(guest, options)
+    wanted = _wanted(guest, options, packages)
+    if not wanted.needed:
+        return
+    yield from _lacking(packages)
+    yield from _files(guest, options, wanted, packages)
+    yield from _service(guest)
+    if over:
+        # The mark of an earlier conversion of the same disk; without it the runner starts anew.
+        yield DeleteValue("SOFTWARE", firstboot.MARK_KEY, firstboot.MARK_VALUE)
+
+
+# What may hold the first boot up
+
+
+def _reboot_pending(guest: Guest) -> Iterator[Finding]:
+    found = []
+    renames = f"{control_set_name(guest.control_sets.default)}\\{RENAMES}"
+    value = guest.system.value(renames, "PendingFileRenameOperations")
+    if value is not None and value.multi():
+        found.append((f"SYSTEM\\{renames}", "PendingFileRenameOperations"))
+    software = guest.hive("SOFTWARE")
+    found += [(f"SOFTWARE\\{key}", "the key is there") for key in PENDING_KEYS if software.key(key) is not None]
+    pending = guest.stat(f"{guest.system_root}/WinSxS/pending.xml")
+    if pending is not None:
+        found.append((pending.path, f"{pending.size} bytes of servicing to do"))
+    for subject, evidence in found:
+        repair = "restart the source once before the move; h2k's own steps don't wait for it, virt-v2v's may loop on it"
+        yield Finding("reboot-pending", "warning", subject, evidence, repair)
+
+
+def _guestor(guest: Guest) -> Iterator[Finding]:
+    if _has_guestor(guest):
+        subject = f"SYSTEM\\{pnp.DATABASE}\\DriverInfFiles\\{GUESTOR}"
+        evidence = "virt-v2v's placeholder package, which blocks upgrades of the real driver and pnputil /enum-drivers"
+        yield Finding("guestor-leftover", "warning", subject, evidence, "removed at first boot, once the real driver is bound")
+
+
+def _has_guestor(guest: Guest) -> bool:
+    return guest.system.key(f"{pnp.DATABASE}\\DriverInfFiles\\{GUESTOR}") is not None
+
+
+# What there is to do
+
+
+def _packages(guest: Guest, options: Options) -> dict[Role, DriverPackage]:
+    """The packages that Windows has yet to install: storage of the chosen bus, network, and the plan's smaller ones."""
+    found: dict[Role, DriverPackage] = {}
+    for role in options.plan.roles if options.drivers is not None else ():
+        if not role.stage or (role.kind == "storage" and role.bus != options.bus) or installed(guest, role):
+            continue
+        try:
+            assert options.drivers is not None
+            found[role] = options.drivers.find(options.plan, role, guest.windows)
+        except (PackageMissing, PackageBad):
+            continue  # the hooks of storage and network say so; what else is missing is optional
+    return found
+
+
+def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage]) -> FirstBoot:
+    """The first boot that this guest needs; what is staged already stays in it, though its source may be gone."""
+    staged = staged_first_boot(guest) or FirstBoot(options.bus)
+    needed = [role for role in packages if role.kind in ("storage", "network") and not packages[role].missing]
+    # Smaller drivers come along with the needed ones; on their own they are no reason to touch a guest.
+    coming = [r for r in packages if not packages[r].missing] if needed or staged.drivers else []
+    drivers = [Package(f"{r.driver}\\{packages[r].inf.name}", r.kind in ("storage", "network")) for r in coming]
+    leftovers = [GUESTOR] if _has_guestor(guest) else []
+    if pnp.uses_driver_database(guest.system):
+        leftovers += [placeholder(role) for role in needed]
+    cards = {card.mac: card for card in (*staged.cards, *carry(guest, options.domain, options.policy).settings)}
+    san = offline_sets(guest) if options.policy.san == "online" and moving(guest, options.plan, options.bus) else []
+    agent = _agent(guest, options)
+    return FirstBoot(
+        bus=options.bus,
+        retries=options.policy.retries,
+        drivers=_union(staged.drivers, drivers),
+        network_service=staged.network_service or _network_service(guest, options, packages),
+        cards=tuple(cards.values()),
+        routes=_routes(guest, options, tuple(cards.values())),
+        san=staged.san or tuple(san),
+        bound=_union(staged.bound, [r.service for r in needed] if leftovers else []),
+        leftovers=_union(staged.leftovers, leftovers),
+        tools=_union(staged.tools, list(_tools(guest, options))),
+        agent=agent[0] if agent is not None else staged.agent,
+        bootstrap_cards=(E1000E,) if options.policy.bootstrap_nic == "e1000e" else (),
+    )
+
+
+def _union(earlier: tuple[T, ...], now: list[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys((*earlier, *now)))
+
+
+def _network_service(guest: Guest, options: Options, packages: dict[Role, DriverPackage]) -> str:
+    """The service that will drive the final cards; '' when they are left to an inbox driver."""
+    roles = [r for r in options.plan.roles if r.kind == "network"]
+    return next((r.service for r in roles if r in packages or installed(guest, r)), "")
+
+
+def _routes(guest: Guest, options: Options, cards: tuple[Settings, ...]) -> tuple[Route, ...]:
+    """Persistent routes lie in the registry and belong to no card; one that had no card yet is made active again."""
+    if options.policy.addresses != "preserve" or not any(card.addresses for card in cards):
+        return ()
+    return carry(guest, options.domain, options.policy).network.routes
+
+
+def _tools(guest: Guest, options: Options) -> Iterator[str]:
+    """Product codes of other hypervisors' tools, when the owner wants them removed."""
+    software = guest.hive("SOFTWARE")
+    for place in UNINSTALL if options.policy.tools == "remove" else ():
+        key = software.key(place)
+        for entry in key.subkeys() if key is not None else ():
+            value = entry.value("DisplayName")
+            name = (value.text() if value is not None else None) or ""
+            if any(tools.programs and name.startswith(tools.programs) for tools in options.plan.tools):
+                code = firstboot.product_code(entry.name)
+                if code is not None:
+                    yield code
+
+
+def _agent(guest: Guest, options: Options) -> Optional[tuple[str, bytes]]:
+    if options.policy.agent != "install" or options.drivers is None:
+        return None
+    return options.drivers.guest_agent_msi(guest.windows.arch)
+
+
+# How it is staged
+
+
+def _lacking(packages: dict[Role, DriverPackage]) -> Iterator[Finding]:
+    for role, package in packages.items():
+        if package.missing and role.kind != "other":
+            evidence = f"{package.directory} lacks {', '.join(package.missing[:4])}: Windows can't install the package"
+            repair = "the staged driver runs as it is; get a whole virtio-win to have it installed"
+            yield Finding("driver-package-missing", "warning", role.inf, evidence, repair)
+
+
+def _files(guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Role, DriverPackage]) -> Iterator[Proposed]:
+    def write(name: str, data: bytes, source: str) -> WriteFile:
+        return WriteFile(guest.volume, f"{DIRECTORY}/{name}", data, source)
+
+    for name, data in firstboot.scripts().items():
+        yield write(name, data, "h2k")
+    yield write("settings.txt", firstboot.settings_text(wanted), f"this guest's facts and the policy ({wanted.summary()})")
+    staged = staged_first_boot(guest)
+    infs = {package.inf for package in wanted.drivers}
+    for role, package in packages.items():
+        inf = f"{role.driver}\\{package.inf.name}"
+        there = staged is not None and guest.stat(f"{DIRECTORY}/drivers/{inf}") is not None
+        if inf in infs and not there:
+            for name, data in sorted(package.files.items()):
+                yield write(f"drivers/{role.driver}/{name}", data, f"{package.directory}/{name}")
+    agent = _agent(guest, options)
+    if agent is not None:
+        yield write(agent[0], agent[1], "virtio-win's guest-agent")
+    runner = _runner(guest)
+    if runner is not None:
+        yield write(firstboot.RUNNER, runner, "this host")
+
+
+def _runner(guest: Guest) -> Optional[bytes]:
+    """rhsrvany.exe: the one that is staged already, else the host's; None without."""
+    stat = guest.stat(f"{DIRECTORY}/{firstboot.RUNNER}")
+    if staged_first_boot(guest) is not None:
+        return guest.reader.read(guest.volume, stat.path, FILE_LIMIT) if stat is not None else None
+    program = runner_programs()
+    if program is None or program.name != firstboot.RUNNER:
+        return None
+    try:
+        return program.read_bytes()
+    except OSError as e:
+        raise BadData(f"{program}: can't be read: {e.strerror}") from e
+
+
+def _service(guest: Guest) -> Iterator[SetValue]:
+    root = guest.hive("SOFTWARE").value("Microsoft\\Windows NT\\CurrentVersion", "SystemRoot")
+    drive = ((root.text() if root is not None else None) or "")[:2]
+    values = firstboot.service_values(_runner(guest) is not None, drive if re.fullmatch("[A-Za-z]:", drive) else "C:")
+    for number in guest.control_sets.boot:
+        for value in values:
+            key = service_key(number, firstboot.SERVICE) + (f"\\{value.key}" if value.key else "")
+            yield SetValue("SYSTEM", key, value.name, value.type, value.data)
