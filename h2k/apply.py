@@ -125,20 +125,35 @@ def _set_active(appliance: Any, guest: Guest, change: SetActive) -> None:
 
 def _write_volume(appliance: Any, volume: VolumeRef, files: dict[str, bytes]) -> None:
     appliance.mount(device(volume), "/")
+    known: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(prefix="h2k-") as work:
         for number, (path, data) in enumerate(files.items()):
             local = Path(work) / str(number)
             local.write_bytes(data)
-            target = _existing_case(appliance, "/" + path.replace("\\", "/").strip("/"))
-            appliance.mkdir_p(target.rsplit("/", 1)[0] or "/")
+            target = _existing_case(appliance, "/" + path.replace("\\", "/").strip("/"), known)
             appliance.upload(str(local), target)
     appliance.umount("/")
 
 
-def _existing_case(appliance: Any, path: str) -> str:
-    """The path with each component that exists spelt as the disk spells it."""
+def _existing_case(appliance: Any, path: str, known: dict[str, list[str]]) -> str:
+    """The path with each component that exists spelt as the disk spells it; its missing directories are made.
+
+    `known` keeps the listings of one volume: dozens of files go into the same few directories.
+    """
+    *directories, name = path.strip("/").split("/")
     done = ""
-    for part in path.strip("/").split("/"):
-        names = appliance.ls(done or "/") if appliance.is_dir(done or "/") else []
-        done += "/" + next((n for n in names if n.lower() == part.lower()), part)
-    return done
+    for part in directories:
+        names = _names(appliance, done, known)
+        found = next((n for n in names if n.lower() == part.lower()), None)
+        if found is None:
+            appliance.mkdir(f"{done}/{part}")
+            names.append(part)
+            known[f"{done}/{part}"] = []
+        done += "/" + (found or part)
+    return f"{done}/" + next((n for n in _names(appliance, done, known) if n.lower() == name.lower()), name)
+
+
+def _names(appliance: Any, directory: str, known: dict[str, list[str]]) -> list[str]:
+    if directory not in known:
+        known[directory] = appliance.ls(directory or "/")
+    return known[directory]
