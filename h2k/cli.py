@@ -13,17 +13,24 @@ from typing import Any, Callable, Optional, TypeVar
 import click
 
 from h2k import __version__
+from h2k.cli_hooks import hooks
+from h2k.boot import BootRequest, boot
+from h2k.boot import explain as explain_boot
 from h2k.disk.overlay import DiskSet
 from h2k.emit import emit, explain, print_outcome
 from h2k.errors import FAILED, NOT_READY, READY, H2kError, UsageError
-from h2k.hook import find_hooks
+from h2k.hardware import add_hardware
 from h2k.host import doctor as host_doctor
 from h2k.host import guestfs_settings
 from h2k.pipeline import BUSES, Request, assess, facts_of, fix, look, open_tools
 from h2k.plan import load_plan
+from h2k.policy import load_policy
 from h2k.report import Report, diff, table
 from h2k.steps import Steps
 from h2k.target import Target, open_target
+from h2k.validate import explain as explain_checks
+from h2k.validate import validate_target
+from h2k.virt import DEFAULT_URI
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,9 +101,20 @@ def plan(images: Sequence[str], report_dir: Optional[str], as_json: bool, **wish
 @cli.command()
 @_target
 @_request_options
-def verify(images: Sequence[str], report_dir: Optional[str], as_json: bool, **wishes: Any) -> int:
+@click.option("--ask-qemu", is_flag=True, help="start a scratch copy of each domain, paused, and check what it shows")
+@click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True, help="libvirt, for --ask-qemu")
+def verify(
+    images: Sequence[str], report_dir: Optional[str], as_json: bool, ask_qemu: bool, connect: str, **wishes: Any
+) -> int:
     """Check every guarantee, read-only. Status 4: not ready."""
-    return _look(images, report_dir, as_json, wishes, show_diff=False)
+    if not ask_qemu:
+        return _look(images, report_dir, as_json, wishes, show_diff=False)
+    target = open_target(images, report_dir)
+    with open_tools(_request(wishes)) as tools:
+        report = assess(look(tools, target.images, "result", target.domain))
+    if report.status in (READY, NOT_READY) and report.guest.get("windows"):
+        add_hardware(report, target, connect)
+    return _show(report, as_json)
 
 
 def _look(images: Sequence[str], report_dir: Optional[str], as_json: bool, wishes: Any, show_diff: bool) -> int:
@@ -172,6 +190,45 @@ def rollback(images: Sequence[str], report_dir: Optional[str], force: bool, as_j
     return READY
 
 
+@cli.command(name="boot")
+@click.argument("directory", metavar="NAME.h2k")
+@click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True, help="libvirt on this host")
+@click.option("--policy", "policies", multiple=True, metavar="FILE", help="time-outs, validation, bootstrap")
+@click.option("--keep-overlay", is_flag=True, help="do not commit: leave the guest running on its overlays")
+@click.option("--skip-bootstrap", is_flag=True, help="boot the final domain at once, if the guest has bound VirtIO already")
+@click.option("--json", "as_json", is_flag=True, help="print the report object on standard output")
+def boot_command(
+    directory: str, connect: str, policies: Sequence[str], keep_overlay: bool, skip_bootstrap: bool, as_json: bool
+) -> int:
+    """Boot both phases on overlays, watch them, commit, and leave the guest running. Status 5: as it was before."""
+    policy = load_policy([Path(p) for p in policies])
+    steps = Steps(quiet=as_json)
+    report = boot(BootRequest(Path(directory), connect, keep_overlay, skip_bootstrap, policy), steps)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        click.echo("\n".join(explain_boot(report)))
+    return report.status
+
+
+@cli.command(name="validate")
+@click.argument("name", metavar="DOMAIN|NAME.h2k")
+@click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True)
+@click.option("--policy", "policies", multiple=True, metavar="FILE", help="what is to be validated")
+@click.option("--json", "as_json", is_flag=True)
+def validate_command(name: str, connect: str, policies: Sequence[str], as_json: bool) -> int:
+    """Validate a running guest: agent, disks, addresses, ports, services, crashes. Status 4: something failed."""
+    policy = load_policy([Path(p) for p in policies])
+    checks = validate_target(name, connect, policy)
+    failed = [check for check in checks if check.state == "failed"]
+    if as_json:
+        _print_json({"status": NOT_READY if failed else READY, "checks": [check.as_json() for check in checks]})
+    else:
+        click.echo(f"h2k: {'NOT VALIDATED' if failed else 'VALIDATED'}: {len(checks)} steps, {len(failed)} failed")
+        click.echo("\n".join(explain_checks(checks)))
+    return NOT_READY if failed else READY
+
+
 @cli.command()
 @click.argument("directory", metavar="NAME.h2k")
 @click.option("--json", "as_json", is_flag=True)
@@ -187,20 +244,6 @@ def report(directory: str, as_json: bool) -> int:
     else:
         explain(content)
     return int(content.get("status", FAILED))
-
-
-@cli.command()
-@click.option("--hooks", "extra", multiple=True, metavar="DIR")
-@click.option("--json", "as_json", is_flag=True)
-def hooks(extra: Sequence[str], as_json: bool) -> int:
-    """List the hooks in the order they run."""
-    found = find_hooks([Path(d) for d in extra])
-    if as_json:
-        _print_json([{"name": h.name, "path": str(h.path), "summary": h.summary, "answers": h.answers} for h in found])
-    else:
-        for hook in found:
-            click.echo(f"{hook.path.name:<26} {hook.summary}")
-    return READY
 
 
 @cli.command()
@@ -253,6 +296,9 @@ def doctor(as_json: bool) -> int:
             hint = f" → {check.hint}" if check.hint and not check.ok else ""
             click.echo(f"{'ok  ' if check.ok else 'LOOK'} {check.name:<16} {check.detail}{hint}")
     return READY if all(check.ok for check in checks) else NOT_READY
+
+
+cli.add_command(hooks)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -15,10 +15,13 @@ from typing import Optional
 
 from lxml import etree
 
+from h2k.disk.reader import open_reader
 from h2k.domain_source import read_domain_xml
-from h2k.errors import BadData, H2kError
+from h2k.errors import NOT_READY, READY, BadData, H2kError, UsageError
 from h2k.finding import Finding
 from h2k.guest import Guest
+from h2k.report import Report
+from h2k.target import Target, read_description
 from h2k.virt import Domain, Virt
 from h2k.windows.pnp import device_ids, find_binding
 from h2k.windows.services import read_service
@@ -234,3 +237,25 @@ def ask_domains(virt: Virt, guest: Guest, domains: Sequence[tuple[str, bytes]]) 
     for phase, xml in domains:
         findings += judge(guest, phase, disk_controllers(xml, ask(virt, xml)))
     return findings
+
+
+def add_hardware(report: Report, target: Target, uri: str) -> None:
+    """What `h2k verify --ask-qemu` adds to a report: bootstrap.xml and final.xml, or the domain itself where there are
+    none, asked of QEMU. UsageError when there is no domain at all."""
+    found = [(phase, target.state / f"{phase}.xml") for phase in ("bootstrap", "final")]
+    domains = [(phase, read_description(path)) for phase, path in found if path.exists()]
+    if not domains and target.description is not None:
+        domains = [(target.domain.name if target.domain is not None else "domain", target.description)]
+    if not domains:
+        raise UsageError(f"{target.state}: no domain to ask QEMU about", hint="h2k verify --ask-qemu NAME.xml")
+    virt = Virt(uri)
+    try:
+        with open_reader(target.images) as reader:
+            findings = ask_domains(virt, Guest(reader), domains)
+    finally:
+        virt.close()
+    report.findings += findings
+    broken = [f for f in findings if f.state == "broken"]
+    if broken and report.status == READY:
+        report.status = NOT_READY
+        report.verdict = f"{broken[0].id}, {broken[0].subject}: {broken[0].evidence}"

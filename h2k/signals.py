@@ -20,6 +20,8 @@ LOG_LIMIT = 32 * 1024 * 1024  # bytes on COM1 in one phase; Windows' boot and ou
 DETAIL_LIMIT = 500  # characters
 # Restarts in one phase: Windows restarts for devices once or twice, virt-v2v's first-boot scripts once each.
 MAX_RESTARTS = 6
+REST = 30.0  # seconds with the same picture after which a guest without signals has come to rest
+PATIENCE = 5  # times the time to settle, for a guest whose picture never rests (a screen saver, a slide show)
 STILL = 60.0  # seconds with the same picture that make a silent guest one that stands still
 _LINE = re.compile(rb"h2k-boot (\{.*\})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -172,8 +174,11 @@ def _up(seen: Seen, limits: Mapping[str, int], expects_done: bool) -> Optional[E
         return Ending(True, "its first-boot steps came to their end")
     if not expects_done and seen.agent:
         return Ending(True, "its guest agent answers")
-    if not expects_done and not seen.signals and seen.now - seen.last_sign >= limits["settle"]:
-        return Ending(True, f"no crash and no restart in {limits['settle']} s; it gives no signals")
+    quiet = seen.now - seen.last_sign
+    # A guest that still boots moves its picture; one that waits at its logon screen does not.
+    at_rest = seen.still_for is None or seen.still_for >= min(REST, limits["settle"]) or quiet >= PATIENCE * limits["settle"]
+    if not expects_done and not seen.signals and quiet >= limits["settle"] and at_rest:
+        return Ending(True, f"no crash and no restart in {quiet:.0f} s; it gives no signals")
     return None
 
 

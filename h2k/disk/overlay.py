@@ -315,8 +315,7 @@ class DiskSet:
                 raise H2kError(f"{disk['path']}: the committed blocks do not read back", hint="check the host's storage")
         for file in work["files"]:
             if Path(file["work"]).exists():
-                Path(file["work"]).replace(file["path"])
-                sync(Path(file["path"]).parent)
+                _move(Path(file["work"]), Path(file["path"]))
 
     def _finish(self, journal: Journal) -> None:
         work = journal["work"]
@@ -435,7 +434,18 @@ class DiskSet:
             if file["undo"] is None:
                 Path(file["path"]).unlink(missing_ok=True)
             elif Path(file["undo"]).exists():
-                Path(file["undo"]).replace(file["path"])
+                _move(Path(file["undo"]), Path(file["path"]))
+
+
+def _move(source: Path, target: Path) -> None:
+    """Put a file in the place of another at one stroke, across file systems too."""
+    new = target.with_name(target.name + ".h2k-new")
+    shutil.copyfile(source, new)
+    shutil.copymode(source, new)
+    sync(new)
+    new.replace(target)
+    sync(target.parent)
+    source.unlink()
 
 
 def _hand_down(undone: list[dict[str, Any]], below: list[dict[str, Any]]) -> None:
