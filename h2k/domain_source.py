@@ -339,12 +339,14 @@ class _Vmx:
 
     def _nic(self, nic: str) -> NicFacts:
         static = (self.get(f"{nic}.addresstype") or "").lower() == "static"
+        bridged = (self.get(f"{nic}.connectiontype") or "").lower() == "bridged"  # what virt-v2v's --bridge maps
         keys = [f"{nic}.generatedaddress", f"{nic}.address"]
         key = next((k for k in (reversed(keys) if static else keys) if self.get(k)), None)
         return NicFacts(
             mac=_mac(self.get(key), f"{self.name}:{self.lines[key]}") if key is not None else None,
             model=self.get(f"{nic}.virtualdev"),
-            source=self.get(f"{nic}.networkname") or self.get(f"{nic}.vnet") or "default",
+            kind="bridge" if bridged else "network",
+            source=self.get(f"{nic}.networkname") or self.get(f"{nic}.vnet") or (nic if bridged else "default"),
             slot=self.number(f"{nic}.pcislotnumber", 0, 0, 2**31) or None,
         )
 
