@@ -18,6 +18,7 @@ from tests.guests.regfile import build_hive, fix_dirty
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
 # Tests do not assert times; what must be quick is bounded by the code, and tests/fuzz.py has a limit for each case.
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(many, max_examples=40)
 
 
 def windows(
