@@ -13,9 +13,9 @@ from typing import Any, Callable, Optional, TypeVar
 import click
 
 from h2k import __version__
-from h2k.cli_hooks import hooks
 from h2k.boot import BootRequest, boot
 from h2k.boot import explain as explain_boot
+from h2k.cli_hooks import hooks
 from h2k.disk.overlay import DiskSet
 from h2k.emit import emit, explain, print_outcome
 from h2k.errors import FAILED, NOT_READY, READY, H2kError, UsageError

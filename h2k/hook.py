@@ -7,10 +7,9 @@ import importlib.util
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from h2k.change import Change
 from h2k.domain import DomainFacts
@@ -18,6 +17,7 @@ from h2k.drivers import DriverSource
 from h2k.errors import BadData, H2kError, Refused, UsageError
 from h2k.finding import Finding
 from h2k.guest import Guest
+from h2k.hook_program import describe
 from h2k.plan import Plan
 from h2k.policy import Policy
 
@@ -65,18 +65,15 @@ Proposed = Union[Finding, Change, Setting, Document]
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """One loaded hook: META and its propose generator. A gate's refusal stops the hooks after it."""
+    """One loaded hook: META, and `propose`, which looks at a guest and yields what it found. A gate's refusal stops
+    the hooks after it."""
 
     name: str
     path: Path
     summary: str
     answers: tuple[str, ...]
     gate: bool
-    module: ModuleType
-
-    def propose(self, guest: Guest, options: Options) -> Iterator[Proposed]:
-        """Look at the guest and yield findings, changes and settings."""
-        yield from self.module.propose(guest, options)
+    propose: Callable[[Guest, Options], Iterable[Proposed]] = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,20 +109,37 @@ def find_hooks(extra: Sequence[Path] = ()) -> tuple[Hook, ...]:
         if directory.is_dir():
             files.update({entry.name: entry for entry in sorted(directory.iterdir()) if _is_hook(entry)})
     masked = {name for name, path in files.items() if path.is_symlink() and path.resolve() == Path("/dev/null")}
-    return tuple(_load(files[name]) for name in sorted(files) if name not in masked)
+    return tuple(load_hook(files[name]) for name in sorted(files) if name not in masked)
 
 
 def _is_hook(entry: Path) -> bool:
-    return entry.name[:2].isdigit() and (entry.suffix == ".py" or entry.is_symlink())
+    return entry.name[:2].isdigit() and (entry.suffix == ".py" or entry.is_symlink() or os.access(entry, os.X_OK))
 
 
-def _load(path: Path) -> Hook:
+def load_hook(path: Path) -> Hook:
+    """One hook from its file, Python or any other executable; UsageError when it can't be loaded, Refused when others
+    could have written it."""
     try:
         mode = path.stat().st_mode
     except OSError as e:
         raise UsageError(f"{path}: can't read this hook: {e.strerror}") from e
     if os.geteuid() == 0 and mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise Refused(f"{path}: others can write this hook", hint=f"chmod go-w {path}")
+    return _load_python(path) if path.suffix == ".py" else _load_program(path)
+
+
+def _load_program(path: Path) -> Hook:
+    program = describe(path)
+
+    def propose(guest: Guest, options: Options) -> Iterable[Proposed]:
+        wishes = {"bus": options.bus, "phase": options.phase, "policy": dataclasses.asdict(options.policy)}
+        return program.propose(guest, wishes)
+
+    meta = program.meta
+    return Hook(meta["name"], path, meta["summary"], tuple(meta["answers"]), bool(meta.get("gate", False)), propose)
+
+
+def _load_python(path: Path) -> Hook:
     spec = importlib.util.spec_from_file_location("h2k_hook_" + path.stem.replace("-", "_"), path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: not a Python hook")
@@ -139,7 +153,7 @@ def _load(path: Path) -> Hook:
             summary=meta["summary"],
             answers=tuple(meta["answers"]),
             gate=bool(meta.get("gate", False)),
-            module=module,
+            propose=module.propose,
         )
     except Exception as e:  # a hook may be anybody's, and importing it runs it
         raise UsageError(f"{path}: this hook can't be loaded: {type(e).__name__}: {e}") from e
@@ -158,10 +172,8 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
         try:
             for item in hook.propose(guest, options):
                 if isinstance(item, Finding):
-                    if item.state == "refused" and item.id in options.accept:
-                        item = dataclasses.replace(item, state="warning", repair="accepted by --h2k-accept")
-                    stopped = stopped or item.state == "refused"
-                    findings.append(item)
+                    findings.append(_accepted(item, options))
+                    stopped = stopped or findings[-1].state == "refused"
                 elif isinstance(item, Setting):
                     settings.append(item)
                 elif isinstance(item, Document):
@@ -181,6 +193,12 @@ def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequenc
             break
     unique = tuple(dict.fromkeys(findings))
     return Proposal(unique, tuple(dict.fromkeys(changes)), tuple(settings), tuple(documents))
+
+
+def _accepted(finding: Finding, options: Options) -> Finding:
+    if finding.state == "refused" and finding.id in options.accept:
+        return dataclasses.replace(finding, state="warning", repair="accepted by --h2k-accept")
+    return finding
 
 
 def _unsound(hook: Hook, bad: BadData) -> Finding:

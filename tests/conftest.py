@@ -58,3 +58,10 @@ def guest(tmp_path: Path) -> Iterator[Callable[..., guests.BuiltGuest]]:
 
     yield copy
     shutil.rmtree(tmp_path / "guest", ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers share the tests (pytest -n 2 --dist loadgroup): what needs the one libvirtd stays on one of them."""
+    for item in items:
+        uses_libvirt = "libvirt" in Path(item.path).read_text(encoding="utf-8") and "unit" not in item.path.parts
+        item.add_marker(pytest.mark.xdist_group("libvirt" if uses_libvirt else item.path.name))

@@ -6,7 +6,6 @@ import ast
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -49,9 +48,7 @@ def made(name: str, *items: Any, gate: bool = False, error: Any = None) -> Hook:
         if error is not None:
             raise error
 
-    module = ModuleType(name)
-    module.propose = say  # type: ignore[attr-defined]
-    return Hook(name, Path(name), "", (), gate, module)
+    return Hook(name, Path(name), "", (), gate, say)
 
 
 def ask(*hooks: Hook, accept: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Proposal:

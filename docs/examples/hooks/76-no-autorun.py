@@ -1,0 +1,24 @@
+"""An example hook in Python: a value that an administrator wants in every control set that may boot."""
+
+from collections.abc import Iterator
+
+from h2k.change import SetValue
+from h2k.finding import Finding
+from h2k.guest import Guest
+from h2k.hook import Options, Proposed
+from h2k.windows.regf import REG_DWORD
+
+META = {
+    "name": "no-autorun",
+    "summary": "Turns AutoRun of CD-ROMs off",
+    "answers": ["autorun-enabled"],
+}
+
+
+def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
+    for number in guest.control_sets.boot:
+        key = f"ControlSet{number:03d}\\Services\\cdrom"
+        value = guest.system.value(key, "AutoRun")
+        if value is None or value.dword() != 0:
+            yield Finding("autorun-enabled", "broken", key, "AutoRun is not 0", "AutoRun = 0")
+            yield SetValue("SYSTEM", key, "AutoRun", REG_DWORD, bytes(4))
