@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -22,7 +22,6 @@ from h2k.phase import Description, check_host, marked, phase_xml, production_xml
 from h2k.policy import Policy
 from h2k.report import write_json
 from h2k.run import run
-from h2k.signals import Signal
 from h2k.steps import Steps
 from h2k.validate import read_steps, validate
 from h2k.virt import DEFAULT_URI, Domain, Virt
@@ -243,11 +242,12 @@ class _Cycle:
         try:
             self._keep_report("booting")
             nvram = self._working_nvram()
+            stepped = self.expects_done
             if not skip:
-                self._phase(self.bootstrap, {**overlays, **self._scratch()}, nvram, self.expects_done)
-                self._gate(self.bootstrap)
-            self._phase(self.final, overlays, nvram, self.expects_done and skip)
-            self._gate(self.final)
+                self._phase(self.bootstrap, {**overlays, **self._scratch()}, nvram)
+                self._gate(self.bootstrap, stepped)
+            self._phase(self.final, overlays, nvram)
+            self._gate(self.final, stepped)
         except BaseException as e:
             self._back_to_what_was()
             self.report.verdict = str(e)
@@ -264,11 +264,11 @@ class _Cycle:
             raise Refused("the policy says that the bootstrap is required", hint="bootstrap: recommended, in policy.yaml")
         if not self.request.skip_bootstrap and wish != "skip-when-ready":
             return False
-        checks = gate.look(self.final.disks, self.controllers, (), False, self.evidence / "logs-before")
-        failed = [check for check in checks if check.state != "passed"]
+        seen = gate.look(self.final.disks, self.controllers, (), False, True, self.evidence / "logs-before")
+        failed = seen.failed
         if not failed and not self.expects_done:
             self.steps.say("VirtIO is bound already: the bootstrap is skipped")
-            self.report.checks += checks
+            self.report.checks += seen.checks
             return True
         why = f"{failed[0].subject}: {failed[0].evidence}" if failed else "its first-boot steps have not run"
         if self.request.skip_bootstrap:
@@ -301,7 +301,7 @@ class _Cycle:
             run(["qemu-img", "create", "-q", "-f", "qcow2", str(fresh[path]), str(64 * 1024 * 1024)])
         return fresh
 
-    def _phase(self, description: Description, overlays: dict[Path, Path], nvram: Optional[Path], expects: bool) -> None:
+    def _phase(self, description: Description, overlays: dict[Path, Path], nvram: Optional[Path]) -> None:
         name = description.phase
         com1 = self.evidence / f"{name}-com1.log"
         com1.touch(mode=0o600)
@@ -311,26 +311,27 @@ class _Cycle:
             self.domain.start(xml.decode())
             watcher = Watcher(self.domain, name, self.evidence, com1, self.request.policy.timeouts, self.steps)
             self.report.phases.append(watcher.phase)
-            ending = watcher.until_up(expects, channel=name == "final")
+            ending = watcher.until_up(self.expects_done, channel=name == "final")
             self._keep_report("booting")
             if not ending.good:
                 raise NotVerified(f"{name}: {ending.why}", hint=f"the evidence is in {self.evidence}")
         with self.steps.step(f"{name}-shutdown", f"{name}: shutting down"):
             watcher.shut_down()
 
-    def _gate(self, description: Description) -> None:
+    def _gate(self, description: Description, stepped: bool) -> None:
         """What the disks say decides, and not that something had been running."""
-        with self.steps.step(f"{description.phase}-gate", f"{description.phase}: reading the disks offline"):
+        phase = description.phase
+        with self.steps.step(f"{phase}-gate", f"{phase}: reading the disks offline"):
             overlays = [(overlay, "qcow2") for overlay in self.disks.overlays]
-            signals: Sequence[Signal] = self.report.phases[-1].signals
-            stepped = self.expects_done and description is self.bootstrap
-            logs = self.evidence / f"{description.phase}-logs"
-            checks = gate.look(overlays, self.controllers, signals, stepped, logs)
-        self.report.checks += checks
-        failed = [check for check in checks if check.state == "failed"]
-        if failed:
+            signals = [signal for seen in self.report.phases for signal in seen.signals]
+            last = description is self.final
+            found = gate.look(overlays, self.controllers, signals, stepped, last, self.evidence / f"{phase}-logs")
+        self.report.checks += found.checks
+        self.expects_done = found.expects_signals
+        if found.failed:
+            first = found.failed[0]
             raise NotVerified(
-                f"{description.phase}: {failed[0].name}: {failed[0].subject}: {failed[0].evidence}",
+                f"{phase}: {first.name}: {first.subject}: {first.evidence}",
                 hint=f"the disks are what they were; the evidence is in {self.evidence}",
             )
 

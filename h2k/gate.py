@@ -15,14 +15,15 @@ from h2k.hardware import PciDevice, judge
 from h2k.hook import Options, find_hooks, propose
 from h2k.plan import load_plan
 from h2k.signals import STEPS, Signal
+from h2k.windows import firstboot
 from h2k.windows.pnp import find_binding
 from h2k.windows.regf import Key
 from h2k.windows.services import control_set_name, read_service
 
-FIRST_BOOT_SERVICE = "h2k-firstboot"
-MARKERS = "/ProgramData/h2k/done"
+MARKERS = f"{firstboot.DIRECTORY}/done"
 OPTIONAL_STEPS = ("tools", "agent")  # what may fail without the machine being the worse for it
 VIRTIO = 0x1AF4
+DISABLED = 4  # a service's Start
 # Enum …\ConfigFlags (cfg.h of the Windows driver kit): disabled, removed, reinstall, failed install.
 BAD_CONFIG_FLAGS = 0x1 | 0x2 | 0x20 | 0x40
 LOG_LIMIT = 16 * 1024 * 1024  # bytes of one log that is taken out of the guest
@@ -44,34 +45,55 @@ class Check:
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What the disks say after a boot; `expects_signals`: whether the next boot goes on with first-boot steps."""
+
+    checks: tuple[Check, ...]
+    expects_signals: bool = False
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that do not hold."""
+        return tuple(check for check in self.checks if check.state == "failed")
+
+
 def expects_signals(guest: Guest) -> bool:
     """Whether the guest's next boot runs our first-boot steps, whose signals then must come."""
-    service = read_service(guest.system, guest.control_sets.default, FIRST_BOOT_SERVICE)
-    return service is not None and service.start is not None and service.start < 4
+    number = guest.control_sets.default
+    service = read_service(guest.system, number, firstboot.SERVICE)
+    deleted = guest.system.value(f"{control_set_name(number)}\\Services\\{firstboot.SERVICE}", "DeleteFlag")
+    return service is not None and service.start is not None and service.start < DISABLED and deleted is None
 
 
 def look(
-    images: Sequence[tuple[Path, str]], controllers: Sequence[PciDevice], signals: Sequence[Signal], stepped: bool, logs: Path
-) -> list[Check]:
+    images: Sequence[tuple[Path, str]],
+    controllers: Sequence[PciDevice],
+    signals: Sequence[Signal],
+    stepped: bool,
+    last: bool,
+    logs: Path,
+) -> Evidence:
     """What the disks show after a boot: each VirtIO storage controller of the final domain bound and its driver
     starting at boot, the first-boot steps done (if `stepped`: they were to run), and the volumes left in order.
 
-    The guest's own logs are copied to the directory `logs`. BadData never: it is a failed check.
+    `signals` are those of all boots so far. A step may be left to the next boot unless this was the `last`. The
+    guest's own logs are copied to the directory `logs`. What can't be read is a failed check.
     """
     try:
         with open_reader(images) as reader:
             guest = Guest(reader)
-            checks = [*_left_in_order(guest)]
+            checks = list(_left_in_order(guest))
             if any(check.state == "failed" for check in checks):
-                return checks
+                return Evidence(tuple(checks))
             for device in controllers:
                 checks += _driver(guest, device)
             if stepped:
-                checks += _steps(guest, signals)
+                checks += _steps(guest, signals, last)
             keep_logs(guest, logs)
-            return checks
-    except (BadData, H2kError) as e:
-        return [Check("disks-readable", "failed", str(images[0][0]), str(e))]
+            return Evidence(tuple(checks), expects_signals(guest))
+    except H2kError as e:
+        return Evidence((Check("disks-readable", "failed", str(images[0][0]), str(e)),))
 
 
 def _left_in_order(guest: Guest) -> Iterator[Check]:
@@ -123,22 +145,30 @@ def _instance(key: Key) -> tuple[str, int]:
     return ((service.text() if service else None) or "", (flags.dword() if flags else None) or 0)
 
 
-def _steps(guest: Guest, signals: Sequence[Signal]) -> Iterator[Check]:
+def _steps(guest: Guest, signals: Sequence[Signal], final: bool) -> Iterator[Check]:
     """The last word on each step: its signal, or its marker on the disk where the signal was lost."""
     last = {signal.step: signal for signal in signals}
-    for step in STEPS[1:]:
+    for step in STEPS[1:-1]:
         name, marker = f"first-boot: {step}", guest.stat(f"{MARKERS}/{step}")
-        if step in last and last[step].state == "failed":
-            state = "unknown" if step in OPTIONAL_STEPS else "failed"
-            yield Check(name, state, step, f"it says that it failed: {last[step].detail}")
-        elif step in last:
-            yield Check(name, "passed", step, f"COM1: {last[step].state}" + (f", {last[step].detail}" if last[step].detail else ""))
+        if step in last:
+            bad = "failed" if final and step not in OPTIONAL_STEPS else "unknown"
+            state = bad if last[step].state == "failed" else "passed"
+            yield Check(name, state, step, f"COM1: {last[step].state}" + (f", {last[step].detail}" if last[step].detail else ""))
         elif marker is not None:
             yield Check(name, "passed", step, f"{marker.path} is there")
-        elif step == "done":
-            yield Check(name, "failed", step, f"neither a signal on COM1 nor {MARKERS}/{step}")
         else:
             yield Check(name, "unknown", step, "no signal and no marker")
+    yield _done(guest, last.get("done"), final)
+
+
+def _done(guest: Guest, signal: Optional[Signal], final: bool) -> Check:
+    marker = guest.stat(f"{MARKERS}/done")
+    detail = f"COM1: {signal.state}, {signal.detail}" if signal is not None else "no signal on COM1"
+    if marker is not None:
+        return Check("first-boot: done", "passed", "done", f"{marker.path} is there; {detail}")
+    if signal is not None and not final:
+        return Check("first-boot: done", "passed", "done", detail)
+    return Check("first-boot: done", "failed", "done", f"{MARKERS}/done is missing; {detail}")
 
 
 def keep_logs(guest: Guest, directory: Path) -> list[Path]:

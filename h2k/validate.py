@@ -162,9 +162,9 @@ class _Validation:
         return Check("disks", "passed" if good else "failed", subject, "; ".join(f"disk {n} {s}" for n, s in told.items()) or "none")
 
     def _address(self, step: Step) -> Check:
-        mac = step["mac"].lower()
+        mac = step["mac"].lower() or None
         wanted = [ipaddress.ip_interface(address).ip for address in step["addresses"]]
-        subject = f"{mac}: {', '.join(map(str, wanted)) or 'an address'}"
+        subject = f"{mac or 'any card'}: {', '.join(map(str, wanted)) or 'an address'}"
         found, how = self._addresses_of(mac)
         if how is None:
             return Check("address", "unknown", subject, "neither the guest agent nor this host's leases tell")
