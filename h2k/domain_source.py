@@ -83,7 +83,7 @@ def parse_xml(data: bytes, name: str) -> etree._Element:
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError, LookupError) as e:
-        raise BadData(f"{name}: no XML: {e}") from e
+        raise BadData(f"{name}: no XML: {' '.join(str(e).split())}") from e
     if root is None or root.getroottree().docinfo.internalDTD is not None:
         raise BadData(f"{name}: has a document type, which a domain never has", hint="remove the DOCTYPE")
     return root
@@ -199,8 +199,8 @@ class _XmlReader:
     def _nic(self, interface: etree._Element) -> NicFacts:
         kind = interface.get("type", "network")
         source, mac, model = (interface.find(tag) for tag in ("source", "mac", "model"))
-        key = "dev" if kind == "direct" else kind
-        where = self.checked(source, source.get(key)) if source is not None else None
+        key = {"network": "network", "bridge": "bridge", "direct": "dev"}.get(kind)
+        where = self.checked(source, source.get(key)) if source is not None and key is not None else None
         if kind == "user":
             where = None
         elif kind not in ("network", "bridge", "direct") or where is None:
