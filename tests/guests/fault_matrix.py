@@ -1,0 +1,375 @@
+"""Every fault in made guests: found under its id, answered, checked again; and what virt-v2v itself says about it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Optional
+
+from h2k.catalogue import DOMAIN, ENTRIES, REFUSE, REPAIR
+from h2k.domain import DomainFacts
+from h2k.domain_source import read_domain_xml
+from h2k.emit import emit, print_outcome
+from h2k.errors import READY, REFUSED
+from h2k.host import guestfs_settings
+from h2k.pipeline import Look, Request, assess, fix, look, open_tools
+from h2k.steps import Steps
+from h2k.target import Target
+from tests.guests import build, virtio_win
+from tests.guests.faults import FAULTS, Fault, GuestFacts, break_disk
+from tests.guests.surgery import Surgery
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL_HIVES = ("win10-1903", "win8.1")  # with the SYSTEM hives of real machines, where the corpus is at hand
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One fault on one guest: what h2k found (ids), how it ended, and whether that is what the table promises."""
+
+    fault: str
+    guest: str
+    found: str
+    answer: str
+    again: str
+    ok: bool
+    v2v: str = ""
+    after: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A broken guest: its disks, and the domain that goes with them."""
+
+    fault: Fault
+    guest: str
+    disks: tuple[Path, ...]
+    drivers: Path
+    domain: Optional[DomainFacts]
+
+    @property
+    def images(self) -> list[tuple[Path, str]]:
+        return [(disk, "qcow2") for disk in self.disks]
+
+
+def facts(name: str) -> GuestFacts:
+    """A made guest, as the table asks about it."""
+    about = build.descriptions()[name]
+    return GuestFacts(name, about["firmware"], about["version"], len(about["sets"]))
+
+
+def ids(seen: Look) -> set[str]:
+    """The findings that are more than a remark."""
+    return {f.id for f in seen.proposal.findings if f.state != "ok"}
+
+
+class Bench:
+    """A place where guests are broken: virtio-win trees, and guests that h2k has repaired, each made once."""
+
+    def __init__(self, work: Path, skip: Sequence[str] = ()) -> None:
+        self.work, self.skip = work, tuple(skip)
+        guestfs_settings()
+        self._trees: dict[str, Path] = {}
+        self._baseline: dict[Path, set[str]] = {}
+
+    def drivers(self, variant: str = "") -> Path:
+        """A made virtio-win: whole, or "zero" (empty storage drivers), "omit" (no directory for any Windows here),
+        "unsigned"."""
+        if variant not in self._trees:
+            tree = self.work / f"virtio-win-{variant or 'whole'}"
+            zero = ["viostor.sys"] if variant == "zero" else []
+            virtio_win.make_tree(tree, omit=["2k22", "w7"] if variant == "omit" else [], zero=zero)
+            if variant == "unsigned":
+                for driver in tree.rglob("viostor.sys"):
+                    driver.write_bytes(_unsigned(driver.read_bytes()))
+            self._trees[variant] = tree
+        return self._trees[variant]
+
+    def repaired(self, name: str) -> Path:
+        """A made guest after h2k fix: boot-ready, with nothing left to do."""
+        target = self.work / "repaired" / f"{name}.qcow2"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(build.cached()[name].disks[0], target)
+            with open_tools(self._request(self.drivers())) as tools:
+                seen = fix(tools, [(target, "qcow2")], self.work / "repaired" / f"{name}.h2k", Steps(quiet=True))
+            assert seen.report.status == READY, f"{name}: {seen.report.verdict}"
+        return target
+
+    def _request(self, drivers: Path) -> Request:
+        return Request(drivers=str(drivers), skip=self.skip)
+
+    def base(self, fault: Fault, name: str) -> Path:
+        return self.repaired(name) if fault.base == "repaired" else build.cached()[name].disks[0]
+
+    def breaks(self, fault: Fault, name: str, also: Iterable[Fault] = ()) -> Case:
+        """A copy of the guest with the fault in it (and with the others, for repairs that go together)."""
+        place = Path(tempfile.mkdtemp(prefix=fault.name.replace(":", "-") + "-", dir=self.work))
+        disks = [place / f"{name}.qcow2"]
+        shutil.copy(self.base(fault, name), disks[0])
+        with Surgery(disks[0]) as disk:
+            for each in (fault, *also):
+                each.inject(disk)
+        for each in (fault, *also):
+            if each.extra is not None and len(disks) == 1:
+                disks.append(each.extra(disks[0], place / "data.qcow2"))
+        domain = fault.domain(disks) if fault.domain is not None else None
+        return Case(fault, name, tuple(disks), self.drivers(fault.drivers), domain)
+
+    def baseline(self, fault: Fault, name: str) -> set[str]:
+        """What is found without the fault, on the same base and with the same disks."""
+        base = self.base(fault, name)
+        if base not in self._baseline:
+            with open_tools(self._request(self.drivers())) as tools:
+                self._baseline[base] = ids(look(tools, [(base, "qcow2")], "result", None))
+        return self._baseline[base]
+
+    # What h2k says and does
+
+    def find(self, case: Case) -> tuple[Look, set[str]]:
+        """(the look, the ids that the fault brought)."""
+        with open_tools(self._request(case.drivers)) as tools:
+            seen = look(tools, case.images, "result", case.domain)
+        assess(seen)
+        return seen, ids(seen) - self.baseline(case.fault, case.guest)
+
+    def check(self, fault: Fault, name: str, repair: bool = True) -> Row:
+        """Break, find, answer, check again; without `repair` a repair is left out, and everything else is done."""
+        if fault.wrapper:
+            return self._wrapper(fault, name)
+        case = self.breaks(fault, name)
+        try:
+            seen, found = self.find(case)
+            expected = fault.finding in found and found - {fault.finding} <= fault.also
+            shown = ", ".join(sorted(found, key=lambda i: i != fault.finding)) or "nothing"
+            if fault.answer == REPAIR and not repair:
+                ready = not seen.proposal.refused and bool(seen.todo)
+                return Row(fault.name, name, shown, "to repair", "later", expected and ready)
+            answer, again, ok = self._answer(case, seen)
+            return Row(fault.name, name, shown, answer, again, expected and ok)
+        finally:
+            shutil.rmtree(case.disks[0].parent)
+
+    def _answer(self, case: Case, seen: Look) -> tuple[str, str, bool]:
+        """(what h2k did, what a second look says, whether both are right)."""
+        before = digests(case.disks)
+        if case.fault.answer == REPAIR:
+            return self.repair(case)
+        if case.fault.answer == DOMAIN:
+            return self._repair_domain(case, before)
+        state = case.disks[0].with_suffix(".h2k")
+        with open_tools(self._request(case.drivers)) as tools:
+            done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
+        same = digests(case.disks) == before
+        unchanged = "bytes unchanged" if same else "BYTES CHANGED"
+        if case.fault.answer == REFUSE:
+            refused = done.report.status == REFUSED
+            named = case.fault.finding in {f.id for f in done.proposal.refused}
+            return ("refused" if refused else f"status {done.report.status}"), unchanged, refused and named and same
+        warned = {f.state for f in done.report.findings if f.id == case.fault.finding} == {"warning"}
+        return ("warned" if warned else "not warned"), unchanged, warned and same and done.report.status == READY
+
+    def repair(self, case: Case) -> tuple[str, str, bool]:
+        """Repair the case's disks and look again."""
+        state = case.disks[0].with_suffix(".h2k")
+        with open_tools(self._request(case.drivers)) as tools:
+            done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
+            if done.report.status != READY:
+                return f"status {done.report.status}", done.report.verdict, False
+            again = look(tools, case.images, "result", case.domain)
+        left = ids(again) - self.baseline(case.fault, case.guest) - self._beside(case)
+        clean = not left and not again.todo
+        return "repaired", "nothing found" if clean else f"still {', '.join(sorted(left)) or 'to do'}", clean
+
+    def _beside(self, case: Case) -> set[str]:
+        """Findings that only warn, and stay after a repair (a fault beside this one in a group)."""
+        return {e.id for e in ENTRIES if e.answer == "warn"} if case.fault.extra is not None else set()
+
+    def _repair_domain(self, case: Case, before: list[str]) -> tuple[str, str, bool]:
+        """The disks stay; the domain that h2k writes has nothing wrong."""
+        state = case.disks[0].with_suffix(".h2k")
+        target = Target(tuple(case.images), state, case.domain)
+        with open_tools(self._request(case.drivers)) as tools:
+            done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
+            emit(tools, target, done, Steps(quiet=True))
+            final = state / "final.xml"
+            if not final.exists():
+                return f"status {done.report.status}", done.report.verdict, False
+            again = look(tools, case.images, "result", read_domain_xml(final.read_bytes(), str(final)))
+        left = ids(again) - self.baseline(case.fault, case.guest)
+        same = digests(case.disks) == before
+        said = {f.state for f in done.report.findings if f.id == case.fault.finding} == {"repaired"}
+        evidence = "nothing found in final.xml" if not left else f"still {', '.join(sorted(left))}"
+        return "repaired in the domain", evidence + ("" if same else ", BYTES CHANGED"), not left and same and said
+
+    def _wrapper(self, fault: Fault, name: str) -> Row:
+        """Findings of h2k-v2v itself: the wrapper refuses before the copy, and the source stays."""
+        case = self.breaks(fault, name)
+        out, nowhere = case.disks[0].parent / "out", case.disks[0].parent / "nowhere"
+        out.mkdir()
+        nowhere.mkdir()
+        before = digests(case.disks)
+        argv = [ROOT / "wrappers" / "h2k-v2v", "-i", "disk", case.disks[0], "-o", "local", "-os", out]
+        done = subprocess.run(
+            [*map(str, argv), "--h2k-drivers", str(case.drivers)], capture_output=True, text=True, check=False,
+            env={**os.environ, "VIRT_TOOLS_DATA_DIR": str(nowhere)}, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        found = fault.finding in done.stdout
+        same = digests(case.disks) == before and not list(out.iterdir())
+        shutil.rmtree(out.parent)
+        refused = done.returncode == REFUSED
+        shown = fault.finding if found else done.stderr.strip()[-80:]
+        return Row(
+            fault.name, name, shown, "refused" if refused else f"status {done.returncode}",
+            "bytes unchanged" if same else "BYTES CHANGED", found and refused and same,
+        )  # fmt: skip
+
+    # What virt-v2v says and does
+
+    def ask_v2v(self, fault: Fault, name: str) -> tuple[str, str]:
+        """(what virt-v2v says to this source, what h2k finds in what it wrote)."""
+        if fault.domain is not None or fault.wrapper:
+            return "not asked: the disk has no fault", ""
+        case = self.breaks(fault, name)
+        out = case.disks[0].parent / "out"
+        out.mkdir()
+        tools = virtio_win.make_runner(case.disks[0].parent / "virt-tools")
+        env = {**os.environ, "VIRTIO_WIN": str(case.drivers), "VIRT_TOOLS_DATA_DIR": str(tools), "LC_ALL": "C.UTF-8"}
+        argv = ["virt-v2v", "-i", "disk", str(case.disks[0]), "-o", "local", "-os", str(out), "-on", "g", "-of", "qcow2"]
+        if len(case.disks) > 1:
+            argv[3:4] = map(str, case.disks)
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, check=False)
+            if done.returncode != 0:
+                return f"stops: {_last(done.stderr, 'error')}", ""
+            warned = [line for line in (done.stderr + done.stdout).splitlines() if "warning:" in line]
+            images = sorted(out.glob("g-sd?"))
+            with open_tools(self._request(self.drivers())) as opened:
+                seen = look(opened, [(image, "qcow2") for image in images], "result", None)
+            left = [f for f in seen.proposal.findings if f.id == fault.finding and f.state != "ok"]
+            return _last("\n".join(warned), "warning") if warned else "nothing", "still there" if left else "gone"
+        finally:
+            shutil.rmtree(case.disks[0].parent)
+
+
+def _last(text: str, word: str) -> str:
+    lines = [line for line in text.splitlines() if word in line] or text.strip().splitlines()[-1:] or ["?"]
+    return lines[0].partition(f"{word}:")[2].strip()[:70] or lines[0][:70]
+
+
+def _unsigned(data: bytes) -> bytes:
+    """The PE without its certificate table."""
+    import struct
+
+    pe = struct.unpack_from("<I", data, 60)[0]
+    wide = struct.unpack_from("<H", data, pe + 24)[0] == 0x20B
+    entry = pe + 24 + (112 if wide else 96) + 8 * 4
+    return data[:entry] + bytes(8) + data[entry + 8 :]
+
+
+def digests(paths: Sequence[Path]) -> list[str]:
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
+def groups(faults: Iterable[Fault], name: str) -> list[list[Fault]]:
+    """Repairs that may go into one guest: no two of one finding, none with disks or a domain of its own."""
+    found: list[list[Fault]] = []
+    for fault in faults:
+        fits = [g for g in found if not any(_same_place(fault, other) for other in g)]
+        if fits:
+            fits[0].append(fault)
+        else:
+            found.append([fault])
+    return found
+
+
+def _same_place(one: Fault, other: Fault) -> bool:
+    """Whether one would hide or undo the other."""
+    families = {f.finding.split("-")[0] for f in (one, other)}
+    return one.finding == other.finding or families in ({"driver"}, {"nic"}, {"bcd"}, {"control", "driver"}, {"hive"})
+
+
+def pairs(names: Optional[Sequence[str]] = None, guests: Sequence[str] = ()) -> list[tuple[Fault, str]]:
+    """(fault, guest): those of `make test`, or all faults on all `guests` on which they make sense."""
+    chosen = [f for f in FAULTS if not names or f.name in names or f.finding in names]
+    rows = [(fault, guest) for fault in chosen for guest in fault.guests]
+    for guest in guests:
+        rows += [(f, guest) for f in chosen if guest not in f.guests and f.fits(facts(guest)) and not f.drivers and not f.wrapper]
+    return rows
+
+
+def table(rows: Sequence[Row], v2v: bool) -> str:
+    """The matrix as people read it."""
+    heads = ["", "fault", "guest", "found", "answer", "checked again"]
+    lines = [[("ok" if r.ok else "FAIL"), r.fault, r.guest, r.found, r.answer, r.again] for r in rows]
+    if v2v:
+        heads += ["virt-v2v says", "after it"]
+        lines = [[*line, r.v2v, r.after] for line, r in zip(lines, rows)]
+    widths = [max(len(line[n]) for line in [heads, *lines]) for n in range(len(heads))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in [heads, *lines])
+
+
+def main(argv: Sequence[str]) -> int:
+    """python3 -m tests.guests.faults matrix [--all] [--v2v] [--only NAME …] [--guests NAME …] [--jobs N]"""
+    parser = argparse.ArgumentParser(prog="python3 -m tests.guests.faults matrix", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="also on the guests with real hives")
+    parser.add_argument("--v2v", action="store_true", help="also run the real virt-v2v on each")
+    parser.add_argument("--only", nargs="+", help="these findings or faults")
+    parser.add_argument("--guests", nargs="+", default=[], help="also on these made guests")
+    parser.add_argument("--skip", nargs="+", default=[], help="leave these hooks out")
+    parser.add_argument("--jobs", type=int, default=2)
+    wishes = parser.parse_args(argv)
+    guests = [*wishes.guests, *(REAL_HIVES if wishes.all else ())]
+    with tempfile.TemporaryDirectory(prefix="h2k-faults-") as work:
+        bench = Bench(Path(work), wishes.skip)
+        todo = pairs(wishes.only, guests)
+        for name in dict.fromkeys(guest for _, guest in todo):
+            bench.repaired(name)
+        for variant in {fault.drivers for fault, _ in todo}:
+            bench.drivers(variant)
+
+        def one(pair: tuple[Fault, str]) -> Row:
+            row = bench.check(*pair)
+            if wishes.v2v and pair[1] == pair[0].guests[0]:
+                says, after = bench.ask_v2v(*pair)
+                row = dataclasses.replace(row, v2v=says, after=after)
+            print("." if row.ok else "F", end="", flush=True, file=sys.stderr)
+            return row
+
+        with ThreadPoolExecutor(wishes.jobs) as pool:
+            rows = list(pool.map(one, todo))
+    print(file=sys.stderr)
+    print(table(rows, wishes.v2v))
+    bad = [row for row in rows if not row.ok]
+    missing = sorted({e.id for e in ENTRIES} - {f.finding for f in FAULTS})
+    print(f"\n{len(rows)} rows, {len(rows) - len(bad)} hold, {len(bad)} do not", end="")
+    print(f"; no fault for: {', '.join(missing)}" if missing else "; every finding has its fault")
+    return 1 if bad or (missing and not wishes.only) else 0
+
+
+def try_one(fault: Fault) -> int:
+    """Break a copy of a made guest that stays, and print where it is and what h2k says."""
+    work = ROOT / "build" / "faults"
+    work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(work)
+    case = bench.breaks(fault, fault.guests[0])
+    seen, _ = bench.find(case)
+    print(f"{fault.name}: {fault.what}, in a copy of {case.guest}:")
+    for disk in case.disks:
+        print(f"  {disk}")
+    print_outcome(seen.report, plan=True)
+    if fault.wrapper:
+        print("  The fault is the host's: h2k-v2v reports it, before the copy.")
+    return 0
+
+
+__all__ = ["Bench", "Row", "break_disk", "groups", "main", "pairs", "table", "try_one"]
