@@ -12,7 +12,7 @@ from typing import Any
 from h2k.change import Change, ReplayLogs, SetActive, WriteFile
 from h2k.disk.reader import VolumeRef
 from h2k.errors import BadData, H2kError
-from h2k.guest import FILE_LIMIT, Guest, HiveFile
+from h2k.guest import FILE_LIMIT, Guest, HiveFile, device
 from h2k.host import guestfs_settings
 from h2k.windows import hive as hive_edit
 
@@ -105,13 +105,6 @@ def _edited(guest: Guest, where: HiveFile, edits: Sequence[hive_edit.HiveEdit], 
         copy.write_bytes(complete)
         hive_edit.edit_hive(copy, edits)
         return copy.read_bytes()
-
-
-def device(volume: VolumeRef) -> str:
-    """libguestfs' name of a volume: /dev/sda2 for partition 2 of the first disk (its documented, stable names)."""
-    if volume.disk > 25:
-        raise H2kError(f"disk {volume.disk}: h2k handles at most 26 disks")
-    return f"/dev/sd{chr(ord('a') + volume.disk)}{volume.partition or ''}"
 
 
 def _set_active(appliance: Any, guest: Guest, change: SetActive) -> None:

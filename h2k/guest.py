@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from string import ascii_lowercase
 from typing import Optional
 
 from h2k.boot_place import STORE, BootPlace, find_boot_place
@@ -19,6 +20,9 @@ FILE_LIMIT = 64 * 1024 * 1024  # bytes; the largest file that a proof reads is n
 LOG_LIMIT = 256 * 1024 * 1024  # bytes; logs are smaller than their hive
 LOGS = ("LOG1", "LOG2", "LOG")
 SYSTEM_ROOTS = ("/Windows", "/WINNT")
+
+
+OTHER = "other"  # as `root`: the system that is meant is none of the Windows systems
 
 
 class NotWindows(Refused):
@@ -48,8 +52,10 @@ class HiveState:
 class Guest:
     """Facts only: nothing here writes, and each fact is read when it is first asked for."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, root: Optional[str] = None) -> None:
+        """`root` chooses among several systems as virt-v2v's --root does: "first", or a device ("/dev/sdb2")."""
         self.reader = reader
+        self.root = root
         self._hives: dict[str, regf.Hive] = {}
         self._states: dict[str, HiveState] = {}
 
@@ -64,13 +70,17 @@ class Guest:
 
     @cached_property
     def system_roots(self) -> tuple[tuple[VolumeRef, str], ...]:
-        """Every (volume, system root) with a SYSTEM hive in it."""
-        found = []
+        """Every (volume, system root) with a SYSTEM hive in it that may be the one that is meant."""
+        found: list[tuple[VolumeRef, str]] = []
         for volume in self.volumes("ntfs"):
             for root in SYSTEM_ROOTS:
                 hive = self.reader.stat(volume.ref, f"{root}/System32/config/SYSTEM")
                 if hive is not None and not hive.directory:
                     found.append((volume.ref, "/" + hive.path.strip("/").split("/")[0]))
+        if self.root == "first":
+            return tuple(found[:1])
+        if self.root == OTHER or (self.root or "").startswith("/dev/"):
+            return tuple((ref, path) for ref, path in found if device(ref) == self.root)
         return tuple(found)
 
     @cached_property
@@ -80,14 +90,22 @@ class Guest:
             images = ", ".join(str(d.info.path) for d in self.disks)
             raise NotWindows(f"{images}: no Windows system root on any NTFS volume")
         if len(roots) > 1:
-            places = ", ".join(f"disk {ref.disk} partition {ref.partition}" for ref, _ in roots)
-            raise Refused(f"several Windows systems: {places}", hint="give only the disks of the one to convert")
+            places = ", ".join(device(ref) for ref, _ in roots)
+            raise Refused(f"several Windows systems: {places}", hint="choose one with --root /dev/sdXN")
         return roots[0]
 
     @property
     def is_windows(self) -> bool:
         """Whether any NTFS volume holds a Windows system root."""
         return bool(self.system_roots)
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the system that is meant is none of Windows, encrypted or not."""
+        if self.root == OTHER:
+            return True
+        named = (self.root or "").startswith("/dev/")
+        return named and not self.system_roots and self.root not in [device(v.ref) for v in self.volumes("bitlocker")]
 
     @property
     def volume(self) -> VolumeRef:
@@ -235,3 +253,9 @@ def _applied(replay: regf_log.Replay) -> str:
     shown = ", ".join(f"{log} {s[0]}" + (f"-{s[-1]}" if len(s) > 1 else "") for log, s in spans.items())
     left = f"; then {replay.stopped}" if replay.stopped else ""
     return f"{shown}: {replay.size} bytes that only the logs hold{left}"
+
+
+def device(volume: VolumeRef) -> str:
+    """libguestfs' name of a volume: /dev/sda2 for partition 2 of the first disk (its documented, stable names)."""
+    letters = ascii_lowercase[volume.disk // 26 - 1] if volume.disk >= 26 else ""
+    return f"/dev/sd{letters}{ascii_lowercase[volume.disk % 26]}{volume.partition or ''}"

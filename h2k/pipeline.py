@@ -42,6 +42,7 @@ class Request:
     skip: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
+    root: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +96,12 @@ class Look:
 def look(tools: Tools, images: Images, phase: str, domain: Optional[DomainFacts]) -> Look:
     """Examine and propose; nothing is written."""
     with open_reader(images) as reader:
-        return _look(tools, Guest(reader), phase, domain)
+        return _look(tools, Guest(reader, tools.request.root), phase, domain)
 
 
 def _look(tools: Tools, guest: Guest, phase: str, domain: Optional[DomainFacts]) -> Look:
     report = Report(guest=guest_facts(guest))
-    if not guest.is_windows and not guest.volumes("bitlocker"):
+    if guest.is_other or not (guest.is_windows or guest.volumes("bitlocker")):
         refuse_damaged(guest)
         report.verdict = "not Windows: left as it is"
         return Look(Proposal((), (), ()), (), False, report)
@@ -168,7 +169,7 @@ def fix(
         steps.say(f"an unfinished run was found and {recovered}")
     mark = on_step or (lambda name: None)
     with open_reader(images) as reader:
-        guest = Guest(reader)
+        guest = Guest(reader, tools.request.root)
         with steps.step("examine", "reading the guest"):
             seen = _look(tools, guest, "result", domain)
         report = assess(seen)
@@ -222,7 +223,7 @@ def verify_overlay(
     """Every problem that the overlays still show: unsound hives, changes that do not hold, findings that remain."""
     problems: list[str] = []
     with open_reader([(overlay, "qcow2") for overlay in overlays]) as reader:
-        guest = Guest(reader)
+        guest = Guest(reader, tools.request.root)
         touched = {change.hive for change in seen.todo if hasattr(change, "hive")}
         try:
             for name in sorted(touched):

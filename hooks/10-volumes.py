@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from h2k.disk.reader import VolumeRef
 from h2k.errors import BadData
 from h2k.finding import Finding
-from h2k.guest import Guest
+from h2k.guest import Guest, device
 from h2k.hook import Options, Proposed
 
 META = {
@@ -44,10 +44,9 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         yield from _ntfs(guest, volume.ref, options)
     roots = guest.system_roots
     if len(roots) > 1:
-        places = ", ".join(_name(ref) for ref, _ in roots)
-        yield Finding(
-            "boot-disk-ambiguous", "refused", places, "several Windows systems", "give the disks of one system only"
-        )
+        places = ", ".join(device(ref) for ref, _ in roots)
+        repair = "give the disks of one system only, or choose with --root /dev/sdXN"
+        yield Finding("boot-disk-ambiguous", "refused", places, "several Windows systems", repair)
     yield from _duplicates(guest)
 
 
