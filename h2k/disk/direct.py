@@ -190,11 +190,13 @@ class DirectReader:
         assert self._child.stdin is not None and self._child.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._child.stdin.close()
-        try:
-            self._child.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        if not self._child.stdout.closed:
+            # The child alone holds the other end: it hangs up when the child ends; bytes mean an unfinished request.
+            seen = select.poll()
+            seen.register(self._child.stdout.fileno(), select.POLLIN)
+            if [event for _, event in seen.poll(patience * 1000)] != [select.POLLHUP]:
+                self._child.kill()
+        self._child.wait()
 
     def close(self) -> None:
         """End the child and, through it, its qemu-nbd processes."""

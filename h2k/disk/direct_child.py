@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -279,8 +280,9 @@ class _Server:
 
 
 def one_line(error: BaseException) -> str:
-    """The error in at most 300 characters of one line."""
-    return " ".join((str(error) or type(error).__name__).split())[:300]
+    """The error in at most 300 characters of one line, without the place in the bindings that it comes from."""
+    text = " ".join((str(error) or type(error).__name__).split())
+    return re.sub(r"^\w+: \(\w+\.c:\d+\) ", "", text)[:300]
 
 
 def _answer(server: _Server, request: str, arguments: dict[str, Any], answers: BinaryIO) -> None:
