@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
@@ -15,13 +16,14 @@ from h2k.domain import DomainFacts
 from h2k.emit import emit, print_outcome
 from h2k.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.finding import Finding
+from h2k.guest import OTHER
 from h2k.heal import command_for, healed, replays
 from h2k.host import guestfs_settings, runner_programs
-from h2k.options import H2kOptions
 from h2k.pipeline import Look, Request, Tools, assess, fix, look, open_tools
 from h2k.run import pass_through
+from h2k.source import name_of, open_source, result_of, unknown_hives
 from h2k.steps import Steps
-from h2k.target import Target, name_of, open_target, result_of, source_of
+from h2k.target import Target, open_target
 
 T = TypeVar("T")
 # Guest tools that virt-v2v uninstalls by a first-boot script (its convert_windows.ml).
@@ -45,8 +47,31 @@ def main_v2v(argv: Sequence[str]) -> int:
         return FAILED
 
 
-def _request(wishes: H2kOptions) -> Request:
-    return Request(wishes.bus, wishes.drivers, wishes.plans, wishes.hooks, wishes.skip, wishes.accept, wishes.policies)
+def _request(command: v2v.V2vCommand) -> Request:
+    ours = command.h2k
+    return Request(ours.bus, ours.drivers, ours.plans, ours.hooks, ours.skip, ours.accept, ours.policies, command.root)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What is known of the source before the copy: its images and facts, or why they can't be read, and the look."""
+
+    command: v2v.V2vCommand
+    target: Optional[Target]
+    why: str
+    seen: Optional[Look] = None
+    began: float = dataclasses.field(default_factory=time.time)
+
+    def unknown(self) -> str:
+        """The line for people when the source can't be read."""
+        return f"the source can't be read beforehand, and the state of its hives is unknown: {self.why}"
+
+    def findings(self) -> list[Finding]:
+        """What the report of the result says of the source."""
+        if self.target is None:
+            return [unknown_hives(self.command, self.why)]
+        broken = self.seen.proposal.broken if self.seen is not None else ()
+        return [f.with_state("repaired") for f in broken if f.id == "hive-dirty"]
 
 
 # To watch h2k before it is trusted: what a script sees of virt-v2v stays as it was
@@ -56,10 +81,10 @@ def _watch(command: v2v.V2vCommand) -> int:
     """Report mode: look and report, refuse nothing, write nothing to the guest, end as virt-v2v did."""
     steps = Steps()
     guestfs_settings()
-    source = _attempt(steps, lambda: _seen_source(command, steps))
+    source = _attempt(steps, lambda: _seen_source(command, steps)) or _Source(command, None, "it could not be opened")
     status = pass_through(["virt-v2v", *command.passed])
     if status == 0 and command.output_mode == "local":
-        _attempt(steps, lambda: _report_result(command, source, steps))
+        _attempt(steps, lambda: _report_result(source, steps))
     return status
 
 
@@ -72,20 +97,23 @@ def _attempt(steps: Steps, what: Callable[[], T]) -> Optional[T]:
         return None
 
 
-def _seen_source(command: v2v.V2vCommand, steps: Steps) -> Optional[Target]:
-    source = source_of(command)
-    if source is not None:
-        with open_tools(_request(command.h2k)) as tools:
-            seen = _preflight(tools, source, steps)
+def _seen_source(command: v2v.V2vCommand, steps: Steps) -> _Source:
+    with open_source(command, steps.say) as (target, why), open_tools(_request(command)) as tools:
+        source = _Source(command, target, why)
+        if target is None:
+            steps.say(source.unknown())
+        else:
+            seen = _preflight(tools, target, steps)
             steps.say(f"the source: {assess(seen).verdict}")
     return source
 
 
-def _report_result(command: v2v.V2vCommand, source: Optional[Target], steps: Steps) -> None:
-    target = _result(command, source)
-    with open_tools(_request(command.h2k)) as tools:
-        seen = look(tools, target.images, "result", target.domain)
+def _report_result(source: _Source, steps: Steps) -> None:
+    target = _result(source)
+    with open_tools(_request(source.command)) as tools:
+        seen = look(_for_result(tools, target), target.images, "result", target.domain)
         report = assess(seen)
+        report.findings = [*source.findings(), *report.findings]
         emit(tools, target, seen, steps, whatever=True)
     report.timings = steps.timings
     report.write(target.state)
@@ -105,27 +133,27 @@ def _convert(command: v2v.V2vCommand) -> int:
     settings = guestfs_settings()
     if settings:
         steps.say(settings)
-    with open_tools(_request(wishes)) as tools:
+    with open_tools(_request(command)) as tools, open_source(command, steps.say) as (target, why):
         if tools.drivers_path is not None:
             os.environ["VIRTIO_WIN"] = str(tools.drivers_path)
-        source = source_of(command)
-        if source is None:
-            steps.say(f"-i {command.input_mode}: the source can't be read beforehand; the state of its hives is unknown")
-            seen = None
+        source = _Source(command, target, why)
+        if target is None:
+            steps.say(source.unknown())
         else:
-            seen = _preflight(tools, source, steps)
+            seen = _preflight(tools, target, steps)
             if seen.proposal.refused:
                 return _refused(seen, command, steps)
+            source = dataclasses.replace(source, seen=seen)
         if wishes.dry_run:
-            if seen is not None:
-                print_outcome(assess(seen), plan=True)
+            if source.seen is not None:
+                print_outcome(assess(source.seen), plan=True)
             return READY
-        _finish_earlier(command, source, steps)
-        status = _run_virt_v2v(command, source, seen, steps)
+        _finish_earlier(command, target, steps)
+        status = _run_virt_v2v(source, steps)
         if status != 0:
             steps.say(f"virt-v2v ended with status {status}; nothing more was done")
             return status
-        return _repair(tools, command, source, seen, steps)
+        return _repair(tools, source, steps)
 
 
 def _preflight(tools: Tools, source: Target, steps: Steps) -> Look:
@@ -188,27 +216,25 @@ def _finish_earlier(command: v2v.V2vCommand, source: Optional[Target], steps: St
             steps.say(f"an unfinished run was found and {ended}")
 
 
-def _run_virt_v2v(command: v2v.V2vCommand, source: Optional[Target], seen: Optional[Look], steps: Steps) -> int:
-    todo = replays(seen.todo) if seen is not None else ()
-    if source is None or not todo:
+def _run_virt_v2v(source: _Source, steps: Steps) -> int:
+    command, target = source.command, source.target
+    todo = replays(source.seen.todo) if source.seen is not None else ()
+    if target is None or not todo:
         with steps.step("convert", "virt-v2v " + " ".join(command.passed)):
             return pass_through(["virt-v2v", *command.passed])
-    _, state = result_of(command, name_of(command, source) or "guest")
-    with healed(source, todo, state, steps) as overlays:
-        argv = command_for(command, source, overlays, state)
+    _, state = result_of(command, name_of(command, target) or "guest")
+    with healed(target, todo, state, steps, command.root) as overlays:
+        argv = command_for(command, target, overlays, state)
         steps.say(f"virt-v2v reads the healed source: virt-v2v {' '.join(argv)}")
         with steps.step("convert", "virt-v2v on overlays of the source, which keeps its bytes"):
             return pass_through(["virt-v2v", *argv])
 
 
-def _repair(
-    tools: Tools, command: v2v.V2vCommand, source: Optional[Target], before: Optional[Look], steps: Steps
-) -> int:
-    target = _result(command, source)
-    seen = fix(tools, target.writable(), target.state, steps, target.domain)
+def _repair(tools: Tools, source: _Source, steps: Steps) -> int:
+    target = _result(source)
+    seen = fix(_for_result(tools, target), target.writable(), target.state, steps, target.domain)
     report = seen.report
-    healed_before = [f.with_state("repaired") for f in before.proposal.broken if f.id == "hive-dirty"] if before else []
-    report.findings = [*healed_before, *report.findings]
+    report.findings = [*source.findings(), *report.findings]
     emit(tools, target, seen, steps)
     report.timings = steps.timings
     report.write(target.state)
@@ -216,16 +242,32 @@ def _repair(
     return report.status
 
 
-def _result(command: v2v.V2vCommand, source: Optional[Target]) -> Target:
+def _for_result(tools: Tools, target: Target) -> Tools:
+    """Of several systems virt-v2v has converted one, and its XML names it: when that is none of Windows, Windows is
+    not to be touched."""
+    system = target.domain.os_id if target.domain is not None else None
+    if system is None or system.startswith("http://microsoft.com/"):
+        return tools
+    return dataclasses.replace(tools, request=dataclasses.replace(tools.request, root=OTHER))
+
+
+def _result(source: _Source) -> Target:
     """What virt-v2v wrote: OS/NAME.xml with its disks, and NAME.h2k beside it."""
-    name = name_of(command, source)
-    if name is None:
-        raise H2kError("virt-v2v alone knows the name of its result", hint="give -on NAME, or run: h2k fix NAME.xml")
-    xml, state = result_of(command, name)
+    command = source.command
+    xml, state = result_of(command, name_of(command, source.target) or _name_written(source))
     if not xml.exists():
         raise H2kError(f"{xml}: virt-v2v wrote no such domain", hint="run: h2k fix NAME.xml")
     target = open_target([str(xml)], str(state))
-    return dataclasses.replace(target, domain=_with_source(target.domain, source))
+    return dataclasses.replace(target, domain=_with_source(target.domain, source.target))
+
+
+def _name_written(source: _Source) -> str:
+    """The name that virt-v2v alone knew: that of the one XML file that is new in -os."""
+    directory = Path(source.command.output_storage or ".")
+    written = [path.stem for path in directory.glob("*.xml") if path.stat().st_mtime > source.began - 0.1]
+    if len(written) != 1:
+        raise H2kError("virt-v2v alone knows the name of its result", hint="give -on NAME, or run: h2k fix NAME.xml")
+    return written[0]
 
 
 def _with_source(result: Optional[DomainFacts], source: Optional[Target]) -> Optional[DomainFacts]:

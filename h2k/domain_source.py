@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -87,6 +88,27 @@ def parse_xml(data: bytes, name: str) -> etree._Element:
     if root is None or root.getroottree().docinfo.internalDTD is not None:
         raise BadData(f"{name}: has a document type, which a domain never has", hint="remove the DOCTYPE")
     return root
+
+
+def with_images(xml: bytes, name: str, images: Sequence[Path], format: Optional[str] = None) -> bytes:
+    """The domain with its disks' image files replaced by `images`, and their format where one is given."""
+    domain = parse_xml(xml, name)
+    waiting = iter(images)
+    for disk in domain.findall("devices/disk"):
+        source, driver = disk.find("source"), disk.find("driver")
+        if disk.get("device", "disk") != "disk" or source is None or not (source.get("file") or source.get("dev")):
+            continue
+        image = next(waiting)
+        block = image.is_block_device()
+        disk.set("type", "block" if block else "file")
+        for key in ("file", "dev"):
+            source.attrib.pop(key, None)
+        source.set("dev" if block else "file", str(image))
+        if format is not None:
+            if driver is None:
+                driver = etree.SubElement(disk, "driver", name="qemu")
+            driver.set("type", format)
+    return bytes(etree.tostring(domain))
 
 
 class _XmlReader:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from h2k.domain import Choices, DiskFacts, DomainFacts, bootstrap_xml, choose_firmware, complete, final_xml
-from h2k.domain_source import read_domain_xml
+from h2k.domain_source import read_domain_xml, with_images
 from h2k.errors import READY
 from h2k.finding import Finding
 from h2k.host import kvm_works
@@ -22,15 +22,23 @@ SCRATCH_SIZE = 64 * 1024 * 1024  # bytes; Windows only has to see the disk, to b
 
 def emit(tools: Tools, target: Target, seen: Look, steps: Steps, whatever: bool = False) -> None:
     """Write bootstrap.xml and final.xml into the report directory, when the domain is known and the guest is ready
-    (or `whatever` it is, for those who only watch)."""
-    if target.domain is None or not seen.windows or (seen.report.status != READY and not whatever):
+    (or `whatever` it is, for those who only watch); for a guest that is not Windows final.xml alone."""
+    if target.domain is None or (seen.report.status != READY and not whatever):
         return
     target.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with steps.step("emit", "writing the domains"):
-        for name, xml in _domains(tools, target, target.domain, seen).items():
+    with steps.step("emit", "writing the domains" if seen.windows else "writing the domain"):
+        domains = _domains(tools, target, target.domain, seen) if seen.windows else _production(target)
+        for name, xml in domains.items():
             path = target.state / f"{name}.xml"
             path.write_bytes(xml)
             seen.report.files[name] = str(path)
+
+
+def _production(target: Target) -> dict[str, bytes]:
+    """The one domain of a guest that is not Windows: what virt-v2v wrote, its images by their absolute paths."""
+    if target.description is None:
+        return {}
+    return {"final": with_images(target.description, str(target.state), [path.resolve() for path, _ in target.images])}
 
 
 def _domains(tools: Tools, target: Target, domain: DomainFacts, seen: Look) -> dict[str, bytes]:
@@ -93,7 +101,7 @@ def explain(report: dict[str, Any], plan: bool = False) -> None:
     if report["status"] == READY and not guest.get("windows"):
         word = "LEFT ALONE"
     print(f"h2k: {word}: {report['verdict']}" + (f"  [{name}]" if name else ""))
-    if guest.get("windows"):
+    if guest.get("windows") or report.get("findings"):
         print(table([Finding(**f) for f in report.get("findings", [])]))
     if plan and report.get("changes"):
         print(diff(report["changes"]))

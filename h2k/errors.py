@@ -44,3 +44,7 @@ class BadData(H2kError):
     """
 
     exit_status = REFUSED
+
+
+class Unknown(H2kError):
+    """The source can't be read beforehand, so that what h2k would have found there is unknown; no reason to stop."""

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 from lxml import etree
 
@@ -13,18 +14,23 @@ from h2k import v2v
 from h2k.apply import Backups, apply
 from h2k.change import Change, ReplayLogs
 from h2k.disk.reader import open_reader
+from h2k.disk.view import View
 from h2k.domain import DomainFacts, disk_name
-from h2k.domain_source import parse_xml
+from h2k.domain_source import with_images
 from h2k.errors import NotVerified
 from h2k.guest import Guest
 from h2k.run import run
+from h2k.source import name_of
 from h2k.steps import Steps
 from h2k.target import Target
 
 
 @contextmanager
-def healed(source: Target, changes: Sequence[Change], state: Path, steps: Steps) -> Iterator[tuple[Path, ...]]:
+def healed(
+    source: Target, changes: Sequence[Change], state: Path, steps: Steps, root: Optional[str] = None
+) -> Iterator[tuple[Path, ...]]:
     """Overlays on the source's images in which the hives of `changes` have their logs applied; gone afterwards.
+    `root` is virt-v2v's --root.
 
     The source keeps its bytes. Raises NotVerified when a hive does not read back as the replay made it.
     """
@@ -36,9 +42,10 @@ def healed(source: Target, changes: Sequence[Change], state: Path, steps: Steps)
             overlay.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             overlay.unlink(missing_ok=True)
             run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(path.resolve()), str(overlay.resolve())])
-            overlays.append(overlay.resolve())
+            # What rests on a view rests on what was examined when that was made.
+            overlays.append((View if isinstance(path, View) else Path)(overlay.resolve()))
         with open_reader(source.images) as reader, steps.step("heal", f"replaying the logs of {_names(changes)}"):
-            guest = Guest(reader)
+            guest = Guest(reader, root)
             apply(overlays, guest, changes, Backups(state / "backup"))
             _verify(guest, overlays, changes)
         yield tuple(overlays)
@@ -57,7 +64,7 @@ def _names(changes: Sequence[Change]) -> str:
 
 def _verify(guest: Guest, overlays: Sequence[Path], changes: Sequence[Change]) -> None:
     with open_reader([(overlay, "qcow2") for overlay in overlays]) as reader:
-        again = Guest(reader)
+        again = Guest(reader, guest.root)
         for change in replays(changes):
             if again.hive_bytes(change.hive) != guest.hive_state(change.hive).data:
                 raise NotVerified(f"{change.hive}: the replayed hive does not read back", hint="run the command again")
@@ -69,32 +76,16 @@ def command_for(command: v2v.V2vCommand, source: Target, overlays: Sequence[Path
     virt-v2v takes nothing but VMDK files for `-i vmx`, so that a VMX source is described to it by a libvirt XML of
     the same facts.
     """
-    name = command.output_name or (source.domain.name if source.domain else source.images[0][0].stem)
+    name = name_of(command, source) or "guest"
     if source.domain is None:
         return v2v.with_input(command, "disk", [str(o) for o in overlays], name, form="qcow2")
     if source.description is not None:
-        xml = _with_disks(parse_xml(source.description, source.domain.name), overlays)
+        xml = with_images(source.description, source.domain.name, overlays, "qcow2")
     else:
         xml = _described(source.domain, overlays)
     path = state / "source" / "domain.xml"
     path.write_bytes(xml)
     return v2v.with_input(command, "libvirtxml", [str(path)], name)
-
-
-def _with_disks(domain: etree._Element, overlays: Sequence[Path]) -> bytes:
-    """The user's own XML, its image files replaced by the overlays."""
-    waiting = iter(overlays)
-    for disk in domain.findall("devices/disk"):
-        source, driver = disk.find("source"), disk.find("driver")
-        if disk.get("device", "disk") != "disk" or source is None or not (source.get("file") or source.get("dev")):
-            continue
-        disk.set("type", "file")
-        source.attrib.clear()
-        source.set("file", str(next(waiting)))
-        if driver is None:
-            driver = etree.SubElement(disk, "driver", name="qemu")
-        driver.set("type", "qcow2")
-    return bytes(etree.tostring(domain))
 
 
 def _described(facts: DomainFacts, overlays: Sequence[Path]) -> bytes:

@@ -103,7 +103,9 @@ def _look(tools: Tools, guest: Guest, phase: str, domain: Optional[DomainFacts])
     report = Report(guest=guest_facts(guest))
     if guest.is_other or not (guest.is_windows or guest.volumes("bitlocker")):
         refuse_damaged(guest)
-        report.verdict = "not Windows: left as it is"
+        system = domain.os_id if domain is not None and domain.os_id else "another system, or none"
+        report.guest["system"] = system
+        report.verdict = f"not Windows ({system}): left as it is"
         return Look(Proposal((), (), ()), (), False, report)
     proposal = propose(tools.hooks, guest, tools.options(phase, domain), tools.request.skip)
     todo = () if proposal.refused else pending(proposal.changes, guest)

@@ -36,8 +36,9 @@ def make_view(path: Path, storage: Node, name: str, format: Optional[str] = None
     found = _info({"driver": format, "file": storage} if format else {"file": storage}, name)
     if found.get("encrypted"):
         raise Refused(f"{name}: the image is encrypted", hint="decrypt it with qemu-img convert")
-    if found.get("backing-filename"):
-        raise BadData(f"{name}: it rests on another image, {str(found['backing-filename'])[:80]}", hint="flatten it")
+    other = found.get("backing-filename") or found.get("format-specific", {}).get("data", {}).get("data-file")
+    if other:
+        raise BadData(f"{name}: it rests on another file, {str(other)[:80]}", hint="flatten it where it came from")
     base = "json:" + json.dumps({"driver": found["format"], "file": storage})
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", found["format"], "-b", base, str(path)], timeout=_TIMEOUT)
     path.chmod(0o600)
