@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.machinery
 import importlib.util
 import logging
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
+from h2k import places
 from h2k.change import Change
 from h2k.domain import DomainFacts
 from h2k.drivers import DriverSource
@@ -23,8 +25,8 @@ from h2k.policy import Policy
 
 log = logging.getLogger("h2k.hook")
 
-PACKAGED = (Path(__file__).resolve().parent.parent / "hooks", Path("/usr/share/h2k/hooks.d"))
-LOCAL = Path("/etc/h2k/hooks.d")
+PACKAGED = (places.HOOKS,)
+LOCAL = places.LOCAL / "hooks.d"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +141,16 @@ def _load_program(path: Path) -> Hook:
     return Hook(meta["name"], path, meta["summary"], tuple(meta["answers"]), bool(meta.get("gate", False)), propose)
 
 
+class _Source(importlib.machinery.SourceFileLoader):
+    """Reads compiled code and writes none: in directories of packages it would stay behind them."""
+
+    def set_data(self, path: Any, data: Any, *, _mode: int = 0o666) -> None:
+        """Nothing is kept."""
+
+
 def _load_python(path: Path) -> Hook:
-    spec = importlib.util.spec_from_file_location("h2k_hook_" + path.stem.replace("-", "_"), path)
+    name = "h2k_hook_" + path.stem.replace("-", "_")
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: not a Python hook")
     module = importlib.util.module_from_spec(spec)

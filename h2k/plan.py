@@ -11,10 +11,12 @@ from typing import Any, Optional, Union
 import jsonschema
 import yaml
 
+from h2k import places
 from h2k.errors import UsageError
 from h2k.windows.version import WindowsVersion
 
-PLAN_DIRECTORIES = (Path(__file__).resolve().parent.parent / "driver-plans", Path("/usr/share/h2k/driver-plans"))
+PLAN_DIRECTORIES = (places.PLANS, places.LOCAL / "driver-plans")
+SUFFIXES = (".yaml", ".yml", ".json")
 MAX_SIZE = 128 * 1024  # bytes; the packaged plan has 7 KiB
 Device = tuple[int, int, int, int, int, int]
 
@@ -127,14 +129,16 @@ class Plan:
 
 
 def load_plan(extra: Sequence[Path] = ()) -> Plan:
-    """The packaged plan with `extra` merged over it: lists of named things by name, everything else replaced; the
-    active vendor's part then goes over all. UsageError names the file and the line of a fault.
+    """The packaged plan, the host's own by their names, then `extra`, each merged over the earlier: lists of named
+    things by name, everything else replaced; the active vendor's part then goes over all. UsageError names the file
+    and the line of a fault.
     """
-    directory = next((d for d in PLAN_DIRECTORIES if (d / "virtio-win.yaml").exists()), PLAN_DIRECTORIES[0])
+    directory, local = PLAN_DIRECTORIES
+    own = sorted(p for p in local.iterdir() if p.suffix in SUFFIXES) if local.is_dir() else []
     schema = json.loads((directory / "schema.json").read_text(encoding="utf-8"))
     merged: dict[str, Any] = {}
     chosen = ""
-    for path in (directory / "virtio-win.yaml", directory / "hypervisors.yaml", *extra):
+    for path in (directory / "virtio-win.yaml", directory / "hypervisors.yaml", *own, *extra):
         tree, content = _read(path)
         _check(path, tree, content, schema)
         merged = _merge(merged, content)
