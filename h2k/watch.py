@@ -17,7 +17,7 @@ from h2k.virt import Domain
 TICK = 0.5  # seconds
 PICTURE = 5.0  # seconds between two screenshots
 PING = 5.0  # seconds between two questions to the guest agent
-PRESS = 60.0  # seconds after which the power button is pressed again: a sleeping display swallows the first
+PRESS = 20.0  # seconds after which the power button is pressed again: a sleeping display swallows the first
 STOPPED_CLEANLY = "shutdown"
 
 
