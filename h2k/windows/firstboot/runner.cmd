@@ -80,8 +80,15 @@ call :signal %STEP% ok
 >"%H2K%done\%STEP%" echo ok
 exit /b 0
 :done_before
+"%SYS%\findstr.exe" /l /c:"failed" "%H2K%done\%STEP%" >nul
+if not errorlevel 1 goto failed_before
 set "DETAIL=done at an earlier boot"
 call :signal %STEP% skipped
+exit /b 0
+:failed_before
+set "DETAIL=given up at an earlier boot"
+call :signal %STEP% failed
+set "FAILED=%FAILED% %STEP%"
 exit /b 0
 
 :finish
@@ -104,5 +111,5 @@ exit /b 0
 rem The h2k-boot protocol, version 1. DETAIL holds only words of ours: nothing in it needs an escape.
 set "LINE=h2k-boot {"v":1,"step":"%~1","state":"%~2","detail":"%DETAIL%"}"
 echo %LINE%
-(>\\.\COM1 echo %LINE%) 2>nul
+>\\.\COM1 echo %LINE%
 exit /b 0
