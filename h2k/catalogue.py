@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-REPAIR, REFUSE, WARN, DOMAIN = "repair", "refuse", "warn", "repair in the domain"
+REPAIR, REFUSE, WARN, DOMAIN, FIRST_BOOT = "repair", "refuse", "warn", "repair in the domain", "repair at first boot"
 # Findings of the wrapper h2k-v2v itself; every other one belongs to a hook.
 OF_THE_WRAPPER = frozenset({"first-boot-runner-missing"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One finding. `answer` is REPAIR, REFUSE, WARN or DOMAIN (h2k's two domains are written right, the disks stay);
-    `screen` is what the owner would see without h2k, `action` and `by_hand` are sentences for people."""
+    """One finding. `answer` is REPAIR, REFUSE, WARN, DOMAIN (h2k's two domains are written right, the disks stay) or
+    FIRST_BOOT (a step of the first boot does it); `screen` is what the owner would see without h2k, `action` and `by_hand` are sentences for people."""
 
     id: str
     fault: str
@@ -234,7 +234,7 @@ ENTRIES = (
         WARN,
         "the last files written on the source may be missing or old",
         "the NTFS file `$LogFile`",
-        "Warns; with the policy `log_unclean: refuse` it refuses.",
+        "Warns; with the policy `log-unclean: refuse` it refuses.",
         SHUT_DOWN,
     ),
     Entry(
@@ -413,10 +413,10 @@ ENTRIES = (
     Entry(
         "guestor-leftover",
         "virt-v2v's placeholder driver package is still registered.",
-        REPAIR,
+        FIRST_BOOT,
         "driver upgrades and `pnputil /enum-drivers` fail",
         r"`DriverDatabase\…\guestor.inf*`",
-        "Removes it once Windows has bound the real driver.",
+        "Reports it, and a step of the first boot removes it once Windows has bound the real driver.",
         "Delete the guestor.inf keys in the loaded hive, after the VirtIO driver is installed.",
     ),
     Entry(
@@ -473,9 +473,10 @@ def page() -> Iterator[str]:
     yield "<!-- Written by: python3 -m h2k.catalogue > docs/findings.md -->"
     yield ""
     yield "Each has a stable id. **repair**: h2k repairs it on an overlay, reads it back through other code, and only then"
-    yield "commits. **repair in the domain**: the disks stay, the two domains that h2k writes are right. **refuse**: nothing is"
-    yield "written, exit status 3, and the message says what to do; `--h2k-accept ID` goes on in spite of a refusal that is"
-    yield "safe to override. **warn**: reported, never blocks. `make faults` puts each into made guests and prints what was found."
+    yield "commits. **repair in the domain**: the disks stay, the two domains that h2k writes are right. **repair at first"
+    yield "boot**: reported, and a step that h2k stages does it. **refuse**: nothing is written, exit status 3, and the message"
+    yield "says what to do; `--h2k-accept ID` goes on in spite of a refusal that is safe to override. **warn**: reported, never"
+    yield "blocks. `make faults` puts each into made guests and prints what was found and what became of it."
     yield ""
     yield "| id | the fault | what you would see | where it is | h2k | by hand |"
     yield "|---|---|---|---|---|---|"

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
 
-from h2k.catalogue import DOMAIN, ENTRIES, REFUSE, REPAIR
+from h2k.catalogue import DOMAIN, ENTRIES, FIRST_BOOT, REFUSE, REPAIR
+from h2k.change import WriteFile
 from h2k.domain import DomainFacts
 from h2k.domain_source import read_domain_xml
 from h2k.emit import emit, print_outcome
@@ -105,8 +106,12 @@ class Bench:
             assert seen.report.status == READY, f"{name}: {seen.report.verdict}"
         return target
 
-    def _request(self, drivers: Path) -> Request:
-        return Request(drivers=str(drivers), skip=self.skip)
+    def _request(self, drivers: Path, policy: str = "") -> Request:
+        if not policy:
+            return Request(drivers=str(drivers), skip=self.skip)
+        file = self.work / f"policy-{hashlib.sha256(policy.encode()).hexdigest()[:12]}.yaml"
+        file.write_text(policy, encoding="utf-8")
+        return Request(drivers=str(drivers), skip=self.skip, policies=(str(file),))
 
     def base(self, fault: Fault, name: str) -> Path:
         return self.repaired(name) if fault.base == "repaired" else build.cached()[name].disks[0]
@@ -137,7 +142,7 @@ class Bench:
 
     def find(self, case: Case) -> tuple[Look, set[str]]:
         """(the look, the ids that the fault brought)."""
-        with open_tools(self._request(case.drivers)) as tools:
+        with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
             seen = look(tools, case.images, "result", case.domain)
         assess(seen)
         return seen, ids(seen) - self.baseline(case.fault, case.guest)
@@ -167,7 +172,7 @@ class Bench:
         if case.fault.answer == DOMAIN:
             return self._repair_domain(case, before)
         state = case.disks[0].with_suffix(".h2k")
-        with open_tools(self._request(case.drivers)) as tools:
+        with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
             done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
         same = digests(case.disks) == before
         unchanged = "bytes unchanged" if same else "BYTES CHANGED"
@@ -176,12 +181,15 @@ class Bench:
             named = case.fault.finding in {f.id for f in done.proposal.refused}
             return ("refused" if refused else f"status {done.report.status}"), unchanged, refused and named and same
         warned = {f.state for f in done.report.findings if f.id == case.fault.finding} == {"warning"}
+        if case.fault.answer == FIRST_BOOT:
+            staged = any(isinstance(c, WriteFile) and case.fault.finding.split("-")[0].encode() in c.data for c in done.todo)
+            return "warned, a step staged" if staged else "NO STEP", "verified", warned and staged and done.report.status == READY
         return ("warned" if warned else "not warned"), unchanged, warned and same and done.report.status == READY
 
     def repair(self, case: Case) -> tuple[str, str, bool]:
         """Repair the case's disks and look again."""
         state = case.disks[0].with_suffix(".h2k")
-        with open_tools(self._request(case.drivers)) as tools:
+        with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
             done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
             if done.report.status != READY:
                 return f"status {done.report.status}", done.report.verdict, False
@@ -198,7 +206,7 @@ class Bench:
         """The disks stay; the domain that h2k writes has nothing wrong."""
         state = case.disks[0].with_suffix(".h2k")
         target = Target(tuple(case.images), state, case.domain)
-        with open_tools(self._request(case.drivers)) as tools:
+        with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
             done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
             emit(tools, target, done, Steps(quiet=True))
             final = state / "final.xml"

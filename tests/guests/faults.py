@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
-from h2k.catalogue import DOMAIN, REFUSE, REPAIR, WARN
+from h2k.catalogue import DOMAIN, FIRST_BOOT, REFUSE, REPAIR, WARN
 from h2k.domain import DiskFacts, DomainFacts
 from h2k.windows.regf import BASE_BLOCK, Hive
 from tests.guests.build import BOOT_MANAGER
@@ -50,7 +50,8 @@ class Fault:
 
     `guests` are those on which `make test` shows it; `fits` says on which others it makes sense. `base` is "repaired"
     (h2k has been there, so that exactly this is wrong) or "plain". `also` are ids that can't but come with it.
-    `domain` makes the domain, from the disks; `extra` adds disks; `drivers` names a variant of the virtio-win tree.
+    `domain` makes the domain, from the disks; `extra` adds disks; `drivers` names a variant of the virtio-win tree;
+    `policy` is a policy file's text; a `wrapper` fault is the host's, and h2k-v2v's to find.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Fault:
     domain: Optional[Callable[[Sequence[Path]], DomainFacts]] = None
     extra: Optional[Callable[[Path, Path], Path]] = None
     drivers: str = ""
+    policy: str = ""
     wrapper: bool = False
 
     @property
@@ -565,6 +567,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("volume-hibernated:rstr", "hiberfil.sys begins with RSTR", REFUSE, hibernated(b"RSTR")),
     Fault("volume-dirty", "the dirty flag of the Windows volume", REFUSE, lambda disk: ntfs(disk).set_dirty(), (NEW, OLD)),
     Fault("volume-log-unclean", "open transactions in $LogFile", WARN, lambda disk: ntfs(disk).set_unclean_log()),
+    Fault(
+        "volume-log-unclean:policy", "the same, and a policy that refuses it", REFUSE,
+        lambda disk: ntfs(disk).set_unclean_log(), (NEW, OLD), policy="log-unclean: refuse\n",
+    ),
     Fault("file-unreadable:loader", "winload is WOF-compressed", REFUSE, lambda disk: ntfs(disk).compress(winload(disk)), (NEW, OLD)),
     Fault("file-unreadable:hive", "SYSTEM is WOF-compressed", REFUSE, lambda disk: ntfs(disk).compress("Windows/System32/config/SYSTEM")),
     Fault("bcd-missing", "no BCD", REFUSE, no_store, (NEW, OLD)),
@@ -622,7 +628,8 @@ FAULTS: tuple[Fault, ...] = (
         domain=lambda disks: _facts(disks, firmware="uefi"), fits=bios,
     ),
     Fault(
-        "boot-disk-ambiguous:order", "the domain starts the data disk", DOMAIN, nothing, extra=empty_disk,
+        "boot-disk-ambiguous:order", "the domain starts the data disk", DOMAIN,
+        registry("SYSTEM", '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000001\n'), extra=empty_disk,
         domain=lambda disks: _facts(disks, first=1), fits=uefi,
     ),
     Fault(
@@ -653,7 +660,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("nic-driver-missing:service", "netkvm has no service", REPAIR, registry("SYSTEM", "-[$cs\\Services\\netkvm]\n")),
     Fault("nic-ghost", "an adapter of a card that is gone", REPAIR, ghost(static=False), (NEW, OLD)),
     Fault("nic-static-stranded", "a static address on it", REPAIR, ghost(static=True), (NEW, OLD), also=frozenset({"nic-ghost"})),
-    Fault("network-profile-stale", "a profile known by the old gateway's MAC", REPAIR, stale_profile()),
+    Fault(
+        "network-profile-stale", "a private network known by the old gateway's MAC", REPAIR,
+        together(ghost(static=False), stale_profile()), (NEW, OLD), also=frozenset({"nic-ghost"}), policy="profiles: remove\n",
+    ),
     Fault(
         "reboot-pending:servicing", "servicing waits for a reboot", WARN,
         registry("SOFTWARE", '[Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending]\n"Exclusive"=dword:00000001\n'),
@@ -684,7 +694,7 @@ FAULTS: tuple[Fault, ...] = (
         registry("SOFTWARE", '[Microsoft\\Virtual Machine\\Guest\\Parameters]\n"HostName"="HV01"\n"VirtualMachineName"="made"\n'),
         (OLD,), fits=lambda g: g.name != NEW,
     ),
-    Fault("guestor-leftover", "virt-v2v's placeholder package", REPAIR, guestor, fits=modern),
+    Fault("guestor-leftover", "virt-v2v's placeholder package", FIRST_BOOT, guestor, fits=modern),
     Fault(
         "first-boot-runner-missing", "no rhsrvany.exe on the host", REFUSE, nothing, (NEW,), base="plain", wrapper=True,
     ),
