@@ -38,5 +38,17 @@ lint: deps .venv/ready
 test: lint
 	.venv/bin/python -m pytest -n 2 --dist loadgroup
 
+# One fault, put into a copy of a made guest, and what h2k says of it: make fault F=driver-start-override
+.PHONY: fault faults fuzz
+fault: deps
+	@$(PYTHON) -m tests.guests.faults try $(F)
+
+# Every fault on every made guest that it fits, and what virt-v2v itself says of it.
+faults: deps
+	@$(PYTHON) -m tests.guests.faults matrix --all --v2v
+
+fuzz: deps
+	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),120)
+
 bench: deps
 	@$(PYTHON) -m tests.bench
