@@ -36,7 +36,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         yield from _static(guest, options, adapter, found.assignments[adapter.guid])
     yield from _virtual(found)
     for adapter in found.leaving:
-        yield from _ghost(guest, options, adapter)
+        yield from _ghost(guest, options, adapter, found)
     yield from _profiles(options, found)
     if found.leaving:
         yield Document("network.json", found.as_json())
@@ -115,7 +115,7 @@ def _nsi(guest: Guest, base: str, adapter: Adapter) -> Iterator[Proposed]:
 # Ghosts
 
 
-def _ghost(guest: Guest, options: Options, adapter: Adapter) -> Iterator[Proposed]:
+def _ghost(guest: Guest, options: Options, adapter: Adapter, found: Carry) -> Iterator[Proposed]:
     """The device, its driver key, its connection and its bindings: what removing it in Device Manager removes."""
     evidence = f"{adapter.description or 'a card'} of {adapter.hardware}: {adapter.instance}"
     if options.policy.ghosts == "keep":
@@ -125,11 +125,11 @@ def _ghost(guest: Guest, options: Options, adapter: Adapter) -> Iterator[Propose
     for number in guest.control_sets.boot:
         base = control_set_name(number)
         yield from _nsi(guest, base, adapter)
-        for place in _places(guest, base, adapter):
+        for place in _places(guest, base, adapter, {a.instance.lower() for a in found.leaving}):
             yield DeleteKey("SYSTEM", f"{base}\\{place}")
 
 
-def _places(guest: Guest, base: str, adapter: Adapter) -> list[str]:
+def _places(guest: Guest, base: str, adapter: Adapter, leaving: set[str]) -> list[str]:
     guid = adapter.guid
     places = [
         f"Services\\Tcpip\\Parameters\\Interfaces\\{guid}",
@@ -148,8 +148,8 @@ def _places(guest: Guest, base: str, adapter: Adapter) -> list[str]:
                 places.append(f"Control\\DeviceClasses\\{interface}\\{entry.name}")
     device = adapter.instance.rpartition("\\")[0]
     key = guest.system.key(f"{base}\\Enum\\{device}")
-    alone = key is not None and len(key.subkeys()) == 1
-    places.append(f"Enum\\{device if alone else adapter.instance}")
+    all_leave = key is not None and all(f"{device}\\{k.name}".lower() in leaving for k in key.subkeys())
+    places.append(f"Enum\\{device if all_leave else adapter.instance}")
     return places
 
 

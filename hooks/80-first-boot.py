@@ -120,7 +120,7 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
     leftovers = [GUESTOR] if _has_guestor(guest) else []
     if pnp.uses_driver_database(guest.system):
         leftovers += [placeholder(role) for role in needed]
-    cards = {card.mac: card for card in (*staged.cards, *carry(guest, options.domain, options.policy).settings)}
+    cards = _cards(guest, options, staged)
     san = offline_sets(guest) if options.policy.san == "online" and moving(guest, options.plan, options.bus) else []
     agent = _agent(guest, options)
     return FirstBoot(
@@ -128,8 +128,8 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
         retries=options.policy.retries,
         drivers=_union(staged.drivers, drivers),
         network_service=staged.network_service or _network_service(guest, options, packages),
-        cards=tuple(cards.values()),
-        routes=_routes(guest, options, tuple(cards.values())),
+        cards=cards,
+        routes=_routes(guest, options, cards),
         san=staged.san or tuple(san),
         bound=_union(staged.bound, [r.service for r in needed] if leftovers else []),
         leftovers=_union(staged.leftovers, leftovers),
@@ -137,6 +137,17 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
         agent=agent[0] if agent is not None else staged.agent,
         bootstrap_cards=(E1000E,) if options.policy.bootstrap_nic == "e1000e" else (),
     )
+
+
+def _cards(guest: Guest, options: Options, staged: FirstBoot) -> tuple[Settings, ...]:
+    """What each card gets. The adapters of the source are gone once a first boot is staged: what they had is in it."""
+    now = carry(guest, options.domain, options.policy).settings
+    if options.policy.addresses == "override":
+        return now
+    earlier = staged.cards if options.policy.addresses == "preserve" else tuple(Settings(c.mac, c.name) for c in staged.cards)
+    found = {card.mac: card for card in earlier if card.worth_setting}
+    found.update({card.mac: card for card in now if card.static or card.mac not in found})
+    return tuple(found.values())
 
 
 def _union(earlier: tuple[T, ...], now: list[T]) -> tuple[T, ...]:

@@ -27,7 +27,7 @@ MAX_LINES = 2000
 OWN_PROCESS, AUTO_START, IGNORE = 0x10, 2, 0
 _WORD = re.compile(r"[A-Za-z0-9{}:._/-]{1,200}")
 _DEVICE = re.compile(r"[A-Za-z0-9_]{1,40}(&[A-Za-z0-9_]{1,40}){0,5}")  # always quoted where a script uses it
-_FILE = re.compile(r"[A-Za-z0-9_.+-]{1,100}(\\[A-Za-z0-9_.+-]{1,100}){0,3}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}(\\[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}){0,3}")
 _GUID = re.compile(r"\{[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}")
 
 
