@@ -188,10 +188,13 @@ def _read(path: Path) -> tuple[Any, Any]:
             loader.dispose()
     except json.JSONDecodeError as e:
         raise UsageError(f"{path}, line {e.lineno}: not JSON: {e.msg}") from e
+    except yaml.reader.ReaderError as e:
+        raise UsageError(f"{path}, line {text.count(chr(10), 0, e.position) + 1}: not a plan: {e.reason}") from e
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as e:
         mark = getattr(e, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{path}{line}: not a plan: {getattr(e, 'problem', None) or str(e)[:200]}") from e
+        why = " ".join(str(getattr(e, "problem", None) or e).split())
+        raise UsageError(f"{path}{line}: not a plan: {why[:200]}") from e
 
 
 def _check(path: Path, tree: Any, content: Any, schema: dict[str, Any]) -> None:

@@ -247,6 +247,7 @@ def test_a_vendor_that_nobody_described(tmp_path: Path) -> None:
         ("- skip\n", 1, "the top: ['skip'] is not of type 'object'"),
         ("", 1, "the top: None is not of type 'object'"),
         ("skip: []\n---\nskip: []\n", 2, "not a plan: but found another document"),
+        ("skip: []\n\x07\n", 2, "not a plan: special characters are not allowed"),
         ("vendors:\n  acme:\n    role: []\n", 3, "vendors/acme: Additional properties are not allowed"),
     ],
 )  # fmt: skip
@@ -263,12 +264,13 @@ def test_a_fault_names_file_and_line(tmp_path: Path, text: str, line: int, messa
         ("skip: []", "line 1: not JSON"),
         ("[" * 100_000, ": not a plan: "),
     ],
+    ids=["comma", "unknown", "twice", "yaml", "deep"],
 )
 def test_faults_of_json(tmp_path: Path, text: str, message: str) -> None:
     assert message in fault(tmp_path, text, ".json")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 30_000, "- " * 60_000, "x" * 200_000, "buckets: " + "9" * 100_000])
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 30_000, "- " * 60_000, "x" * 200_000, "buckets: " + "9" * 100_000], ids=len)
 def test_plans_that_cost_too_much(tmp_path: Path, text: str) -> None:
     assert fault(tmp_path, text).startswith(f"{tmp_path}/plan1.yaml")
 
