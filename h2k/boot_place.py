@@ -38,7 +38,7 @@ class BootPlace:
 def find_boot_place(reader: Reader, windows: VolumeRef) -> BootPlace:
     """The boot place of the Windows on that volume; nothing is written, and a bad store counts as no answer."""
     scheme = reader.disks[windows.disk].table.scheme
-    efi, primary = _efi_partitions(reader.disks), _primary_partitions(reader.disks)
+    efi, primary = efi_partitions(reader.disks), _primary_partitions(reader.disks)
     firmware = "uefi" if scheme == "gpt" else "bios"
     if firmware == "uefi" and not efi and _complete(reader, primary, "bios"):
         firmware = "bios"  # a GPT data disk with Windows behind an MBR boot disk
@@ -57,7 +57,7 @@ def find_boot_place(reader: Reader, windows: VolumeRef) -> BootPlace:
     return BootPlace(firmware, best, best in reachable, candidates, fitting)
 
 
-def _efi_partitions(disks: Sequence[Disk]) -> list[Volume]:
+def efi_partitions(disks: Sequence[Disk]) -> list[Volume]:
     """The FAT volumes whose partition type says EFI system partition, on GPT or MBR."""
     return [v for d in disks for v in d.volumes if v.kind == "fat" and _type(d, v).upper() in (ESP_TYPE, "0XEF")]
 

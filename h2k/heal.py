@@ -82,13 +82,13 @@ def command_for(command: v2v.V2vCommand, source: Target, overlays: Sequence[Path
     if source.description is not None:
         xml = with_images(source.description, source.domain.name, overlays, "qcow2")
     else:
-        xml = _described(source.domain, overlays)
+        xml = source_xml(source.domain, overlays)
     path = state / "source" / "domain.xml"
     path.write_bytes(xml)
     return v2v.with_input(command, "libvirtxml", [str(path)], name)
 
 
-def _described(facts: DomainFacts, overlays: Sequence[Path]) -> bytes:
+def source_xml(facts: DomainFacts, overlays: Sequence[Path]) -> bytes:
     """What virt-v2v reads of a domain: name, memory, CPUs, firmware, disks and network cards."""
     domain = etree.Element("domain", type="kvm")
     etree.SubElement(domain, "name").text = facts.name

@@ -178,7 +178,7 @@ def fix(
         if not seen.windows or report.status != NOT_READY or dry_run:
             return seen
         if not seen.todo:
-            _settle_in_domain(seen)
+            settle_in_domain(seen)
             return seen
         refuse_damaged(guest)
         steps.say(f"repairing {', '.join(dict.fromkeys(f.id for f in seen.proposal.broken)) or 'the guest'}")
@@ -210,7 +210,7 @@ def fix(
     return seen
 
 
-def _settle_in_domain(seen: Look) -> None:
+def settle_in_domain(seen: Look) -> None:
     """Nothing on the disks is to be changed: the guest is ready if all that is wrong is wrong in the domain, for
     h2k's two domains are written right."""
     if all(in_domain(f.id) for f in seen.proposal.broken):
