@@ -45,6 +45,7 @@ def _request_options(command: F) -> F:
         click.option("--hooks", multiple=True, metavar="DIR", help="a directory with more hooks"),
         click.option("--skip", multiple=True, metavar="HOOK", help="leave a hook out"),
         click.option("--accept", multiple=True, metavar="FINDING", help="go on in spite of this refusal"),
+        click.option("--root", metavar="/dev/sdXN|first", help="which of several Windows systems is meant"),
     ):
         command = option(command)
     return command
@@ -135,6 +136,7 @@ def _request(wishes: dict[str, Any]) -> Request:
         skip=tuple(wishes["skip"]),
         accept=tuple(wishes["accept"]),
         policies=tuple(wishes["policies"]),
+        root=wishes["root"],
     )
 
 
@@ -274,7 +276,7 @@ def _chosen(tools: Any, target: Target) -> list[dict[str, Any]]:
 
     rows = []
     with open_reader(target.images) as reader:
-        windows = Guest(reader).windows
+        windows = Guest(reader, tools.request.root).windows
     for role in tools.plan.roles:
         try:
             package = tools.drivers.find(tools.plan, role, windows)

@@ -103,7 +103,7 @@ def _seen_source(command: v2v.V2vCommand, steps: Steps) -> _Source:
         if target is None:
             steps.say(source.unknown())
         else:
-            seen = _preflight(tools, target, steps)
+            seen = _preflight(tools, command, target, steps)
             steps.say(f"the source: {assess(seen).verdict}")
     return source
 
@@ -140,7 +140,7 @@ def _convert(command: v2v.V2vCommand) -> int:
         if target is None:
             steps.say(source.unknown())
         else:
-            seen = _preflight(tools, target, steps)
+            seen = _preflight(tools, command, target, steps)
             if seen.proposal.refused:
                 return _refused(seen, command, steps)
             source = dataclasses.replace(source, seen=seen)
@@ -156,8 +156,8 @@ def _convert(command: v2v.V2vCommand) -> int:
         return _repair(tools, source, steps)
 
 
-def _preflight(tools: Tools, source: Target, steps: Steps) -> Look:
-    with steps.step("preflight", f"reading the source: {', '.join(str(p) for p, _ in source.images)}"):
+def _preflight(tools: Tools, command: v2v.V2vCommand, source: Target, steps: Steps) -> Look:
+    with steps.step("preflight", f"reading the source: {', '.join(command.arguments)}"):
         seen = look(tools, source.images, "source", source.domain)
     runner = _runner_missing(tools, seen)
     if runner is not None:

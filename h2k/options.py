@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
+from h2k.domain import BUSES
 from h2k.errors import UsageError
 
 OURS = ("--h2k-", "-h2k-")
-BUSES = ("virtio", "virtio-scsi", "sata")
 MODES = ("repair", "report")
 _VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept", "policy")
 _LISTS = {"plan": "plans", "policy": "policies", "hooks": "hooks", "skip": "skip", "accept": "accept"}
