@@ -217,18 +217,21 @@ def judge(guest: Guest, phase: str, controllers: Sequence[PciDevice]) -> list[Fi
 
 
 def _boot_driver(guest: Guest, control_set: int, device: PciDevice) -> Optional[str]:
-    for binding in find_binding(guest.system, control_set, device.ids()):
-        service = read_service(guest.system, control_set, binding.service) if binding.service else None
-        if service is not None and service.start == 0 and not any(value for _, value in service.start_overrides):
-            return service.name
-    return None
+    """The service of the binding that wins, if it starts at boot: Windows does not try the next one."""
+    binding = next(iter(find_binding(guest.system, control_set, device.ids())), None)
+    service = read_service(guest.system, control_set, binding.service) if binding is not None and binding.service else None
+    if service is None or service.start != 0 or any(value for _, value in service.start_overrides):
+        return None
+    return service.name
 
 
 def _what_is_there(guest: Guest, control_set: int, device: PciDevice) -> str:
     bindings = find_binding(guest.system, control_set, device.ids())
     if not bindings:
         return f"no id of PCI\\{device.ids()[0]} is known to the registry"
-    return "; ".join(f"{b.id} leads to {b.service or 'no service'}, which does not start at boot" for b in bindings[:3])
+    first = bindings[0]
+    what = f"{first.service}, which does not start at boot" if first.service else f"no service: {first.where}"
+    return f"{first.id} leads to {what}"
 
 
 def ask_domains(virt: Virt, guest: Guest, domains: Sequence[tuple[str, bytes]]) -> list[Finding]:
