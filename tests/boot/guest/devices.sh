@@ -25,7 +25,7 @@ pci_address() {
   readlink -f "/sys/class/block/$1" | tr / '\n' | grep -E '^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$' | tail -n 1
 }
 
-# Matches a device to a service; sets M_ID, M_SERVICE, M_CLASS. Fails when no id of it is known.
+# Matches a device to a service; sets M_ID, M_SERVICE, M_CLASS, and M_INF where one is known. Fails when no id of it is known.
 match_device() {
   prefix=
   if [ "$MODERN" = no ]; then
@@ -42,6 +42,7 @@ match_device() {
 
 from_critical_devices() {
   reg_values "$CONTROL_SET\\Control\\CriticalDeviceDatabase\\PCI#$M_ID" >/run/match
+  M_INF=
   M_SERVICE=$(typed_text Service </run/match)
   M_CLASS=$(typed_text ClassGUID </run/match | tr 'a-f' 'A-F')
 }
@@ -61,6 +62,7 @@ from_driver_database() {
     if [ -z "$best" ] || [ "$(printf '%s\n' "$best" "$age" | sort | tail -n 1)" != "$best" ]; then
       best=$age
       M_SERVICE=$service
+      M_INF=$inf
       M_CLASS=$(bytes "$version" 11 10 9 8 - 13 12 - 15 14 - 16 17 - 18 19 20 21 22 23 | tr 'a-f' 'A-F')
       M_CLASS="{$M_CLASS}"
     fi
@@ -125,14 +127,19 @@ plug_and_play() {
 
 BOUND= UNBOUND=
 
+# bind_device ADDRESS ID. Where the first-boot runner is staged, its pnputil would have replaced a placeholder package by
+# the real one, which Windows names oem0.inf and so on: InfPath says so, and nothing else of it is done.
 bind_device() {
   slot=${1#*:*:} # device.function; Windows' instance ids end with device * 8 + function
   place=$(printf '%02X' $((0x${slot%.*} * 8 + ${slot#*.})))
   key="$CONTROL_SET\\Enum\\PCI\\$2\\3&11583659&0&$place"
   if [ "$(reg_get "$key" Service)" != "$M_SERVICE" ]; then
     number=$(next_driver_number "$CONTROL_SET\\Control\\Class\\$M_CLASS")
+    case $STAGED$2 in yesVEN_1AF4*) M_INF=oem0.inf ;; esac
     reg_write "$CONTROL_SET\\Control\\Class\\$M_CLASS\\$number" <<EOF
-DriverDesc
+${M_INF:+InfPath
+string:$M_INF
+}DriverDesc
 string:$M_SERVICE
 MatchingDeviceId
 string:pci\\$(echo "$M_ID" | tr 'A-Z' 'a-z')

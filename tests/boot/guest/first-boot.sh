@@ -1,17 +1,27 @@
-# The first-boot steps as far as a stand-in can do them, with the signals of the real runner on COM1.
+# The first-boot steps by the rules of the real runner, h2k/windows/firstboot/runner.cmd, as far as a stand-in can do
+# them: each step once, one signal for each, what needs the final hardware left to the next boot, the service deleted
+# at the end. No Windows program runs here, so what only one could do is skipped, and says so.
 
 SERVICE=h2k-firstboot
+PLACE=/windows/ProgramData/h2k
+NO_PROGRAM='the stand-in runs no Windows program'
 
-# The steps run when the service is there and enabled, and end by marking it for deletion as `sc delete` would: the
-# service manager takes such a key away at the next start.
-first_boot() {
-  if read_service "$SERVICE" && [ "$(reg_get "$CONTROL_SET\\Services\\$SERVICE" DeleteFlag)" = 1 ]; then
+# Whether the runner is to run: its service is there, enabled, and not marked for deletion. A mark that is left from the
+# boot before makes the service manager take the key away.
+first_boot_staged() {
+  read_service "$SERVICE" || return 1
+  if [ "$(reg_get "$CONTROL_SET\\Services\\$SERVICE" DeleteFlag)" = 1 ]; then
     reg_delete "$CONTROL_SET\\Services\\$SERVICE"
     reg_commit
+    return 1
   fi
-  if ! read_service "$SERVICE" || [ "$S_START" = 4 ]; then
+  [ "$S_START" != 4 ]
+}
+
+first_boot() {
+  if [ "$STAGED" = no ]; then
+    [ "$WRITABLE" = no ] || save_hive SYSTEM
     signal start ok 'no first-boot service'
-    [ "$WRITABLE" = no ] || save_registry
     signal 'done' ok
     return
   fi
@@ -19,34 +29,72 @@ first_boot() {
     signal start failed 'the Windows volume can not be written'
     return
   fi
-  step start ok
-  if knob no-pnp; then
-    step drivers skipped 'Plug and Play is switched off by the knob no-pnp'
-  elif [ -n "$UNBOUND" ]; then
-    step drivers ok "bound: ${BOUND:-nothing}; no driver: $UNBOUND"
-  else
-    step drivers ok "bound: ${BOUND:-nothing}"
-  fi
+  [ ! -e "$PLACE/done/done" ] || rm -r "$PLACE/done"
+  mkdir -p "$PLACE/done"
+  signal start ok
+  WAITING=
+  run_drivers
   step addresses skipped 'the stand-in has no network'
-  step disks ok "$(ls /sys/block | grep -cE '^([shv]d|nvme)') disks"
-  step tools skipped 'the stand-in runs no Windows program'
-  step agent skipped 'the stand-in runs no Windows program'
-  reg_disable "$CONTROL_SET\\Services\\$SERVICE"
+  step disks ok "$(ls /sys/block | grep -cE '^([shv]d|nvme)') disks are there; the SAN policy stays"
+  step tools skipped "$NO_PROGRAM"
+  step agent skipped "$NO_PROGRAM"
+  if on_final_bus; then step cleanup skipped 'the placeholder packages stay'; else waits cleanup 'the final bus'; fi
+  if [ -n "$WAITING" ]; then
+    save_hive SYSTEM
+    signal 'done' ok "the next boot goes on with:$WAITING"
+    return
+  fi
+  reg_disable "$CONTROL_SET\\Services\\$SERVICE" # as `sc delete` leaves it until the next start
   reg_commit
-  save_registry
-  step cleanup ok
-  step 'done' ok
+  save_hive SYSTEM
+  note_first_boot
+  step 'done' ok complete
 }
 
-# A step's marker on the disk first, then its signal.
+run_drivers() {
+  if knob no-pnp; then
+    step drivers skipped 'Plug and Play is switched off by the knob no-pnp'
+  else
+    step drivers ok "bound: ${BOUND:-nothing}${UNBOUND:+; no driver: $UNBOUND}"
+  fi
+}
+
+# step NAME STATE DETAIL: a step's marker on the disk first, then its signal; at a later boot it is not done again.
 step() {
-  mkdir -p /windows/ProgramData/h2k/done
-  echo "$2" >"/windows/ProgramData/h2k/done/$1"
+  if [ -e "$PLACE/done/$1" ]; then
+    signal "$1" skipped 'done at an earlier boot'
+    return
+  fi
+  echo "$2" >"$PLACE/done/$1"
   sync
   signal "$@"
 }
 
-save_registry() {
-  cat "$HIVE" >"$CONFIG/SYSTEM" || say '{"note":"the SYSTEM hive could not be written"}'
+waits() {
+  WAITING="$WAITING $1"
+  signal "$1" skipped "waits for the next boot: $2"
+}
+
+# Whether the boot disk hangs on the bus that settings.txt calls final.
+on_final_bus() {
+  case $(tr -d '\r' <"$PLACE/settings.txt" 2>/dev/null | sed -n 's/^bus //p') in
+    virtio) wanted=1AF4 device='10(01|42)' ;;
+    virtio-scsi) wanted=1AF4 device='10(04|48)' ;;
+    *) return 0 ;;
+  esac
+  echo "$BOOT_ID" | grep -qE "^VEN_$wanted&DEV_$device&"
+}
+
+# SOFTWARE\h2k, value FirstBoot: how h2k knows afterwards that the first boot is over.
+note_first_boot() (
+  HIVE=/run/SOFTWARE
+  cp "$CONFIG/SOFTWARE" "$HIVE" || return
+  printf 'FirstBoot\nstring:done\n' | reg_write h2k
+  reg_commit
+  save_hive SOFTWARE
+)
+
+save_hive() {
+  cat "/run/$1" >"$CONFIG/$1" || say "{\"note\":\"the hive $1 could not be written\"}"
   sync
 }
