@@ -186,20 +186,23 @@ def binding_repairs(guest: Guest, number: int, role: Role) -> Iterator[Repair]:
             where = "DriverDatabase" if database else f"{control_set_name(number)}\\Control\\CriticalDeviceDatabase"
             evidence = f"{where} leads to {best.service}" if best is not None else f"no entry in {where}"
             yield Finding("device-id-unbound", "broken", subject, evidence, f"bound to {role.service}")
-        yield from _bind(guest, number, role, ids, best, database)
+        yield from _bind(guest, number, role, ids, found, database)
 
 
 def _bind(
-    guest: Guest, number: int, role: Role, ids: Sequence[str], best: Optional[pnp.Binding], database: bool
+    guest: Guest, number: int, role: Role, ids: Sequence[str], found: Sequence[pnp.Binding], database: bool
 ) -> Iterator[Repair]:
     # The most specific id without a subsystem that real INFs list: VEN&DEV&REV, then VEN&DEV, so that
-    # a subsystem that a vendor chose does not matter. An id of ours ranks above a wrong binding's.
+    # a subsystem that a vendor chose does not matter. A wrong binding of this very device is ended, for it may rank
+    # above ours; one of a whole class of devices (CC_0100) ranks below.
     names = [i for i in ids if "&SUBSYS_" not in i and "&CC_" not in i and "&DEV_" in i]
-    if best is not None and "&SUBSYS_" in best.id:
-        names.append(best.id)
+    right = (role.service.lower(), role.class_guid.lower())
+    wrong = [b for b in found if "&DEV_" in b.id and b.service and (b.service.lower(), b.class_guid.lower()) != right]
     if database:
+        yield from (DeleteValue("SYSTEM", b.entry, b.inf) for b in wrong)
         entries = pnp.driver_database_entries(role.service, names, role.class_guid, guest.windows.arch)
     else:
+        names += [b.id for b in wrong if b.id not in names]
         entries = pnp.cdd_entries(number, names, role.service, role.class_guid)
     for entry in entries:
         yield SetValue("SYSTEM", entry.key, entry.name, entry.type, entry.data)
