@@ -186,6 +186,20 @@ class Bench:
             return "warned, a step staged" if staged else "NO STEP", "verified", warned and staged and done.report.status == READY
         return ("warned" if warned else "not warned"), unchanged, warned and same and done.report.status == READY
 
+    def check_group(self, group: Sequence[Fault], name: str) -> Row:
+        """Several faults in one guest: all found, all repaired in one run, and nothing found afterwards."""
+        first = next((f for f in group if f.extra is not None), group[0])
+        case = self.breaks(first, name, [f for f in group if f is not first])
+        try:
+            _, found = self.find(case)
+            wanted = {f.finding for f in group}
+            allowed = wanted.union(*(f.also for f in group))
+            answer, again, ok = self.repair(case)
+            names = ", ".join(f.name for f in group)
+            return Row(names, name, ", ".join(sorted(found)), answer, again, ok and wanted <= found <= allowed)
+        finally:
+            shutil.rmtree(case.disks[0].parent)
+
     def repair(self, case: Case) -> tuple[str, str, bool]:
         """Repair the case's disks and look again."""
         state = case.disks[0].with_suffix(".h2k")
@@ -194,13 +208,9 @@ class Bench:
             if done.report.status != READY:
                 return f"status {done.report.status}", done.report.verdict, False
             again = look(tools, case.images, "result", case.domain)
-        left = ids(again) - self.baseline(case.fault, case.guest) - self._beside(case)
+        left = ids(again) - self.baseline(case.fault, case.guest)
         clean = not left and not again.todo
         return "repaired", "nothing found" if clean else f"still {', '.join(sorted(left)) or 'to do'}", clean
-
-    def _beside(self, case: Case) -> set[str]:
-        """Findings that only warn, and stay after a repair (a fault beside this one in a group)."""
-        return {e.id for e in ENTRIES if e.answer == "warn"} if case.fault.extra is not None else set()
 
     def _repair_domain(self, case: Case, before: list[str]) -> tuple[str, str, bool]:
         """The disks stay; the domain that h2k writes has nothing wrong."""
@@ -288,22 +298,38 @@ def digests(paths: Sequence[Path]) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
-def groups(faults: Iterable[Fault], name: str) -> list[list[Fault]]:
-    """Repairs that may go into one guest: no two of one finding, none with disks or a domain of its own."""
+def groups(name: str) -> list[list[Fault]]:
+    """The first repair of each finding on a guest of `make test`, in groups that go into one copy of it together."""
+    firsts: dict[str, Fault] = {}
+    for fault, guest in pairs():
+        if guest == name and fault.answer == REPAIR:
+            firsts.setdefault(fault.finding, fault)
     found: list[list[Fault]] = []
-    for fault in faults:
-        fits = [g for g in found if not any(_same_place(fault, other) for other in g)]
-        if fits:
-            fits[0].append(fault)
-        else:
+    for fault in firsts.values():
+        fitting = (group for group in found if not any(_clash(fault, other) for other in group))
+        group = next(fitting, None)
+        if group is None:
             found.append([fault])
+        else:
+            group.append(fault)
     return found
 
 
-def _same_place(one: Fault, other: Fault) -> bool:
-    """Whether one would hide or undo the other."""
-    families = {f.finding.split("-")[0] for f in (one, other)}
-    return one.finding == other.finding or families in ({"driver"}, {"nic"}, {"bcd"}, {"control", "driver"}, {"hive"})
+# Two of one set touch the same file, key or card.
+_CLASHES = (
+    {"driver-file-missing", "driver-file-invalid"},
+    {"device-id-unbound", "device-class-wrong"},
+    {"control-set-differs", "driver-not-boot-start"},
+    {"bcd-default-missing", "bcd-device-unresolved"},
+    {"nic-ghost", "nic-static-stranded", "network-profile-stale"},
+)
+
+
+def _clash(one: Fault, other: Fault) -> bool:
+    """Whether one would hide or undo the other: the edit of a dirty hive makes it clean, a policy is for all."""
+    both = {one.finding, other.finding}
+    alone = "hive-dirty" in both or one.policy != other.policy
+    return alone or any(both <= clash for clash in _CLASHES)
 
 
 def pairs(names: Optional[Sequence[str]] = None, guests: Sequence[str] = ()) -> list[tuple[Fault, str]]:
