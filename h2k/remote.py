@@ -63,18 +63,12 @@ def ssh_vmx(uri: str, password_file: Optional[str], work: Path) -> Iterator[tupl
 
     Unknown when nbdkit or its ssh plugin is missing, the host can't be reached, or a disk has snapshots.
     """
+    login, path = _login(uri)
+    login += [f"password=+{Path(password_file).absolute()}"] if password_file else []
     try:
         run(["nbdkit", "ssh", "--version"], timeout=_ANSWER)
     except CommandFailed as e:
         raise Unknown("nbdkit's ssh plugin is not installed here") from e
-    parts = urlsplit(uri)
-    if parts.scheme != "ssh" or not parts.hostname or not parts.path.endswith(".vmx"):
-        raise Unknown(f"{uri}: not ssh://USER@HOST/PATH.vmx")
-    login = [f"host={parts.hostname}", f"timeout={_SSH_TIMEOUT}"]
-    login += [f"user={unquote(parts.username)}"] if parts.username else []
-    login += [f"port={parts.port}"] if parts.port else []
-    login += [f"password=+{Path(password_file).absolute()}"] if password_file else []
-    path = unquote(parts.path)
     with ExitStack() as stack:
         with _served(login, path, work / "vmx") as socket:
             domain = read_vmx(_fetch(socket, uri), uri)
@@ -87,6 +81,21 @@ def ssh_vmx(uri: str, password_file: Optional[str], work: Path) -> Iterator[tupl
             node = {"driver": "nbd", "server": {"type": "unix", "path": str(socket)}, "export": ""}
             views.append(make_view(place / f"{Path(file).stem}.qcow2", node, f"{uri}: {flat}", "raw"))
         yield domain, tuple(views)
+
+
+def _login(uri: str) -> tuple[list[str], str]:
+    """(nbdkit's parameters for the host, the file's path there)."""
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as e:
+        raise Unknown(f"{uri}: {e}") from e
+    if parts.scheme != "ssh" or not parts.hostname or not parts.path.endswith(".vmx"):
+        raise Unknown(f"{uri}: not ssh://USER@HOST/PATH.vmx")
+    login = [f"host={parts.hostname}", f"timeout={_SSH_TIMEOUT}"]
+    login += [f"user={unquote(parts.username)}"] if parts.username else []
+    login += [f"port={port}"] if port else []
+    return login, unquote(parts.path)
 
 
 @contextmanager
