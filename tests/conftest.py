@@ -10,9 +10,11 @@ from typing import Callable
 
 import pytest
 
+from h2k.host import guestfs_settings
 from tests.guests import build as guests
 from tests.guests.virtio_win import make_iso, make_runner, make_tree
 
+guestfs_settings()  # for the libguestfs tools that tests run beside h2k: without KVM where it does not work
 DATA_DISK = 64 * 1024 * 1024
 
 
