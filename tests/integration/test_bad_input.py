@@ -74,7 +74,7 @@ def _no_disk(path: Path, windows: Path) -> None:
 IMAGES: dict[str, tuple[Callable[[Path, Path], None], int, tuple[str, ...]]] = {
     "random": (_random, READY, ("not Windows",)),
     "zeros": (_zeros, READY, ("not Windows",)),
-    "truncated": (_truncated, REFUSED, ("damaged", "errors")),
+    "truncated": (_truncated, REFUSED, ("truncated",)),
     "broken-gpt": (_broken_gpt, REFUSED, ("GPT",)),
     "empty": (_no_disk, REFUSED, ("empty",)),
 }
