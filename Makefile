@@ -52,3 +52,22 @@ fuzz: deps
 
 bench: deps
 	@$(PYTHON) -m tests.bench
+
+# Packages, from the checkout as it is, in build/. package-test tries them in a clean Debian root, as root.
+PACKAGING := bash-completion cpio debhelper debootstrap dh-python lintian lowdown man-db rpm rpm2cpio rpmlint
+.PHONY: packaging-deps man deb rpm package-test
+packaging-deps:
+	@$(MAKE) --no-print-directory deps TESTING="$(TESTING) $(PACKAGING)"
+
+man: packaging-deps
+	packaging/man build/man
+
+deb: packaging-deps
+	@$(PYTHON) packaging/build.py deb
+
+rpm: packaging-deps
+	@$(PYTHON) packaging/build.py rpm
+
+package-test: packaging-deps .venv/ready
+	@.venv/bin/pip install -q --disable-pip-version-check vermin
+	$(SUDO) .venv/bin/python -m pytest -x -p no:cacheprovider tests/package/check_source.py tests/package/check_deb.py tests/package/check_rpm.py

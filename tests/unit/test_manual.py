@@ -1,0 +1,113 @@
+"""The man pages and the completions say all that the programs have: options, commands, keys; and one version everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from h2k import __version__, qemu_img, v2v
+from h2k.cli import cli
+from h2k.errors import UsageError
+from h2k.policy import SCHEMA as POLICY_SCHEMA
+from h2k.policy import Policy, load_policy
+
+ROOT = Path(__file__).resolve().parents[2]
+MANUAL = ROOT / "docs" / "man"
+
+
+def page(name: str) -> str:
+    return (MANUAL / f"{name}.md").read_text(encoding="utf-8")
+
+
+def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command with its name, `hooks run` for those below another."""
+    for name, command in group.commands.items():
+        yield f"{above}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} ")
+
+
+@pytest.mark.parametrize(("name", "command"), [("h2k", cli), *commands(cli)], ids=lambda v: v if isinstance(v, str) else "")
+def test_every_command_and_option_of_h2k_is_in_its_page(name: str, command: click.Command) -> None:
+    text = page("h2k.1")
+    assert re.search(rf"\*\*{name.replace(' ', '[* []+')}[*\]]", text), f"h2k.1 has no command {name}"
+    for option in (p for p in command.params if isinstance(p, click.Option)):
+        for spelling in option.opts:
+            assert f"**{spelling}**" in text, f"h2k.1 lacks {spelling} of {name}"
+
+
+def test_the_page_of_h2k_has_no_option_that_is_not_there() -> None:
+    there = {spelling for _, c in [("", cli), *commands(cli)] for p in c.params for spelling in p.opts}
+    listed = re.findall(r"^\*\*(-.*)$", page("h2k.1"), re.MULTILINE)
+    said = {spelling for line in listed for spelling in re.findall(r"\*\*(-[a-z-]+)\*\*", f"**{line}")}
+    assert said - there - {"-h", "--help"} == set()
+
+
+def own_options(answer: str) -> set[str]:
+    """The options that h2k adds, from what it says to one that does not exist."""
+    return set(re.findall(r"--h2k-[a-z-]+", answer))
+
+
+def of_v2v() -> set[str]:
+    with pytest.raises(UsageError) as refused:
+        v2v.parse(["--h2k-nonsense"])
+    return own_options(refused.value.hint or "")
+
+
+def of_qemu_img() -> set[str]:
+    with pytest.raises(UsageError) as refused:
+        qemu_img.parse(["convert", "--h2k-nonsense"])
+    return own_options(refused.value.hint or "")
+
+
+@pytest.mark.parametrize(("name", "options"), [("h2k-v2v", of_v2v), ("h2k-qemu-img", of_qemu_img)])
+def test_every_own_option_is_in_the_wrappers_page_and_completion(name: str, options: Callable[[], set[str]]) -> None:
+    assert len(options()) > 5
+    assert set(re.findall(r"^\*\*(--h2k-[a-z-]+)\*\*", page(f"{name}.1"), re.MULTILINE)) == options()
+    words = (ROOT / "completion" / name).read_text().split('own="')[1].split('"')[0].split()
+    assert set(words) == options()
+
+
+def keys(schema: dict[str, Any], depth: int) -> Iterator[str]:
+    for name, below in schema.get("properties", {}).items():
+        yield name
+        yield from keys(below, depth - 1) if depth else ()
+
+
+def test_every_key_of_a_policy_is_in_its_page() -> None:
+    schema = json.loads(POLICY_SCHEMA.read_text())
+    found = {*keys(schema, 1), *keys(schema["definitions"]["win_net"], 1), *keys(schema["definitions"]["boot"], 0)}
+    for key in found - {"schema"}:
+        assert re.search(rf"\*{re.escape(key)}\b", page("h2k-policy.5")), f"h2k-policy.5 lacks {key}"
+    for step in schema["properties"]["timeouts"]["propertyNames"]["enum"]:
+        assert f"*{step}*" in page("h2k-policy.5")
+
+
+def test_every_key_of_a_driver_plan_is_in_its_page() -> None:
+    schema = json.loads((ROOT / "driver-plans" / "schema.json").read_text())
+    for key in keys(schema, 0):
+        assert f"**{key}**" in page("h2k-driver-plans.5"), f"h2k-driver-plans.5 lacks {key}"
+    for key in keys(schema["definitions"]["role"], 0):
+        assert f"*{key}*" in page("h2k-driver-plans.5"), f"h2k-driver-plans.5 lacks {key} of a role"
+
+
+def test_the_policy_file_of_the_packages_shows_every_key_with_its_default(tmp_path: Path) -> None:
+    text = (ROOT / "packaging" / "policy.yaml").read_text()
+    assert load_policy(local=ROOT / "packaging" / "policy.yaml") == Policy()
+    opened = tmp_path / "policy.yaml"
+    opened.write_text(re.sub(r"^#(?=[a-z ]+[a-z-]*:)", "", text, flags=re.MULTILINE))
+    assert load_policy(local=opened) == Policy()
+    schema = json.loads(POLICY_SCHEMA.read_text())
+    shown = set(re.findall(r"^#([a-z-]+):", text, re.MULTILINE))
+    assert shown == set(schema["properties"]) - {"win_net"}
+
+
+def test_the_newest_changes_are_those_of_this_version() -> None:
+    first = re.search(r"^## (\S+) \(\d{4}-\d{2}-\d{2}\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first is not None and first[1] == __version__
