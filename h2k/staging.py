@@ -199,8 +199,9 @@ def _bind(
     right = (role.service.lower(), role.class_guid.lower())
     wrong = [b for b in found if "&DEV_" in b.id and b.service and (b.service.lower(), b.class_guid.lower()) != right]
     if database:
-        yield from (DeleteValue("SYSTEM", b.entry, b.inf) for b in wrong)
         entries = pnp.driver_database_entries(role.service, names, role.class_guid, guest.windows.arch)
+        ours = {(e.key.lower(), e.name.lower()) for e in entries}  # these may be wrong as well, and are written right
+        yield from (DeleteValue("SYSTEM", b.entry, b.inf) for b in wrong if (b.entry.lower(), b.inf.lower()) not in ours)
     else:
         names += [b.id for b in wrong if b.id not in names]
         entries = pnp.cdd_entries(number, names, role.service, role.class_guid)
