@@ -11,6 +11,14 @@ from tests.package.root import Root
 
 CONFFILE = "/etc/h2k/policy.yaml"
 OWN_POLICY = "ghosts: keep\n"
+# What bash does at a TAB: complete.sh LINE INDEX PROGRAM.
+COMPLETE = r"""
+. /usr/share/bash-completion/bash_completion
+COMP_WORDS=($1); COMP_CWORD=$2; COMP_LINE=$1; COMP_POINT=${#COMP_LINE}
+_completion_loader "$3"
+$(complete -p "$3" | sed 's/.*-F \([^ ]*\).*/\1/') "$3"
+echo "${COMPREPLY[@]}"
+"""
 
 
 def test_the_older_version_is_installed_with_all_that_it_needs(root: Root, packages: Packages) -> None:
@@ -76,7 +84,6 @@ def test_an_ordinary_user_may_look(root: Root, guest: dict[str, str]) -> None:
 
 def test_the_programs_complete_their_words(root: Root) -> None:
     root.apt("install", "bash-completion")
-    ask = 'COMP_WORDS=({0}); COMP_CWORD={1}; _completion_loader {2}; $(complete -p {2} | sed "s/.*-F \\([^ ]*\\).*/\\1/") {2}; echo "${{COMPREPLY[@]}}"'
     for words, index, program, expected in (
         ("h2k ver", 1, "h2k", ["verify"]),
         ("h2k fix --b", 2, "h2k", ["--bus"]),
@@ -87,8 +94,7 @@ def test_the_programs_complete_their_words(root: Root) -> None:
         ("h2k-qemu-img conv", 1, "h2k-qemu-img", ["convert"]),
         ("h2k-qemu-img convert -O q", 3, "h2k-qemu-img", ["qcow2"]),
     ):
-        line = f". /usr/share/bash-completion/bash_completion; {ask.format(words, index, program)}"
-        assert root.run("bash", "-c", line).stdout.split() == expected, words
+        assert root.run("bash", "-c", COMPLETE, "bash", words, index, program).stdout.split() == expected, words
 
 
 def test_another_package_adds_a_guarantee_with_one_file(root: Root, packages: Packages, guest: dict[str, str]) -> None:
