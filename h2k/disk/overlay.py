@@ -176,11 +176,7 @@ class DiskSet:
         journal = self._load()
         if journal["phase"] != "idle":
             raise Refused(f"{self.state_dir}: an unfinished run ({journal['phase']})", hint="recover it first")
-        for path, form in self.images:
-            try:
-                run(["qemu-img", "info", "-f", form, str(path)])
-            except CommandFailed as e:
-                raise Refused(f"{path}: in use or unreadable: {e.stderr.strip()}", hint="shut the guest down") from e
+        self._check_free()
         stack = self._still_theirs(journal["stack"])
         disks = [dict(_found(path), path=str(path), format=form) for path, form in self.images]
         self._store("applying", {"kind": kind, "disks": disks, "files": []}, stack)
@@ -194,6 +190,13 @@ class DiskSet:
             self._discard()
             raise
         return self.overlays
+
+    def _check_free(self) -> None:
+        for path, form in self.images:
+            try:
+                run(["qemu-img", "info", "-f", form, str(path)])
+            except CommandFailed as e:
+                raise Refused(f"{path}: in use or unreadable: {e.stderr.strip()}", hint="shut the guest down") from e
 
     def _still_theirs(self, stack: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The stack, or an empty one when nothing of its last commit is on the disks any more: they were converted
@@ -387,6 +390,7 @@ class DiskSet:
             return self._roll_back(self._store("rolling-back", journal["work"], journal["stack"]))
         if not journal["stack"]:
             raise Refused(f"{self.state_dir}: nothing was committed, so there is nothing to roll back")
+        self._check_free()
         entry = journal["stack"][-1]
         self._same_paths(entry["disks"], "the last commit was on")
         for disk in entry["disks"]:
