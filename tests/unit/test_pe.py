@@ -60,7 +60,7 @@ def test_what_is_no_whole_driver(data: bytes, message: str) -> None:
 
 def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pe, "MAX_SIZE", len(SIGNED) - 1)
-    with pytest.raises(BadData, match="x.sys: 1040 bytes are too many for a driver"):
+    with pytest.raises(BadData, match=r"x\.sys: 1040 bytes are too many for a driver"):
         read_pe(SIGNED, "x.sys")
 
 
