@@ -421,13 +421,15 @@ class _Cycle:
 
 
 def explain(report: BootReport) -> Iterator[str]:
-    """The report for people, a line at a time: the verdict first."""
+    """The report for people, a line at a time: the verdict first, and each check once, as it stood at last."""
     word = {READY: "BOOTED", NOT_READY: "BOOTED, NOT VALIDATED"}.get(report.status, "NOT VERIFIED")
     yield f"h2k: {word}: {report.verdict}"
     for phase in report.phases:
         yield f"  {phase.name:<11}{phase.seconds:7.1f} s  {phase.ending.why if phase.ending else 'not ended'}"
-    for check in (*report.checks, *report.validation):
+    last = {(check.name, check.subject): check for check in (*report.checks, *report.validation)}
+    for check in last.values():
         yield f"  {check.state:<8} {check.name:<22} {check.subject}: {check.evidence}"
     for phase in report.phases:
-        for what, path in phase.files.items():
-            yield f"  {phase.name} {what}: {os.path.relpath(path)}"
+        shown = phase.files.get("screen-stop") or phase.files.get("screen-last")
+        if shown is not None:
+            yield f"  {phase.name + ':':<12}{os.path.relpath(shown)}"
