@@ -90,8 +90,9 @@ def _is_file(reader: Reader, volume: Volume, path: str) -> bool:
 
 
 def _active(reader: Reader, volume: Volume) -> bool:
+    """Whether BIOS starts it: two active partitions are an "Invalid partition table" to Microsoft's boot code."""
     partitions = reader.disks[volume.ref.disk].table.partitions
-    return any(p.active and p.number == volume.ref.partition for p in partitions)
+    return [p.number for p in partitions if p.active] == [volume.ref.partition]
 
 
 def _starts(reader: Reader, volume: Volume, firmware: str, windows: VolumeRef) -> bool:

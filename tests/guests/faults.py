@@ -615,6 +615,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("boot-partition-inactive:none", "no partition is active", REPAIR, active(), (OLD,), fits=bios),
     Fault("boot-partition-inactive:wrong", "the Windows partition is active", REPAIR, active(2), (OLD,), fits=bios),
+    Fault("boot-partition-inactive:both", "two partitions are active", REPAIR, active(1, 2), (OLD,), fits=bios),
     Fault(
         "boot-partition-inactive:nothing", "none is active, none could be", REFUSE, together(active(), gone("bootmgr", "boot")),
         (OLD,), fits=bios,

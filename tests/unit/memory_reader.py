@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
@@ -181,15 +182,21 @@ def apply_changes(guest: Guest, changes: Sequence[object]) -> Guest:
     """A new Guest with the changes carried out as h2k.apply does, on copies in memory."""
     import tempfile
 
-    from h2k.change import WriteFile
+    from h2k.change import SetActive, WriteFile
     from h2k.windows.hive import edit_hive
 
     reader = guest.reader
     assert isinstance(reader, MemoryReader)
     files = {ref: dict(tree) for ref, tree in reader.files.items()}
     registry: dict[str, list[object]] = {}
+    disks = list(reader.disks)
     for change in changes:
-        if isinstance(change, WriteFile):
+        if isinstance(change, SetActive):
+            table = disks[change.disk].table
+            parts = tuple(dataclasses.replace(p, active=p.number == change.partition) for p in table.partitions)
+            table = dataclasses.replace(table, partitions=parts)
+            disks[change.disk] = dataclasses.replace(disks[change.disk], table=table)
+        elif isinstance(change, WriteFile):
             stat = reader.stat(change.volume, change.path)
             files[change.volume][stat.path if stat is not None else change.path] = change.data
         else:
@@ -202,7 +209,7 @@ def apply_changes(guest: Guest, changes: Sequence[object]) -> Guest:
             copy.write_bytes(guest.hive_bytes(name))
             edit_hive(copy, edits)  # type: ignore[arg-type]
             files[where.volume][where.path] = copy.read_bytes()
-    return Guest(MemoryReader(reader.disks, files, reader.states, reader.unreadable, reader.raw))
+    return Guest(MemoryReader(disks, files, reader.states, reader.unreadable, reader.raw))
 
 
 def mbr_letter(partition: Partition, disk: int = 0) -> bytes:

@@ -1,0 +1,54 @@
+"""What tests of hooks share: one hook by its name, its findings and changes on a guest in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from h2k.change import Change
+from h2k.finding import Finding
+from h2k.guest import Guest
+from h2k.hook import Hook, Options, Setting, find_hooks
+from h2k.plan import load_plan
+
+
+@functools.lru_cache(maxsize=1)
+def packaged() -> dict[str, Hook]:
+    """The packaged hooks by name."""
+    return {hook.name: hook for hook in find_hooks()}
+
+
+@functools.lru_cache(maxsize=1)
+def options() -> Options:
+    """Options with the packaged plan and nothing else."""
+    return Options(plan=load_plan())
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What a hook proposed."""
+
+    findings: tuple[Finding, ...]
+    changes: tuple[Change, ...]
+    settings: dict[str, str]
+
+    def states(self) -> dict[str, set[str]]:
+        """State by id, of all findings that are more than a remark."""
+        found: dict[str, set[str]] = {}
+        for finding in self.findings:
+            if finding.state != "ok":
+                found.setdefault(finding.id, set()).add(finding.state)
+        return found
+
+
+def ask(name: str, guest: Guest, wanted: Optional[Options] = None, **changed: Any) -> Said:
+    """Ask one hook; `changed` are options of this call."""
+    hook = packaged()[name]
+    items: Iterable[Any] = list(hook.propose(guest, dataclasses.replace(wanted or options(), **changed)))
+    findings = tuple(i for i in items if isinstance(i, Finding))
+    assert {f.id for f in findings} <= set(hook.answers), "a finding that META does not answer"
+    settings = {i.name: i.value for i in items if isinstance(i, Setting)}
+    rest = tuple(i for i in items if not isinstance(i, (Finding, Setting)))
+    return Said(findings, rest, settings)

@@ -1,0 +1,44 @@
+"""The catalogue of findings: docs/findings.md is current, and every id belongs to a hook or to the wrapper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from h2k.catalogue import DOMAIN, ENTRIES, OF_THE_WRAPPER, in_domain, page
+from h2k.hook import find_hooks
+
+ROOT = Path(__file__).resolve().parents[2]
+KNOWN = {entry.id for entry in ENTRIES}
+
+
+def test_the_page_is_current() -> None:
+    written = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert written == "\n".join(page()) + "\n", "run: python3 -m h2k.catalogue > docs/findings.md"
+
+
+def test_each_id_is_there_once() -> None:
+    assert len(KNOWN) == len(ENTRIES)
+
+
+def test_what_hooks_answer_is_in_the_catalogue() -> None:
+    answers = {hook.path.name: set(hook.answers) - KNOWN for hook in find_hooks()}
+    assert not any(answers.values()), answers
+
+
+def test_every_finding_belongs_to_a_hook_or_to_the_wrapper() -> None:
+    of_hooks = {answer for hook in find_hooks() for answer in hook.answers}
+    assert not of_hooks & OF_THE_WRAPPER
+    assert KNOWN - of_hooks == OF_THE_WRAPPER
+
+
+def test_rows_are_whole() -> None:
+    for entry in ENTRIES:
+        assert all((entry.fault, entry.screen, entry.where, entry.action, entry.by_hand)), entry.id
+        assert in_domain(entry.id) == (entry.answer == DOMAIN)
+    assert not in_domain("a vendor's own finding")
+
+
+def test_the_table_has_as_many_cells_in_each_row() -> None:
+    rows = [line for line in page() if line.startswith(("| ", "|-"))]
+    assert len(rows) == len(ENTRIES) + 2
+    assert {line.replace("\\|", "").count("|") for line in rows} == {7}

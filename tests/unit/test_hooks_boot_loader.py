@@ -1,0 +1,344 @@
+"""The boot loader hook on guests in memory: what it repairs, refuses, and leaves alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import uuid
+from typing import Optional
+
+import pytest
+
+from h2k.change import SetActive, SetValue, WriteFile
+from h2k.disk.partition import Partition
+from h2k.disk.reader import Disk, VolumeRef
+from h2k.guest import Guest
+from tests.guests.pe import make_pe
+from tests.guests.regfile import build_hive
+from tests.unit.hooks import Said, ask
+from tests.unit.memory_reader import MemoryReader, apply_changes, make_disk, windows_guest
+
+MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
+LOADER = "{11111111-0000-0000-0000-000000000001}"
+BOOT, WINDOWS = VolumeRef(0, 1), VolumeRef(0, 2)
+OTHER_KINDS = {"boot": 5, "ramdisk": 3, "locate": 8, "vhd": 0}
+
+
+def element(disk: Disk, number: int) -> bytes:
+    """A device element for a partition, written without h2k's encoder."""
+    partition = next(p for p in disk.table.partitions if p.number == number)
+    raw = bytearray(88)
+    raw[16], raw[24] = 6, 0x48
+    if disk.table.scheme == "gpt":
+        raw[32:48], raw[56:72] = uuid.UUID(partition.guid).bytes_le, uuid.UUID(disk.table.id).bytes_le
+    else:
+        struct.pack_into("<Q", raw, 32, partition.start)
+        raw[52] = 1
+        struct.pack_into("<I", raw, 56, int(disk.table.id, 16))
+    return bytes(raw)
+
+
+def other_kind(name: str) -> bytes:
+    return bytes(16) + struct.pack("<III", OTHER_KINDS[name], 0, 0x48) + bytes(60)
+
+
+def store(
+    firmware: str = "uefi",
+    device: Optional[bytes] = None,
+    osdevice: Optional[bytes] = None,
+    manager: Optional[bytes] = None,
+    default: Optional[str] = LOADER,
+    order: Optional[str] = LOADER,
+    loader: str = LOADER,
+    path: str = "",
+    extra: str = "",
+) -> bytes:
+    """A BCD with one Windows loader; the devices name the real partitions unless they are given."""
+    scheme = "gpt" if firmware == "uefi" else "mbr"
+    disk = make_disk(0, ["fat" if firmware == "uefi" else "ntfs", "ntfs"], scheme)
+    suffix = "efi" if firmware == "uefi" else "exe"
+    text = f'[Objects\\{MANAGER}\\Description]\n"Type"=dword:10100002\n'
+
+    def add(owner: str, number: str, value: str) -> None:
+        nonlocal text
+        text += f'[Objects\\{owner}\\Elements\\{number}]\n"Element"={value}\n'
+
+    add(MANAGER, "11000001", f"hex:{(element(disk, 1) if manager is None else manager).hex(',')}")
+    if default is not None:
+        add(MANAGER, "23000003", f'"{default}"')
+    if order is not None:
+        add(MANAGER, "24000001", f'multi:["{order}"]')
+    text += f'[Objects\\{loader}\\Description]\n"Type"=dword:10200003\n'
+    for number, given in (("11000001", device), ("21000001", osdevice)):
+        raw = element(disk, 2) if given is None else given
+        if raw:
+            add(loader, number, f"hex:{raw.hex(',')}")
+    shown = path or f"\\\\Windows\\\\system32\\\\winload.{suffix}"
+    add(loader, "12000002", f'"{shown}"')
+    add(loader, "22000002", '"\\\\Windows"')
+    return build_hive(text + extra)
+
+
+def guest_with(bcd: Optional[bytes], firmware: str = "uefi", version: str = "10.0", data_disks: int = 0) -> Guest:
+    """A guest whose boot files are all there."""
+    suffix = "efi" if firmware == "uefi" else "exe"
+    files = {f"Windows/System32/winload.{suffix}": make_pe("amd64", b"made winload")}
+    guest = windows_guest(files=files, bcd=bcd, firmware=firmware, version=version, data_disks=data_disks)
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    if firmware == "uefi":
+        manager = make_pe("amd64", b"made boot manager")
+        reader.files[BOOT].update({"/EFI/Microsoft/Boot/bootmgfw.efi": manager, "/EFI/Boot/bootx64.efi": manager})
+    else:
+        reader.files[BOOT]["/bootmgr"] = b"made bootmgr"
+    return guest
+
+
+def files(guest: Guest, ref: VolumeRef = BOOT) -> dict[str, bytes]:
+    assert isinstance(guest.reader, MemoryReader)
+    return guest.reader.files[ref]
+
+
+def repaired(guest: Guest, said: Said) -> Guest:
+    """The guest after the changes: the hook must have nothing left to say about it."""
+    again = apply_changes(guest, said.changes)
+    assert ask("boot-loader", again).states() == {}
+    assert not ask("boot-loader", again).changes
+    return again
+
+
+def with_table(guest: Guest, index: int, partitions: tuple[Partition, ...]) -> Guest:
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    disks = list(reader.disks)
+    table = dataclasses.replace(disks[index].table, partitions=partitions)
+    disks[index] = dataclasses.replace(disks[index], table=table)
+    return Guest(MemoryReader(disks, reader.files))
+
+
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+def test_a_sound_chain_gets_no_word(firmware: str) -> None:
+    said = ask("boot-loader", guest_with(store(firmware), firmware))
+    assert said.findings == () and said.changes == ()
+
+
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+@pytest.mark.parametrize("kind", sorted(OTHER_KINDS))
+def test_devices_that_are_found_at_boot_are_reported_and_left_alone(kind: str, firmware: str) -> None:
+    raw = other_kind(kind)
+    guest = guest_with(store(firmware, device=raw, osdevice=raw, manager=raw), firmware)
+    said = ask("boot-loader", guest)
+    assert [f.state for f in said.findings] == ["ok", "ok", "ok"]
+    assert {f.id for f in said.findings} == {"bcd-device-unresolved"}
+    assert said.changes == ()
+
+
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+@pytest.mark.parametrize("which", ["device", "osdevice", "manager"])
+def test_a_device_of_another_disk_is_repaired(which: str, firmware: str) -> None:
+    scheme = "gpt" if firmware == "uefi" else "mbr"
+    strange = element(make_disk(7, ["ntfs", "ntfs"], scheme), 2)
+    guest = guest_with(store(firmware, **{which: strange}), firmware)
+    said = ask("boot-loader", guest)
+    assert said.states() == {"bcd-device-unresolved": {"broken"}}
+    disk = make_disk(0, ["fat" if firmware == "uefi" else "ntfs", "ntfs"], scheme)
+    values = [c for c in said.changes if isinstance(c, SetValue)]
+    assert [v.data for v in values] == [element(disk, 1 if which == "manager" else 2)]
+    diff = values[0].diff(guest)
+    assert "→" in diff and f"{scheme} disk {disk.table.id}" in diff
+    again = repaired(guest, said)
+    path = "/EFI/Microsoft/Boot/BCD" if firmware == "uefi" else "/Boot/BCD"
+    assert files(again)[path + ".h2k-backup"] == files(guest)[path]
+
+
+def test_a_missing_device_element_is_written() -> None:
+    guest = guest_with(store(device=b"", osdevice=b""))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"bcd-device-unresolved": {"broken"}}
+    repaired(guest, said)
+
+
+def test_an_inherited_device_counts_as_the_loader_s_own() -> None:
+    disk = make_disk(0, ["fat", "ntfs"])
+    parent = "{22222222-0000-0000-0000-000000000002}"
+    raw = element(disk, 2).hex(",")
+    extra = f'[Objects\\{LOADER}\\Elements\\14000006]\n"Element"=multi:["{parent}"]\n'
+    extra += f'[Objects\\{parent}\\Description]\n"Type"=dword:20200003\n'
+    extra += "".join(f'[Objects\\{parent}\\Elements\\{n}]\n"Element"=hex:{raw}\n' for n in ("11000001", "21000001"))
+    assert ask("boot-loader", guest_with(store(device=b"", osdevice=b"", extra=extra))).states() == {}
+
+
+def test_a_device_that_names_a_partition_without_the_loader_is_repaired() -> None:
+    guest = guest_with(store(device=element(make_disk(0, ["fat", "ntfs"]), 1)))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"bcd-device-unresolved": {"broken"}}
+    assert "disk 0 partition 1" in said.findings[0].evidence
+    repaired(guest, said)
+
+
+def test_a_loader_that_is_nowhere_is_refused_with_the_command() -> None:
+    guest = guest_with(store())
+    del files(guest, WINDOWS)["/Windows/System32/winload.efi"]
+    said = ask("boot-loader", guest)
+    assert said.states() == {"bcd-loader-missing": {"refused"}} and said.changes == ()
+    assert r"bcdboot C:\Windows /s S: /f UEFI" in said.findings[0].repair
+
+
+def test_a_loader_for_the_other_firmware_is_refused() -> None:
+    said = ask("boot-loader", guest_with(store(path="\\\\Windows\\\\system32\\\\winload.exe")))
+    assert said.states() == {"bcd-loader-missing": {"refused"}}
+
+
+def test_a_loader_of_another_machine_type_is_refused() -> None:
+    guest = guest_with(store())
+    files(guest, WINDOWS)["/Windows/System32/winload.efi"] = make_pe("x86", b"made winload")
+    assert ask("boot-loader", guest).states() == {"bcd-loader-missing": {"refused"}}
+
+
+@pytest.mark.parametrize("path", ["/Windows/System32/winload.efi", "/bootmgr"])
+def test_a_compressed_loader_can_t_be_judged(path: str) -> None:
+    firmware = "bios" if path == "/bootmgr" else "uefi"
+    guest = guest_with(store(firmware), firmware)
+    ref = BOOT if path == "/bootmgr" else WINDOWS
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    reader.unreadable[ref, path.lower()] = "WOF-compressed"
+    said = ask("boot-loader", guest)
+    assert said.states() == {"file-unreadable": {"refused"}}
+    assert "compact /u" in said.findings[0].repair
+
+
+@pytest.mark.parametrize(
+    ("default", "order"), [(None, None), ("{99999999-0000-0000-0000-000000000009}", LOADER), (None, "{99999999-0000-0000-0000-000000000009}")]
+)  # fmt: skip
+def test_the_only_windows_loader_becomes_the_default(default: Optional[str], order: Optional[str]) -> None:
+    guest = guest_with(store(default=default, order=order))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"bcd-default-missing": {"broken"}}
+    again = repaired(guest, said)
+    manager = again.hive("BCD").key(f"Objects\\{MANAGER}\\Elements")
+    assert manager is not None
+    values = {k.name: k.value("Element") for k in manager.subkeys()}
+    assert values["23000003"] is not None and values["23000003"].text() == LOADER
+    assert values["24000001"] is not None and values["24000001"].multi() == (LOADER,)
+
+
+def second_system(root: str, device: bytes) -> str:
+    other = "{33333333-0000-0000-0000-000000000003}"
+    text = f'[Objects\\{other}\\Description]\n"Type"=dword:10200003\n'
+    text += f'[Objects\\{other}\\Elements\\21000001]\n"Element"=hex:{device.hex(",")}\n'
+    return text + f'[Objects\\{other}\\Elements\\22000002]\n"Element"="{root}"\n'
+
+
+def test_two_windows_loaders_are_nobody_s_to_choose_from() -> None:
+    extra = second_system("\\\\Windows", element(make_disk(0, ["fat", "ntfs"]), 2))
+    said = ask("boot-loader", guest_with(store(default=None, order=None, extra=extra)))
+    assert said.states() == {"bcd-default-missing": {"refused"}} and said.changes == ()
+    assert "bcdboot" in said.findings[0].repair
+
+
+def test_a_recovery_environment_is_no_second_windows() -> None:
+    guest = guest_with(store(default=None, order=None, extra=second_system("\\\\windows", other_kind("ramdisk"))))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"bcd-default-missing": {"broken"}}
+    repaired(guest, said)
+
+
+def test_a_default_that_is_no_windows_loader_is_the_owner_s_choice() -> None:
+    other = "{44444444-0000-0000-0000-000000000004}"
+    extra = f'[Objects\\{other}\\Description]\n"Type"=dword:10400008\n'
+    said = ask("boot-loader", guest_with(store(default=other, order=other, extra=extra)))
+    assert said.states() == {"bcd-default-missing": {"warning"}} and said.changes == ()
+
+
+def test_no_store_and_a_bad_store_are_refused() -> None:
+    for firmware, command in (("uefi", "/f UEFI"), ("bios", "/f BIOS")):
+        missing = ask("boot-loader", guest_with(None, firmware))
+        assert missing.states() == {"bcd-missing": {"refused"}} and command in missing.findings[0].repair
+        bad = ask("boot-loader", guest_with(build_hive('[Objects\\{0}]\n"a"="b"\n'), firmware))
+        assert bad.states() == {"bcd-corrupt": {"refused"}} and command in bad.findings[0].repair
+
+
+def test_the_fallback_is_the_guest_s_own_boot_manager() -> None:
+    for content in (None, b"MZ another program"):
+        guest = guest_with(store())
+        del files(guest)["/EFI/Boot/bootx64.efi"]
+        if content is not None:
+            files(guest)["/EFI/Boot/bootx64.efi"] = content
+        said = ask("boot-loader", guest)
+        assert said.states() == {"uefi-fallback-missing": {"broken"}}
+        assert [c.data for c in said.changes if isinstance(c, WriteFile)] == [files(guest)["/EFI/Microsoft/Boot/bootmgfw.efi"]]
+        repaired(guest, said)
+
+
+def test_an_earlier_backup_of_the_store_stays() -> None:
+    guest = guest_with(store(default=None, order=None))
+    files(guest)["/EFI/Microsoft/Boot/BCD.h2k-backup"] = b"the oldest"
+    said = ask("boot-loader", guest)
+    assert not [c for c in said.changes if isinstance(c, WriteFile)]
+    assert files(repaired(guest, said))["/EFI/Microsoft/Boot/BCD.h2k-backup"] == b"the oldest"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no program"])
+def test_no_boot_manager_is_refused(content: Optional[bytes]) -> None:
+    guest = guest_with(store())
+    del files(guest)["/EFI/Microsoft/Boot/bootmgfw.efi"]
+    if content is not None:
+        files(guest)["/EFI/Microsoft/Boot/bootmgfw.efi"] = content
+    assert ask("boot-loader", guest).states() == {"boot-manager-missing": {"refused"}}
+
+
+def test_ntldr_is_named() -> None:
+    guest = guest_with(store("bios"), "bios")
+    del files(guest)["/bootmgr"]
+    files(guest)["/ntldr"] = b"made ntldr"
+    assert "ntldr" in ask("boot-loader", guest).findings[0].evidence
+
+
+def test_an_old_windows_is_left_to_virt_v2v() -> None:
+    guest = guest_with(None, "bios", version="5.1")
+    assert ask("boot-loader", guest).findings == ()
+
+
+@pytest.mark.parametrize("active", [(), (2,), (1, 2)])
+def test_the_partition_with_the_boot_files_becomes_active(active: tuple[int, ...]) -> None:
+    guest = guest_with(store("bios"), "bios")
+    partitions = guest.disks[0].table.partitions
+    guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=p.number in active) for p in partitions))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"boot-partition-inactive": {"broken"}}
+    assert [c for c in said.changes if isinstance(c, SetActive)] == [SetActive(0, 1)]
+    assert f"→ {1}" in said.changes[0].diff(guest)
+    assert [p.active for p in repaired(guest, said).disks[0].table.partitions] == [True, False]
+
+
+def test_two_partitions_that_could_be_active_are_refused() -> None:
+    guest = guest_with(store("bios", device=other_kind("boot"), osdevice=other_kind("locate")), "bios")
+    files(guest, WINDOWS).update({p: files(guest)[p] for p in ("/bootmgr", "/Boot/BCD")})
+    partitions = guest.disks[0].table.partitions
+    guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=False) for p in partitions))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"boot-partition-inactive": {"refused"}} and said.changes == ()
+
+
+def test_no_partition_to_start_from() -> None:
+    guest = guest_with(None, "bios")
+    del files(guest)["/bootmgr"]
+    partitions = guest.disks[0].table.partitions
+    guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=False) for p in partitions))
+    assert ask("boot-loader", guest).states() == {"boot-partition-inactive": {"refused"}}
+    uefi = guest_with(store())
+    no_esp = tuple(dataclasses.replace(p, type="EBD0A0A2-B9E5-4433-87C0-68B6B72699C7") for p in uefi.disks[0].table.partitions)
+    assert ask("boot-loader", with_table(uefi, 0, no_esp)).states() == {"boot-manager-missing": {"refused"}}
+
+
+def test_the_boot_files_are_found_on_another_disk() -> None:
+    """Windows on the first disk, its boot partition on the second: what is on a disk decides, and not its number."""
+    guest = guest_with(store("bios"), "bios", data_disks=1)
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    reader.files[VolumeRef(1, 1)] = reader.files.pop(BOOT)
+    reader.files[BOOT] = {}
+    moved = Guest(reader)
+    assert moved.boot_disk == 1 and moved.boot_place.fitting[0].ref == VolumeRef(1, 1)
+    assert ask("boot-loader", moved).states() == {}
