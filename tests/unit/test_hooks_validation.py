@@ -1,0 +1,61 @@
+"""validate.json: each card with its address, each gateway once, and what the policy asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from h2k.domain import DomainFacts, NicFacts
+from h2k.hook import Document
+from h2k.policy import Policy, Validation
+from h2k.validate import read_steps
+from tests.unit.hooks import ask
+from tests.unit.memory_reader import windows_guest
+
+NETWORK = (Path(__file__).resolve().parents[1] / "guests" / "net-three.reg").read_text(encoding="utf-8")
+MACS = ("00:0c:29:aa:00:01", "00:0c:29:aa:00:02", "00:0c:29:aa:00:03")
+
+
+def domain(*nics: NicFacts) -> DomainFacts:
+    return DomainFacts("g", 1, 1, (), nics=nics)
+
+
+def steps(**options: Any) -> list[dict[str, Any]]:
+    (document,) = ask("validation", windows_guest(NETWORK, data_disks=1), **options).changes
+    assert isinstance(document, Document) and document.name == "validate.json"
+    found: list[dict[str, Any]] = document.content["steps"]
+    return found
+
+
+def test_what_the_machine_must_show(tmp_path: Path) -> None:
+    policy = Policy(validation=Validation((3389, 5985), ("TermService",), 3))
+    found = steps(policy=policy, domain=domain(*(NicFacts(mac, slot=slot) for mac, slot in zip(MACS, (160, 192, 224)))))
+    assert {"step": "os", "version": "10.0", "build": 20348} in found and {"step": "disks", "count": 2} in found
+    addresses = {s["mac"]: s["addresses"] for s in found if s["step"] == "address"}
+    assert addresses == {
+        MACS[0]: ["192.0.2.10/24", "192.0.2.11/24", "198.51.100.7/25", "2001:db8::10/64"],
+        MACS[1]: ["10.20.30.40/16"],
+        MACS[2]: [],
+    }
+    assert [s["address"] for s in found if s["step"] == "gateway"] == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+    assert [s["port"] for s in found if s["step"] == "port"] == [3389, 5985]
+    assert [s["name"] for s in found if s["step"] == "service"] == ["TermService"]
+    assert found[-1] == {"step": "quiet", "minutes": 3}
+    (tmp_path / "validate.json").write_text(json.dumps({"schema": 1, "steps": found}))
+    assert read_steps(tmp_path, policy) == found, "what the hook writes is what h2k validate reads"
+
+
+def test_nothing_is_expected_of_a_card_that_nothing_is_carried_to() -> None:
+    found = steps(domain=domain(NicFacts("52:54:00:00:00:01"), NicFacts("52:54:00:00:00:02")))
+    assert [s["addresses"] for s in found if s["step"] == "address"] == [[], []]
+    assert not [s for s in found if s["step"] == "gateway"]
+
+
+def test_addresses_left_to_dhcp_by_the_policy() -> None:
+    found = steps(policy=Policy(addresses="dhcp"), domain=domain(*(NicFacts(mac) for mac in MACS)))
+    assert [s["addresses"] for s in found if s["step"] == "address"] == [[], [], []]
+
+
+def test_nothing_is_written_before_the_copy() -> None:
+    assert ask("validation", windows_guest(NETWORK), phase="source").changes == ()
