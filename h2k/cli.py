@@ -41,6 +41,7 @@ def _request_options(command: F) -> F:
         click.option("--drivers", metavar="PATH", help="virtio-win ISO or directory [default: $VIRTIO_WIN]"),
         click.option("--plan", "plans", multiple=True, metavar="FILE", help="a driver plan, merged over the earlier"),
         click.option("--policy", "policies", multiple=True, metavar="FILE", help="a policy, merged over the earlier"),
+        click.option("--config", metavar="FILE", help="a hyper2kvm configuration, below the plans and policies"),
         click.option("--bus", type=click.Choice(BUSES), default="virtio", show_default=True),
         click.option("--hooks", multiple=True, metavar="DIR", help="a directory with more hooks"),
         click.option("--skip", multiple=True, metavar="HOOK", help="leave a hook out"),
@@ -136,6 +137,7 @@ def _request(wishes: dict[str, Any]) -> Request:
         skip=tuple(wishes["skip"]),
         accept=tuple(wishes["accept"]),
         policies=tuple(wishes["policies"]),
+        config=wishes["config"],
         root=wishes["root"],
     )
 
@@ -316,6 +318,3 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except click.Abort:
         return FAILED
     return int(status or 0)
-
-
-__all__ = ["cli", "load_plan", "main", "table"]

@@ -84,10 +84,14 @@ def read_document(path: Path, what: str, limit: int = MAX_SIZE) -> Document:
             loader.dispose()
     except json.JSONDecodeError as e:
         raise UsageError(f"{path}, line {e.lineno}: not JSON: {e.msg}") from e
+    except yaml.reader.ReaderError as e:
+        line_number = text.count("\n", 0, e.position) + 1
+        raise UsageError(f"{path}, line {line_number}: not {what}: {e.reason}") from e
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as e:
         mark = getattr(e, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{path}{line}: not {what}: {getattr(e, 'problem', None) or str(e)[:200]}") from e
+        why = " ".join(str(getattr(e, "problem", None) or e).split())
+        raise UsageError(f"{path}{line}: not {what}: {why[:200]}") from e
 
 
 def check(document: Document, schema: dict[str, Any], hint: str) -> None:

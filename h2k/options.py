@@ -12,7 +12,7 @@ from h2k.errors import UsageError
 
 OURS = ("--h2k-", "-h2k-")
 MODES = ("repair", "report")
-_VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept", "policy")
+_VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept", "policy", "config")
 _LISTS = {"plan": "plans", "policy": "policies", "hooks": "hooks", "skip": "skip", "accept": "accept"}
 Given = tuple[str, str]
 
@@ -31,6 +31,7 @@ class H2kOptions:
     mode: str = "repair"
     report: Optional[str] = None
     dry_run: bool = False
+    config: Optional[str] = None
 
 
 def take(argument: str, waiting: Iterator[str], more: Sequence[str] = ()) -> Given:
@@ -67,5 +68,6 @@ def read(given: Sequence[Given], bus: str = "virtio") -> H2kOptions:
         mode=mode,
         report=single.get("report"),
         dry_run="dry-run" in single,
+        config=single.get("config"),
         **lists,
     )

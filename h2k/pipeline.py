@@ -21,6 +21,7 @@ from h2k.finding import Finding
 from h2k.guest import Guest
 from h2k.hook import Hook, Options, Proposal, find_hooks, propose
 from h2k.host import virtio_win_path
+from h2k.hyper2kvm import Brought, read_hyper2kvm
 from h2k.plan import Plan, load_plan
 from h2k.policy import Policy, load_policy
 from h2k.report import Report, guest_facts, windows_facts
@@ -43,6 +44,7 @@ class Request:
     accept: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     root: Optional[str] = None
+    config: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +75,10 @@ class Tools:
 def open_tools(request: Request) -> Iterator[Tools]:
     """Load hooks and plans and open the driver source; UsageError before anything else is touched."""
     hooks = find_hooks([Path(h) for h in request.hooks])
-    plan = load_plan([Path(p) for p in request.plans])
-    policy = load_policy([Path(p) for p in request.policies])
-    path = virtio_win_path(request.drivers)
+    brought = read_hyper2kvm(Path(request.config)) if request.config is not None else Brought()
+    plan = load_plan([*filter(None, [brought.plan]), *map(Path, request.plans)])
+    policy = load_policy([*filter(None, [brought.policy]), *map(Path, request.policies)])
+    path = virtio_win_path(request.drivers or brought.drivers)
     if path is None:
         yield Tools(request, hooks, plan, None, None, policy)
         return

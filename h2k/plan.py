@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-import jsonschema
-import yaml
-
 from h2k import places
+from h2k.config import Document, check, read_document
 from h2k.errors import UsageError
 from h2k.windows.version import WindowsVersion
 
 PLAN_DIRECTORIES = (places.PLANS, places.LOCAL / "driver-plans")
 SUFFIXES = (".yaml", ".yml", ".json")
-MAX_SIZE = 128 * 1024  # bytes; the packaged plan has 7 KiB
 Device = tuple[int, int, int, int, int, int]
 
 
@@ -106,18 +103,15 @@ class Plan:
     boot_stack: tuple[StackEntry, ...]
     filters: tuple[Filter, ...] = ()
     tools: tuple[GuestTools, ...] = ()
+    default_bucket: str = ""
 
     def bucket(self, windows: WindowsVersion) -> Optional[Bucket]:
-        """The bucket of this Windows, or None when the plan knows none."""
+        """The bucket of this Windows; else the owner's default bucket, where it is of the same NT version and product;
+        None when the plan knows none."""
         product = "server" if windows.server else "client"
-        return next(
-            (
-                b
-                for b in self.buckets
-                if b.version == windows.version and b.product == product and b.min_build <= windows.build <= b.max_build
-            ),
-            None,
-        )
+        kin = [b for b in self.buckets if b.version == windows.version and b.product == product]
+        fitting = [b for b in kin if b.min_build <= windows.build <= b.max_build]
+        return next(iter(fitting or [b for b in kin if b.name == self.default_bucket]), None)
 
     def storage(self, bus: str) -> Optional[Role]:
         """The boot driver of a bus, or None for a bus that Windows drives by itself (sata)."""
@@ -128,7 +122,7 @@ class Plan:
         return tuple(e for e in self.boot_stack if e.min_version <= windows.version)
 
 
-def load_plan(extra: Sequence[Path] = ()) -> Plan:
+def load_plan(extra: Sequence[Union[Path, Document]] = ()) -> Plan:
     """The packaged plan, the host's own by their names, then `extra`, each merged over the earlier: lists of named
     things by name, everything else replaced; the active vendor's part then goes over all. UsageError names the file
     and the line of a fault.
@@ -138,12 +132,12 @@ def load_plan(extra: Sequence[Path] = ()) -> Plan:
     schema = json.loads((directory / "schema.json").read_text(encoding="utf-8"))
     merged: dict[str, Any] = {}
     chosen = ""
-    for path in (directory / "virtio-win.yaml", directory / "hypervisors.yaml", *own, *extra):
-        tree, content = _read(path)
-        _check(path, tree, content, schema)
-        merged = _merge(merged, content)
-        if "active_vendor" in content:
-            chosen = f"{path}, line {_line(tree, ['active_vendor'])}"
+    for given in (directory / "virtio-win.yaml", directory / "hypervisors.yaml", *own, *extra):
+        document = given if isinstance(given, Document) else read_document(given, "a plan")
+        _check(document, schema)
+        merged = _merge(merged, document.content)
+        if "active_vendor" in document.content:
+            chosen = f"{document.path}, line {document.line(['active_vendor'])}"
     vendor = merged.get("active_vendor")
     vendors = merged.get("vendors", {})
     if vendor is not None and vendor not in vendors:
@@ -151,76 +145,11 @@ def load_plan(extra: Sequence[Path] = ()) -> Plan:
     return _plan(_merge(merged, vendors.get(vendor, {})))
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
-    """YAML without anchors and aliases, which can make much of little, and with plain, unique keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
-        if getattr(event, "anchor", None) is not None:
-            raise yaml.MarkedYAMLError(problem="a driver plan has no anchors and aliases", problem_mark=event.start_mark)
-        node = super().compose_node(parent, index)
-        seen: set[str] = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.tag != "tag:yaml.org,2002:str" or key.value in seen:
-                what = "a key that is there twice" if key.tag.endswith(":str") else "a key that is no plain name"
-                raise yaml.MarkedYAMLError(problem=f"{what}: {str(key.value)[:60]!r}", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return node
-
-
-def _read(path: Path) -> tuple[Any, Any]:
-    """(tree of nodes with their lines, content) of a plan in YAML or, by its name, in JSON."""
-    try:
-        if path.stat().st_size > MAX_SIZE:
-            raise UsageError(f"{path}: larger than {MAX_SIZE} bytes; not a driver plan")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{path}: can't read this driver plan: {e}") from e
-    try:
-        if path.suffix.lower() == ".json":
-            json.loads(text)
-            text = text.replace("\t", " ")  # the one thing that JSON allows between tokens and YAML does not
-        loader = _Loader(text)
-        try:
-            tree = loader.get_single_node()
-            return tree, loader.construct_document(tree) if tree is not None else None
-        finally:
-            loader.dispose()
-    except json.JSONDecodeError as e:
-        raise UsageError(f"{path}, line {e.lineno}: not JSON: {e.msg}") from e
-    except yaml.reader.ReaderError as e:
-        raise UsageError(f"{path}, line {text.count(chr(10), 0, e.position) + 1}: not a plan: {e.reason}") from e
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as e:
-        mark = getattr(e, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        why = " ".join(str(getattr(e, "problem", None) or e).split())
-        raise UsageError(f"{path}{line}: not a plan: {why[:200]}") from e
-
-
-def _check(path: Path, tree: Any, content: Any, schema: dict[str, Any]) -> None:
-    fault = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema).iter_errors(content))
-    if fault is not None:
-        place = "/".join(map(str, fault.absolute_path)) or "the top"
-        line = _line(tree, list(fault.absolute_path), fault)
-        raise UsageError(f"{path}, line {line}: {place}: {fault.message[:200]}", hint="see docs/driver-plans.md")
-    for number, bucket in enumerate(content.get("buckets", [])):
+def _check(document: Document, schema: dict[str, Any]) -> None:
+    check(document, schema, "see docs/driver-plans.md")
+    for number, bucket in enumerate(document.content.get("buckets", [])):
         if bucket.get("min_build", 0) > bucket.get("max_build", Bucket.max_build):
-            line = _line(tree, ["buckets", number])
-            raise UsageError(f"{path}, line {line}: {bucket['name']}: min_build is above max_build, so it holds no build")
-
-
-def _line(tree: Any, path: list[Any], fault: Any = None) -> int:
-    """The line of the node at a path; of the unknown key itself where that is the schema's fault."""
-    node = tree
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            node = next((v for k, v in node.value if k.value == str(step)), node)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-    if fault is not None and fault.validator == "additionalProperties" and isinstance(node, yaml.MappingNode):
-        known = fault.schema.get("properties", {})
-        return next((int(k.start_mark.line) + 1 for k, _ in node.value if k.value not in known), 1)
-    return int(node.start_mark.line) + 1 if node is not None else 1
+            raise document.error(["buckets", number], f"{bucket['name']}: min_build is above max_build, so it holds no build")
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -273,6 +202,7 @@ def _plan(content: dict[str, Any]) -> Plan:
         boot_stack=tuple(StackEntry(**frozen(e)) for e in content.get("boot_stack", [])),
         filters=tuple(Filter(**frozen(e)) for e in content.get("filters", [])),
         tools=tuple(GuestTools(**frozen(e)) for e in content.get("tools", [])),
+        default_bucket=content.get("default_bucket", ""),
     )
 
 

@@ -7,7 +7,7 @@ import ipaddress
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from h2k.config import Document, Step, check, read_document
 
@@ -74,15 +74,15 @@ class Policy:
     overrides: tuple[NicOverride, ...] = ()
 
 
-def load_policy(paths: Sequence[Path] = (), local: Path = LOCAL) -> Policy:
+def load_policy(paths: Sequence[Union[Path, Document]] = (), local: Path = LOCAL) -> Policy:
     """The defaults, then the host's own policy.yaml where there is one, then `paths`, each over the earlier.
 
     Mappings are merged, everything else is replaced. UsageError names the file and the line of a fault.
     """
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     merged: dict[str, Any] = {}
-    for path in (*((local,) if local.exists() else ()), *paths):
-        document = read_document(path, "a policy")
+    for given in (*((local,) if local.exists() else ()), *paths):
+        document = given if isinstance(given, Document) else read_document(given, "a policy")
         if document.content is None:
             continue  # a file of comments changes nothing
         check(document, schema, HINT)

@@ -84,7 +84,7 @@ class Places:
 
 def _request(command: ConvertCommand) -> Request:
     ours, root = command.h2k, command.wanted.root
-    return Request(ours.bus, ours.drivers, ours.plans, ours.hooks, ours.skip, ours.accept, ours.policies, root)
+    return Request(ours.bus, ours.drivers, ours.plans, ours.hooks, ours.skip, ours.accept, ours.policies, root, ours.config)
 
 
 def _watch(command: ConvertCommand, places: Places) -> int:

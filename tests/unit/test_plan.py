@@ -235,9 +235,9 @@ def test_a_vendor_that_nobody_described(tmp_path: Path) -> None:
         ("layouts: []\n", 1, "layouts"),
         ('buckets:\n  - {name: x, version: 10.0, product: client, directories: [x]}\n', 2, "buckets/0/version: 10.0 is not of type"),
         ('buckets:\n  - {name: x, version: "10.0", product: both, directories: [x]}\n', 2, "buckets/0/product"),
-        ('buckets:\n  - {name: x, version: "10.0", product: client, min_build: 2, max_build: 1, directories: [x]}\n', 2, "x: min_build"),
+        ('buckets:\n  - {name: x, version: "10.0", product: client, min_build: 2, max_build: 1, directories: [x]}\n', 2, "buckets/0: x: min_build"),
         ("boot_stack:\n  - {name: disk, starts: [4]}\n", 2, "boot_stack/0/starts/0: 4 is greater than"),
-        ("a: &x 1\nb: *x\n", 1, "not a plan: a driver plan has no anchors and aliases"),
+        ("a: &x 1\nb: *x\n", 1, "not a plan: anchors and aliases are not allowed"),
         ("skip: []\nskip: []\n", 2, "not a plan: a key that is there twice: 'skip'"),
         ("skip: []\n<<: {skip: []}\n", 2, "not a plan: a key that is no plain name: '<<'"),
         ("? [a]\n: 1\n", 1, "not a plan: a key that is no plain name"),
@@ -276,10 +276,10 @@ def test_plans_that_cost_too_much(tmp_path: Path, text: str) -> None:
 
 
 def test_a_plan_that_can_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"missing\.yaml: can't read this driver plan"):
+    with pytest.raises(UsageError, match=r"missing\.yaml: can't be read as a plan"):
         load_plan([tmp_path / "missing.yaml"])
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match=r"binary\.yaml: can't read this driver plan"):
+    with pytest.raises(UsageError, match=r"binary\.yaml: can't be read as a plan"):
         load_plan([tmp_path / "binary.yaml"])
 
 
