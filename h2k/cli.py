@@ -23,9 +23,8 @@ from h2k.hardware import add_hardware
 from h2k.host import doctor as host_doctor
 from h2k.host import guestfs_settings
 from h2k.pipeline import BUSES, Request, assess, facts_of, fix, look, open_tools
-from h2k.plan import load_plan
 from h2k.policy import load_policy
-from h2k.report import Report, diff, table
+from h2k.report import Report, diff
 from h2k.steps import Steps
 from h2k.target import Target, open_target
 from h2k.validate import explain as explain_checks
