@@ -113,3 +113,10 @@ def resolve(disks: Sequence[Disk], device: bcd.BcdDevice) -> Optional[VolumeRef]
     ]
     found = bcd.resolve(device, known)
     return VolumeRef(*found) if found is not None else None
+
+
+def bcdboot(firmware: str) -> str:
+    """What the owner runs where Microsoft's own tool is needed, for "uefi" or "bios"."""
+    letters = "with C: for the Windows volume and S: for the boot partition"
+    command = rf"bcdboot C:\Windows /s S: /f {firmware.upper()}"
+    return f"start Windows' setup media, Shift+F10, and run: {command} ({letters})"

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from h2k.boot_place import bcdboot
 from h2k.change import ReplayLogs
 from h2k.errors import BadData
 from h2k.finding import Finding
 from h2k.guest import Guest, HiveState
 from h2k.hook import Options, Proposed
+from h2k.windows.version import ARCHITECTURES, OLDEST
 
 META = {
     "name": "hives",
     "summary": "Replays the logs of dirty hives, which virt-v2v would mark clean and so lose; refuses corrupt ones",
     "gate": True,
-    "answers": ["hive-dirty", "hive-unrecoverable", "hive-corrupt", "file-unreadable", "windows-unsupported"],
+    "answers": [
+        "hive-dirty",
+        "hive-unrecoverable",
+        "hive-corrupt",
+        "bcd-corrupt",
+        "file-unreadable",
+        "windows-unsupported",
+    ],
 }
 
 REQUIRED = ("SYSTEM", "SOFTWARE")
 OPTIONAL = ("DRIVERS", "BCD")  # a missing BCD is the boot loader hook's finding
 SHUT_DOWN = "boot the source once and shut it down with: shutdown /s /t 0 (fast startup off)"
-OLDEST = (6, 1)
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
@@ -54,18 +62,16 @@ def _hive(guest: Guest, name: str) -> Iterator[Proposed]:
     elif hive.state == "unrecoverable":
         yield Finding("hive-unrecoverable", "refused", where.path, hive.why, SHUT_DOWN)
     elif hive.state == "corrupt":
-        # A BCD that is no hive has an id of its own, and the loader hook names the way out.
+        # A BCD that is no hive has an id of its own, for it has its own way out.
         found = "bcd-corrupt" if name == "BCD" else "hive-corrupt"
-        yield Finding(found, "refused", where.path, hive.why, "restore the hive from a backup of the source")
+        way_out = bcdboot(guest.firmware) if name == "BCD" else "restore the hive from a backup of the source"
+        yield Finding(found, "refused", where.path, hive.why, way_out)
 
 
 def _supported(guest: Guest, options: Options) -> Iterator[Finding]:
     windows = guest.windows
-    if windows.version < OLDEST:
-        yield Finding(
-            "windows-unsupported",
-            "warning",
-            windows.name,
-            f"NT {windows.version[0]}.{windows.version[1]}; h2k knows {OLDEST[0]}.{OLDEST[1]} and later",
-            "virt-v2v's result is left as it is",
-        )
+    if not windows.supported:
+        evidence = f"NT {windows.version[0]}.{windows.version[1]} for {windows.arch}"
+        oldest = f"{OLDEST[0]}.{OLDEST[1]} and later, for {', '.join(ARCHITECTURES)}"
+        repair = "virt-v2v's result is left as it is"
+        yield Finding("windows-unsupported", "warning", windows.name, f"{evidence}; h2k knows {oldest}", repair)

@@ -29,15 +29,15 @@ META = {
         "control-set-differs",
         "bootstrap-controller-not-boot-start",
         "boot-stack-driver-disabled",
+        "file-unreadable",
     ],
 }
 
-OLDEST = (6, 1)
 KERNEL_DRIVERS = (1, 2)  # SERVICE_KERNEL_DRIVER, SERVICE_FILE_SYSTEM_DRIVER
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if guest.windows.version < OLDEST:
+    if not guest.windows.supported:
         return  # the hives hook has said that virt-v2v's result is left as it is
     role = options.plan.storage(options.bus)
     if role is not None:
@@ -150,10 +150,9 @@ def _boot_stack(guest: Guest, options: Options) -> Iterator[Proposed]:
                 if not entry.optional:
                     yield _stack(key, "refused", "the service is missing", "restore the registry from a backup")
                 continue
-            path = driver_path(service, guest.system_root)
-            there = not entry.has_file or guest.pe(path)[0] is not None
-            if not there:
-                yield _stack(key, "refused", f"{path}: {guest.pe(path)[1]}", "run sfc /scannow on the source")
+            problem = _stack_file(guest, key, driver_path(service, guest.system_root)) if entry.has_file else None
+            if problem is not None:
+                yield problem
                 continue
             if service.start not in entry.starts:
                 yield _stack(key, "broken", f"Start {service.start}", f"Start {entry.starts[0]}")
@@ -161,6 +160,16 @@ def _boot_stack(guest: Guest, options: Options) -> Iterator[Proposed]:
             if service.type not in KERNEL_DRIVERS:
                 yield _stack(key, "refused", f"Type {service.type}", "restore the registry from a backup")
             yield from override(service, "boot-stack-driver-disabled", key)
+
+
+def _stack_file(guest: Guest, key: str, path: str) -> Optional[Finding]:
+    facts, why = guest.pe(path)
+    if facts is not None and facts.machine == guest.windows.arch:
+        return None
+    if why.startswith("unreadable"):
+        return Finding("file-unreadable", "refused", path, why, "uncompress it on the source: compact /u /exe")
+    evidence = f"is for {facts.machine}, Windows is {guest.windows.arch}" if facts is not None else why
+    return _stack(key, "refused", f"{path}: {evidence}", "run sfc /scannow on the source")
 
 
 def _stack(key: str, state: str, evidence: str, repair: str) -> Finding:

@@ -24,7 +24,6 @@ META = {
     ],
 }
 
-OLDEST = (6, 1)
 # The setup classes between the boot disk and the file system, and the bus that they hang on.
 CLASSES = {
     "{4D36E967-E325-11CE-BFC1-08002BE10318}": "DiskDrive",
@@ -43,7 +42,7 @@ RESTRICTING = ("DenyUnspecified", "DenyDeviceIDs", "DenyDeviceClasses", "DenyIns
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if guest.windows.version < OLDEST:
+    if not guest.windows.supported:
         return  # the hives hook has said that virt-v2v's result is left as it is
     for number in guest.control_sets.boot:
         for guid, name in CLASSES.items():

@@ -20,12 +20,10 @@ META = {
     "answers": ["driver-unsigned"],
 }
 
-OLDEST = (6, 1)
-
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     """A missing certificate table is what can be told offline; whether the signature is Microsoft's is Windows' to judge."""
-    if options.domain is None or not options.domain.secure_boot or guest.windows.version < OLDEST:
+    if options.domain is None or not options.domain.secure_boot or not guest.windows.supported:
         return
     role = options.plan.storage(options.bus)
     if role is None:

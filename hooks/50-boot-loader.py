@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.boot_place import MANAGER, STORE, resolve
+from h2k.boot_place import MANAGER, STORE, bcdboot, resolve
 from h2k.change import Change, SetActive, SetValue, WriteFile
 from h2k.disk.reader import VolumeRef
 from h2k.errors import BadData
@@ -30,18 +30,12 @@ META = {
     ],
 }
 
-OLDEST = (6, 1)
 FALLBACK = {"amd64": "BOOTX64.EFI", "x86": "BOOTIA32.EFI", "arm64": "BOOTAA64.EFI"}
 BACKUP = ".h2k-backup"
-LETTERS = "with C: for the Windows volume and S: for the boot partition"
-BCDBOOT = {
-    "uefi": rf"start Windows' setup media, Shift+F10, and run: bcdboot C:\Windows /s S: /f UEFI ({LETTERS})",
-    "bios": rf"start Windows' setup media, Shift+F10, and run: bcdboot C:\Windows /s S: /f BIOS ({LETTERS})",
-}
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if guest.windows.version < OLDEST:
+    if not guest.windows.supported:
         return  # the hives hook has said that virt-v2v's result is left as it is
     place = guest.boot_place
     if place.volume is None:
@@ -58,10 +52,10 @@ def _nowhere(guest: Guest) -> Finding:
     disk = f"disk {guest.volume.disk}"
     if guest.firmware == "uefi":
         evidence = "a GPT disk, and no EFI system partition on any disk"
-        return Finding("boot-manager-missing", "refused", disk, evidence, BCDBOOT["uefi"])
+        return Finding("boot-manager-missing", "refused", disk, evidence, bcdboot("uefi"))
     active = [f"partition {p.number}" for d in guest.disks for p in d.table.partitions if p.active]
     evidence = f"active: {', '.join(active) or 'none'}; no primary partition holds bootmgr and \\Boot\\BCD"
-    return Finding("boot-partition-inactive", "refused", disk, evidence, BCDBOOT["bios"])
+    return Finding("boot-partition-inactive", "refused", disk, evidence, bcdboot("bios"))
 
 
 def _activate(guest: Guest, ref: VolumeRef) -> Iterator[Proposed]:
@@ -91,7 +85,7 @@ def _boot_manager(guest: Guest, ref: VolumeRef) -> Iterator[Proposed]:
         evidence = "missing" if manager is None else "empty"
         if guest.firmware == "bios" and guest.reader.stat(ref, "/ntldr") is not None:
             evidence += "; ntldr of Windows XP or 2003 is there"
-        yield Finding("boot-manager-missing", "refused", path, evidence, BCDBOOT[guest.firmware])
+        yield Finding("boot-manager-missing", "refused", path, evidence, bcdboot(guest.firmware))
     elif not manager.readable:
         yield Finding("file-unreadable", "refused", path, manager.why, "uncompress it on the source: compact /u")
     elif guest.firmware == "uefi":
@@ -102,7 +96,7 @@ def _fallback(guest: Guest, ref: VolumeRef, path: str) -> Iterator[Proposed]:
     """Firmware variables do not travel with a disk, so the firmware looks at the fallback path."""
     facts, why = guest.pe(path, ref)
     if facts is None:
-        yield Finding("boot-manager-missing", "refused", path, why, BCDBOOT["uefi"])
+        yield Finding("boot-manager-missing", "refused", path, why, bcdboot("uefi"))
         return
     fallback = f"/EFI/BOOT/{FALLBACK.get(facts.machine, FALLBACK['amd64'])}"
     data = guest.reader.read(ref, path, FILE_LIMIT)
@@ -126,13 +120,13 @@ def _store(guest: Guest, ref: VolumeRef) -> Iterator[Proposed]:
     where = STORE[guest.firmware]
     if not guest.has_hive("BCD"):
         evidence = f"no store where the firmware looks, on {_shown(ref)}"
-        yield Finding("bcd-missing", "refused", where, evidence, BCDBOOT[guest.firmware])
+        yield Finding("bcd-missing", "refused", where, evidence, bcdboot(guest.firmware))
         return
     try:
         store = bcd.read_bcd(guest.hive("BCD"))
         todo = list(_entries(guest, ref, store))
     except BadData as bad:
-        yield Finding("bcd-corrupt", "refused", where, bad.message, BCDBOOT[guest.firmware])
+        yield Finding("bcd-corrupt", "refused", where, bad.message, bcdboot(guest.firmware))
         return
     if any(not isinstance(item, Finding) for item in todo):
         yield from _in_guest_backup(guest, ref)
@@ -167,7 +161,7 @@ def _default(guest: Guest, store: bcd.BcdStore, only: Optional[bcd.BcdObject]) -
     known = ", ".join(entry.id for entry in store.loaders) or "none"
     evidence = f"the default is {first or 'not set'}, which is no object of the store (Windows loaders: {known})"
     if only is None:
-        yield Finding("bcd-default-missing", "refused", "BCD", evidence, BCDBOOT[guest.firmware])
+        yield Finding("bcd-default-missing", "refused", "BCD", evidence, bcdboot(guest.firmware))
         return
     yield Finding("bcd-default-missing", "broken", "BCD", evidence, f"{only.id}, the only Windows loader, is the default")
     elements = f"Objects\\{store.boot_manager.id}\\Elements"
@@ -200,7 +194,7 @@ def _loader(guest: Guest, loader: bcd.BcdObject) -> Iterator[Proposed]:
     path = (loader.path or "").replace("\\", "/")
     if not path.lower().endswith(suffix):
         evidence = f"the default loader is {loader.path or 'nowhere'}, which {guest.firmware.upper()} firmware can't start"
-        yield Finding("bcd-loader-missing", "refused", path or loader.id, evidence, BCDBOOT[guest.firmware])
+        yield Finding("bcd-loader-missing", "refused", path or loader.id, evidence, bcdboot(guest.firmware))
         return
     holds = guest.reader.stat(guest.volume, path) is not None
     only = guest.volume if holds else None
@@ -219,7 +213,7 @@ def _loader(guest: Guest, loader: bcd.BcdObject) -> Iterator[Proposed]:
 def _restore(guest: Guest, path: str) -> str:
     windows = path.replace("/", "\\")
     name = path.rsplit("/", 1)[-1]
-    return rf"copy C:\Windows\System32\Boot\{name} to C:{windows} (sfc /scannow does it), then " + BCDBOOT[guest.firmware]
+    return rf"copy C:\Windows\System32\Boot\{name} to C:{windows} (sfc /scannow does it), then " + bcdboot(guest.firmware)
 
 
 def _device(
@@ -243,7 +237,7 @@ def _device(
     else:
         evidence = f"names {_shown(named)}, where {path} is not"
     if only is None:
-        yield Finding("bcd-device-unresolved", "refused", subject, evidence, BCDBOOT[guest.firmware])
+        yield Finding("bcd-device-unresolved", "refused", subject, evidence, bcdboot(guest.firmware))
         return
     yield Finding("bcd-device-unresolved", "broken", subject, evidence, f"{_shown(only)}, the only one that fits")
     table = guest.disks[only.disk].table

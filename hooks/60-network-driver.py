@@ -21,12 +21,11 @@ META = {
     "answers": ["nic-driver-missing"],
 }
 
-OLDEST = (6, 1)
 DISABLED = 4
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if guest.windows.version < OLDEST:
+    if not guest.windows.supported:
         yield Setting("bootstrap-nic", "e1000e", "no driver of h2k's for this Windows")
         return
     ready = True

@@ -20,7 +20,6 @@ META = {
     "answers": ["nic-ghost", "nic-static-stranded", "network-profile-stale"],
 }
 
-OLDEST = (6, 1)
 MAX_VALUES = 4096
 # The values of Tcpip\Parameters\Interfaces\{GUID} that tie an address to its adapter.
 STATIC = ("IPAddress", "SubnetMask", "DefaultGateway", "DefaultGatewayMetric", "NameServer")
@@ -29,7 +28,7 @@ NSI_TABLES = (("7", 0), ("10", 0), ("16", 80))
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if guest.windows.version < OLDEST:
+    if not guest.windows.supported:
         return
     found = carry(guest, options.domain, options.policy)
     for adapter in found.leaving:

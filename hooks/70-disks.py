@@ -20,12 +20,11 @@ META = {
     "answers": ["disks-offline-policy", "drive-letter-unresolved", "cluster-member"],
 }
 
-OLDEST = (6, 1)
 MAX_LETTERS = 1024
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if guest.windows.version < OLDEST:
+    if not guest.windows.supported:
         return
     yield from _san_policy(guest, options)
     yield from _letters(guest)

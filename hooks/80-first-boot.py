@@ -29,7 +29,6 @@ META = {
     "answers": ["guestor-leftover", "reboot-pending"],
 }
 
-OLDEST = (6, 1)
 UNINSTALL = ("Microsoft\\Windows\\CurrentVersion\\Uninstall", "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall")
 # QEMU's e1000e, as pci.sys names it: the card of a bootstrap that has another one than production.
 E1000E = "VEN_8086&DEV_10D3&SUBSYS_00008086&REV_00"
@@ -42,7 +41,7 @@ T = TypeVar("T")
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if guest.windows.version < OLDEST:
+    if not guest.windows.supported:
         return
     yield from _reboot_pending(guest)
     yield from _guestor(guest)

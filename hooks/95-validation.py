@@ -16,11 +16,9 @@ META = {
     "answers": [],
 }
 
-OLDEST = (6, 1)
-
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    if options.phase == "source" or guest.windows.version < OLDEST:
+    if options.phase == "source" or not guest.windows.supported:
         return
     wanted = options.policy.validation
     steps: list[dict[str, Any]] = [

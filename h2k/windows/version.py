@@ -10,6 +10,8 @@ from h2k.windows.services import control_set_name
 
 _KEY = "Microsoft\\Windows NT\\CurrentVersion"
 FIRST_WINDOWS_11 = 22000
+OLDEST = (6, 1)  # Windows 7 and Server 2008 R2, the oldest that virtio-win still has drivers for
+ARCHITECTURES = ("x86", "amd64", "arm64")
 MAX_TEXT = 200  # characters of a name
 
 
@@ -25,6 +27,11 @@ class WindowsVersion:
     edition: str
     installation_type: str
     name: str
+
+    @property
+    def supported(self) -> bool:
+        """Whether h2k repairs it; of any other, virt-v2v's result is left as it is."""
+        return self.version >= OLDEST and self.arch in ARCHITECTURES
 
 
 def read_version(software: Hive, system: Hive, control_set: int, machine: str) -> WindowsVersion:

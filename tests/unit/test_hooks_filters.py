@@ -302,3 +302,42 @@ def test_what_a_hook_can_t_read_is_a_finding_and_stops_the_run() -> None:
     proposal = propose([packaged()["boot-filters"], packaged()["domains"]], guest, options())
     assert [(f.id, f.state) for f in proposal.findings] == [("hive-corrupt", "refused")]
     assert isinstance(proposal.findings[0], Finding) and "boot-filters" in proposal.findings[0].evidence
+
+
+# Windows that h2k leaves alone
+
+
+@pytest.mark.parametrize(("version", "arch", "supported"), [("6.0", "amd64", False), ("6.1", "x86", True), ("10.0", "arm64", True)])
+def test_old_windows_are_left_as_virt_v2v_made_them(version: str, arch: str, supported: bool) -> None:
+    guest = windows_guest(f'[{DISK}]\n"UpperFilters"=multi:["nosuch"]\n', version=version, build="6002", arch=arch)
+    assert guest.windows.supported is supported
+    warned = {} if supported else {"windows-unsupported": {"warning"}}
+    assert ask("hives", guest).states() == warned
+    if not supported:
+        for name in ("boot-storage", "boot-filters", "signatures", "boot-loader", "network-driver", "network-policy", "disks"):
+            assert ask(name, guest).states() == {}, name
+
+
+def test_an_architecture_without_drivers_is_left_alone() -> None:
+    guest = windows_guest()
+    guest.__dict__["machine"] = "0x200"  # Itanium
+    assert ask("hives", guest).states() == {"windows-unsupported": {"warning"}}
+    assert ask("boot-storage", guest).states() == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(make_pe("amd64", b"made pci.sys"), set()), (make_pe("x86", b"made pci.sys"), {"boot-stack-driver-disabled"}), (None, {"file-unreadable"})],
+)  # fmt: skip
+def test_the_boot_stack_s_files_are_programs_for_this_machine(content: Optional[bytes], found: set[str]) -> None:
+    stack = [entry.name for entry in options().plan.boot_stack]
+    text = "".join(driver(name) for name in stack)
+    guest = windows_guest(text, files=sys_files(*stack))
+    assert isinstance(guest.reader, MemoryReader)
+    path = "/Windows/System32/drivers/pci.sys"
+    if content is None:
+        guest.reader.unreadable[WINDOWS, path.lower()] = "WOF-compressed"
+    else:
+        guest.reader.files[WINDOWS][path] = content
+    states = ask("boot-storage", guest, bus="sata").states()
+    assert {i for i in states if i != "bootstrap-controller-not-boot-start"} == found
