@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / ".cache" / "boot-lab"
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
@@ -55,7 +54,7 @@ class BootImage:
     core: Path
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def boot_image() -> BootImage:
     """Builds them, or takes them from the cache, which knows them by all that they were made of."""
     kernel, modules = _kernel()

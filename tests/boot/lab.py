@@ -233,7 +233,8 @@ class _Run:
         """Asks for QEMU's state, so that its events come along; False once it has ended."""
         try:
             self.qmp.execute("query-status")
-        except (ConnectionError, OSError):
+        except OSError:
+            self.qmp.drain()
             return False
         return self.process.poll() is None
 

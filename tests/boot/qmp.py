@@ -33,6 +33,14 @@ class Qmp:
                 return answer["return"]
             self.events.append(answer)
 
+    def drain(self) -> None:
+        """Takes the events that QEMU sent before it ended."""
+        try:
+            while True:
+                self.events.append(self._read())
+        except OSError:
+            return
+
     def _read(self) -> dict[str, Any]:
         while b"\n" not in self._buffer:
             data = self._socket.recv(65536)

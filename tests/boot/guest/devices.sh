@@ -127,8 +127,8 @@ plug_and_play() {
 
 BOUND= UNBOUND=
 
-# bind_device ADDRESS ID. Where the first-boot runner is staged, its pnputil would have replaced a placeholder package by
-# the real one, which Windows names oem0.inf and so on: InfPath says so, and nothing else of it is done.
+# bind_device ADDRESS ID: its keys in the registry. Where the first-boot runner is staged, its pnputil would have replaced
+# a placeholder package by the real one, which Windows names oem0.inf and so on: InfPath says so, and no more of it is done.
 bind_device() {
   slot=${1#*:*:} # device.function; Windows' instance ids end with device * 8 + function
   place=$(printf '%02X' $((0x${slot%.*} * 8 + ${slot#*.})))
@@ -153,19 +153,12 @@ Driver
 string:$(echo "$M_CLASS" | tr 'A-F' 'a-f')\\$number
 ConfigFlags
 dword:0
-HardwareID
-hex:7:$(device_ids "$1" | head -n 4 | sed 's/^/PCI\\/' | multi_string)
 EOF
   fi
   [ "$S_OVERRIDE" = none ] || reg_delete "$CONTROL_SET\\Services\\$M_SERVICE\\StartOverride"
   rm "/run/services/$(printf '%s' "$M_SERVICE" | tr 'A-Z' 'a-z')" # read again by who asks next
-  reg_commit
+  reg_commit || return
   BOUND="${BOUND:+$BOUND, }PCI\\$2 by $M_SERVICE"
-}
-
-# Lines of ASCII on standard input as the bytes of a MULTI_SZ.
-multi_string() {
-  { tr '\n' '\000' && printf '\000'; } | od -An -v -tx1 | awk '{ for (i = 1; i <= NF; i++) printf "%s,00,", $i }'
 }
 
 next_driver_number() {

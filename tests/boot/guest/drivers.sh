@@ -97,15 +97,14 @@ read_services() {
 
 # split_lines COMMAND LINES: the command with each line as an argument.
 split_lines() {
-  command=$1
-  old=$IFS
+  local command=$1 old=$IFS
   IFS='
 '
   set -f
-  # shellcheck disable=SC2086
-  "$command" $2
+  set -- $2
   set +f
   IFS=$old
+  "$command" "$@"
 }
 
 # read_service NAME: S_TYPE, S_START ("-" when missing), S_OVERRIDE (none, harmless, harmful), S_IMAGE ('/' between its

@@ -49,7 +49,7 @@ typed_text() {
   printf '%s\n' "${value%\"}" | sed 's/\\\(.\)/\1/g'
 }
 
-# Changes wait in /run/edit until reg_commit. reg_write PATH: replaces all values of a key, which is made where it or
+# Changes wait in /run/edit until reg_commit; hivexsh takes lines of up to 1000 characters. reg_write PATH: replaces all values of a key, which is made where it or
 # keys above it are missing, by name and type:value lines in turn on standard input.
 reg_write() {
   cat >/run/values
@@ -70,8 +70,10 @@ reg_delete() {
 reg_commit() {
   [ -s /run/edit ] || return 0
   echo commit >>/run/edit
-  hivexsh -w "$HIVE" </run/edit
+  error=$(hivexsh -w "$HIVE" 2>&1 </run/edit) && failed=no || failed=yes
   : >/run/edit
+  [ "$failed" = no ] || say "{\"note\":\"a change of the registry failed: $(json "$error" | tr '\n' ' ')\"}"
+  [ "$failed" = no ]
 }
 
 # reg_disable PATH: Start=4 and DeleteFlag=1, and the service's other values as they are.

@@ -63,12 +63,16 @@ desktop() {
     "$STAND_IN" 'It shuts down on the ACPI power button.'
 }
 
-# The ACPI power button as Linux shows it: one 24-byte event on the input device of that name.
-wait_for_power_button() {
+# The ACPI power button as Linux shows it: one 24-byte event on the input device of that name. Who listens before the
+# first signal misses no press.
+listen_for_power_button() {
   for name in /sys/class/input/event*/device/name; do
     [ "$(cat "$name")" = 'Power Button' ] || continue
     event=${name#/sys/class/input/}
     (dd "if=/dev/input/${event%%/*}" bs=24 count=1 >/run/power 2>/dev/null) &
   done
+}
+
+wait_for_power_button() {
   until [ -s /run/power ]; do sleep 0.2; done
 }
