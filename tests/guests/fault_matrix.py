@@ -26,11 +26,10 @@ from h2k.pipeline import Look, Request, assess, fix, look, open_tools
 from h2k.steps import Steps
 from h2k.target import Target
 from tests.guests import build, virtio_win
-from tests.guests.faults import FAULTS, Fault, GuestFacts, break_disk
+from tests.guests.faults import FAULTS, NEW, OLD, Fault, GuestFacts, break_disk
 from tests.guests.surgery import Surgery
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL_HIVES = ("win10-1903", "win8.1")  # with the SYSTEM hives of real machines, where the corpus is at hand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,10 +297,10 @@ def digests(paths: Sequence[Path]) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
-def groups(name: str) -> list[list[Fault]]:
-    """The first repair of each finding on a guest of `make test`, in groups that go into one copy of it together."""
+def groups(name: str, rows: Optional[Sequence[tuple[Fault, str]]] = None) -> list[list[Fault]]:
+    """The first repair of each finding on a guest, in groups that go into one copy of it together."""
     firsts: dict[str, Fault] = {}
-    for fault, guest in pairs():
+    for fault, guest in rows if rows is not None else pairs():
         if guest == name and fault.answer == REPAIR:
             firsts.setdefault(fault.finding, fault)
     found: list[list[Fault]] = []
@@ -332,13 +331,21 @@ def _clash(one: Fault, other: Fault) -> bool:
     return alone or any(both <= clash for clash in _CLASHES)
 
 
-def pairs(names: Optional[Sequence[str]] = None, guests: Sequence[str] = ()) -> list[tuple[Fault, str]]:
-    """(fault, guest): those of `make test`, or all faults on all `guests` on which they make sense."""
+def pairs(names: Optional[Sequence[str]] = None) -> list[tuple[Fault, str]]:
+    """(fault, guest) as `make test` has them."""
     chosen = [f for f in FAULTS if not names or f.name in names or f.finding in names]
-    rows = [(fault, guest) for fault in chosen for guest in fault.guests]
-    for guest in guests:
-        rows += [(f, guest) for f in chosen if guest not in f.guests and f.fits(facts(guest)) and not f.drivers and not f.wrapper]
-    return rows
+    return [(fault, guest) for fault in chosen for guest in fault.guests]
+
+
+def others(names: Optional[Sequence[str]], guests: Sequence[str]) -> list[tuple[Fault, str]]:
+    """The faults that make sense on these guests as well."""
+    chosen = [f for f in FAULTS if not names or f.name in names or f.finding in names]
+    return [
+        (fault, guest)
+        for guest in guests
+        for fault in chosen
+        if guest not in fault.guests and fault.fits(facts(guest)) and not fault.drivers and not fault.wrapper
+    ]
 
 
 def table(rows: Sequence[Row], v2v: bool) -> str:
@@ -355,32 +362,17 @@ def table(rows: Sequence[Row], v2v: bool) -> str:
 def main(argv: Sequence[str]) -> int:
     """python3 -m tests.guests.faults matrix [--all] [--v2v] [--only NAME …] [--guests NAME …] [--jobs N]"""
     parser = argparse.ArgumentParser(prog="python3 -m tests.guests.faults matrix", description=__doc__)
-    parser.add_argument("--all", action="store_true", help="also on the guests with real hives")
+    parser.add_argument("--all", action="store_true", help="also on every other made guest, with repairs in groups")
     parser.add_argument("--v2v", action="store_true", help="also run the real virt-v2v on each")
     parser.add_argument("--only", nargs="+", help="these findings or faults")
     parser.add_argument("--guests", nargs="+", default=[], help="also on these made guests")
     parser.add_argument("--skip", nargs="+", default=[], help="leave these hooks out")
     parser.add_argument("--jobs", type=int, default=2)
     wishes = parser.parse_args(argv)
-    guests = [*wishes.guests, *(REAL_HIVES if wishes.all else ())]
+    more = list(dict.fromkeys([*wishes.guests, *(g for g in build.descriptions() if wishes.all and g not in (NEW, OLD))]))
     with tempfile.TemporaryDirectory(prefix="h2k-faults-") as work:
         bench = Bench(Path(work), wishes.skip)
-        todo = pairs(wishes.only, guests)
-        for name in dict.fromkeys(guest for _, guest in todo):
-            bench.repaired(name)
-        for variant in {fault.drivers for fault, _ in todo}:
-            bench.drivers(variant)
-
-        def one(pair: tuple[Fault, str]) -> Row:
-            row = bench.check(*pair)
-            if wishes.v2v and pair[1] == pair[0].guests[0]:
-                says, after = bench.ask_v2v(*pair)
-                row = dataclasses.replace(row, v2v=says, after=after)
-            print("." if row.ok else "F", end="", flush=True, file=sys.stderr)
-            return row
-
-        with ThreadPoolExecutor(wishes.jobs) as pool:
-            rows = list(pool.map(one, todo))
+        rows = _run(bench, pairs(wishes.only), others(wishes.only, more), wishes.v2v, wishes.jobs)
     print(file=sys.stderr)
     print(table(rows, wishes.v2v))
     bad = [row for row in rows if not row.ok]
@@ -388,6 +380,33 @@ def main(argv: Sequence[str]) -> int:
     print(f"\n{len(rows)} rows, {len(rows) - len(bad)} hold, {len(bad)} do not", end="")
     print(f"; no fault for: {', '.join(missing)}" if missing else "; every finding has its fault")
     return 1 if bad or (missing and not wishes.only) else 0
+
+
+def _run(
+    bench: Bench, main_rows: list[tuple[Fault, str]], more: list[tuple[Fault, str]], v2v: bool, jobs: int
+) -> list[Row]:
+    """All rows: those of the two main guests one by one, those of further guests with their repairs in groups."""
+
+    def show(row: Row) -> Row:
+        print("." if row.ok else "F", end="", flush=True, file=sys.stderr)
+        return row
+
+    def one(pair: tuple[Fault, str]) -> Row:
+        row = bench.check(*pair)
+        if v2v and pair[1] == pair[0].guests[0]:
+            says, after = bench.ask_v2v(*pair)
+            row = dataclasses.replace(row, v2v=says, after=after)
+        return show(row)
+
+    together = [(name, group) for name in dict.fromkeys(g for _, g in more) for group in groups(name, more)]
+    with ThreadPoolExecutor(jobs) as pool:
+        for variant in {fault.drivers for fault, _ in main_rows}:
+            bench.drivers(variant)
+        list(pool.map(bench.repaired, dict.fromkeys(guest for _, guest in [*main_rows, *more])))
+        rows = list(pool.map(one, main_rows))
+        found = list(pool.map(lambda pair: show(bench.check(pair[0], pair[1], repair=False)), more))
+        repaired = list(pool.map(lambda pair: show(bench.check_group(pair[1], pair[0])), together))
+    return [*rows, *found, *repaired]
 
 
 def try_one(fault: Fault) -> int:
@@ -406,4 +425,4 @@ def try_one(fault: Fault) -> int:
     return 0
 
 
-__all__ = ["Bench", "Row", "break_disk", "groups", "main", "pairs", "table", "try_one"]
+__all__ = ["Bench", "Row", "break_disk", "groups", "main", "others", "pairs", "table", "try_one"]
