@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from h2k import __version__
 from tests.guests.build import build
 from tests.guests.virtio_win import make_runner, make_tree
 from tests.package.root import Root, clean_root
@@ -22,13 +23,23 @@ OLD_VERSION = "0.0.9"
 
 @dataclasses.dataclass(frozen=True)
 class Packages:
-    """The packages under test, and one of an older version."""
+    """The packages under test, one of an older version, and the unpacked source."""
 
     deb: Path
     old_deb: Path
     example_deb: Path
     rpm: Path
     source: Path
+
+    def installed(self, site: str) -> dict[str, Path]:
+        """Where each file of library, hooks and plans belongs on a host, and what it is made of."""
+        places = {"h2k": site, "hooks": "/usr/share/h2k/hooks.d", "driver-plans": "/usr/share/h2k/driver-plans"}
+        return {
+            f"{place}/{file.relative_to(self.source / directory)}": file
+            for directory, place in places.items()
+            for file in (self.source / directory).rglob("*")
+            if file.is_file()
+        }
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +52,13 @@ def packages() -> Packages:
         assert done.returncode == 0, done.stdout + done.stderr
         return Path(done.stdout.strip().splitlines()[-1])
 
+    deb = made("deb", "deb")
     return Packages(
-        deb=made("deb", "deb"),
+        deb=deb,
         old_deb=made("deb", "old", "--version", OLD_VERSION),
         example_deb=made("example", "example"),
         rpm=made("rpm", "rpm"),
-        source=made("source", "source"),
+        source=deb.parent / f"h2k-v2v-{__version__}",
     )
 
 
