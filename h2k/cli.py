@@ -16,6 +16,8 @@ from h2k import __version__
 from h2k.boot import BootRequest, boot
 from h2k.boot import explain as explain_boot
 from h2k.cli_hooks import hooks
+from h2k.cli_post import post
+from h2k.defined import report_directory
 from h2k.disk.overlay import DiskSet
 from h2k.emit import emit, explain, print_outcome
 from h2k.errors import FAILED, NOT_READY, READY, H2kError, UsageError
@@ -194,7 +196,7 @@ def rollback(images: Sequence[str], report_dir: Optional[str], force: bool, as_j
 
 
 @cli.command(name="boot")
-@click.argument("directory", metavar="NAME.h2k")
+@click.argument("directory", metavar="NAME.h2k|DOMAIN")
 @click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True, help="libvirt on this host")
 @click.option("--policy", "policies", multiple=True, metavar="FILE", help="time-outs, validation, bootstrap")
 @click.option("--keep-overlay", is_flag=True, help="do not commit: leave the guest running on its overlays")
@@ -206,7 +208,7 @@ def boot_command(
     """Boot both phases on overlays, watch them, commit, and leave the guest running. Status 5: as it was before."""
     policy = load_policy([Path(p) for p in policies])
     steps = Steps(quiet=as_json)
-    report = boot(BootRequest(Path(directory), connect, keep_overlay, skip_bootstrap, policy), steps)
+    report = boot(BootRequest(report_directory(directory, connect), connect, keep_overlay, skip_bootstrap, policy), steps)
     if as_json:
         _print_json(report.as_json())
     else:
@@ -302,6 +304,7 @@ def doctor(as_json: bool) -> int:
 
 
 cli.add_command(hooks)
+cli.add_command(post)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

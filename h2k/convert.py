@@ -5,25 +5,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
 
 from h2k import v2v
+from h2k.after import repair, tell, watch
 from h2k.disk.overlay import DiskSet
 from h2k.domain import DomainFacts
-from h2k.emit import emit, print_outcome
 from h2k.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.finding import Finding
-from h2k.guest import OTHER
 from h2k.heal import command_for, healed, replays
 from h2k.host import guestfs_settings, runner_programs
-from h2k.pipeline import Look, Request, Tools, assess, fix, look, open_tools
+from h2k.outputs import Output, choose, leaves
+from h2k.pipeline import Look, Request, Tools, assess, look, open_tools
 from h2k.run import pass_through
-from h2k.source import name_of, open_source, result_of, unknown_hives
+from h2k.source import name_of, open_source, unknown_hives
+from h2k.stage import in_stages, refusal
 from h2k.steps import Steps
-from h2k.target import Target, open_target
+from h2k.target import Target
 
 T = TypeVar("T")
 # Guest tools that virt-v2v uninstalls by a first-boot script (its convert_windows.ml).
@@ -38,7 +38,15 @@ def main_v2v(argv: Sequence[str]) -> int:
             return pass_through(["virt-v2v", *command.passed])
         if command.h2k.mode == "report":
             return _watch(command)
-        return _convert(command)
+        if leaves(command) and command.stage is None:
+            raise refusal(command, argv)
+        steps = Steps()
+        settings = guestfs_settings()
+        if settings:
+            steps.say(settings)
+        if leaves(command):
+            return in_stages(command, argv, lambda first: _convert(first, steps), steps)
+        return _convert(command, steps)[0]
     except H2kError as e:
         print(f"h2k-v2v: {e}", file=sys.stderr)
         return e.exit_status
@@ -49,7 +57,7 @@ def main_v2v(argv: Sequence[str]) -> int:
 
 def _request(command: v2v.V2vCommand) -> Request:
     ours = command.h2k
-    return Request(ours.bus, ours.drivers, ours.plans, ours.hooks, ours.skip, ours.accept, ours.policies, command.root)
+    return Request(ours.bus, ours.drivers, ours.plans, ours.hooks, ours.skip, ours.accept, ours.policies, command.root, ours.config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +68,6 @@ class _Source:
     target: Optional[Target]
     why: str
     seen: Optional[Look] = None
-    began: float = dataclasses.field(default_factory=time.time)
 
     def unknown(self) -> str:
         """The line for people when the source can't be read."""
@@ -80,21 +87,31 @@ class _Source:
 def _watch(command: v2v.V2vCommand) -> int:
     """Report mode: look and report, refuse nothing, write nothing to the guest, end as virt-v2v did."""
     steps = Steps()
-    guestfs_settings()
-    source = _attempt(steps, lambda: _seen_source(command, steps)) or _Source(command, None, "it could not be opened")
+    source = _Source(command, None, "it could not be opened")
+    source = _attempt(steps, lambda: _seen_source(command, steps)) or source
+    output = _attempt(steps, lambda: choose(command))
+    _attempt(steps, lambda: output.begin() if output is not None else None)
     status = pass_through(["virt-v2v", *command.passed])
-    if status == 0 and command.output_mode == "local":
-        _attempt(steps, lambda: _report_result(source, steps))
+    if status == 0 and output is not None:
+        _report_result(source, output, steps)
     return status
 
 
 def _attempt(steps: Steps, what: Callable[[], T]) -> Optional[T]:
-    """In report mode h2k's own failures are told and stop nothing."""
+    """In report mode h2k's own failures are told and stop nothing, not even those that are mistakes of h2k's own; and
+    what h2k sets for its own tools is not virt-v2v's."""
+    environment = dict(os.environ)
     try:
+        guestfs_settings()
         return what()
     except H2kError as e:
         steps.say(str(e))
-        return None
+    except Exception as e:  # a mistake in h2k must not change what a script sees of virt-v2v
+        steps.say(f"h2k itself failed, and goes on without: {type(e).__name__}: {e}")
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+    return None
 
 
 def _seen_source(command: v2v.V2vCommand, steps: Steps) -> _Source:
@@ -108,31 +125,28 @@ def _seen_source(command: v2v.V2vCommand, steps: Steps) -> _Source:
     return source
 
 
-def _report_result(source: _Source, steps: Steps) -> None:
-    target = _result(source)
-    with open_tools(_request(source.command)) as tools:
-        seen = look(_for_result(tools, target), target.images, "result", target.domain)
-        report = assess(seen)
-        report.findings = [*source.findings(), *report.findings]
-        emit(tools, target, seen, steps, whatever=True)
-    report.timings = steps.timings
-    report.write(target.state)
-    print_outcome(report)
+def _report_result(source: _Source, output: Output, steps: Steps) -> None:
+    def report() -> None:
+        target = _result(source, output)
+        with open_tools(_request(source.command)) as tools:
+            tell(watch(tools, target, source.findings(), steps), aside=True)
+
+    _attempt(steps, report)
 
 
 # The conversion
 
 
-def _convert(command: v2v.V2vCommand) -> int:
-    wishes, steps = command.h2k, Steps()
-    if command.output_mode != "local":
+def _convert(command: v2v.V2vCommand, steps: Steps) -> tuple[int, Optional[Target]]:
+    """(exit status, the result where there is one that is looked at)."""
+    output = choose(command)
+    if output is not None and command.boots:
         raise UsageError(
-            f"-o {command.output_mode}: h2k-v2v repairs what -o local wrote",
-            hint="use -o local -os DIR; or --h2k-mode report to let virt-v2v run as ever",
+            f"-o {command.output_mode}: virt-v2v would start the guest before it is repaired",
+            hint="leave qemu-boot out, and start NAME.h2k/bootstrap.sh",
         )
-    settings = guestfs_settings()
-    if settings:
-        steps.say(settings)
+    if output is not None and output.fails_at_once():
+        return pass_through(["virt-v2v", *command.passed]), None  # in virt-v2v's own words
     with open_tools(_request(command)) as tools, open_source(command, steps.say) as (target, why):
         if tools.drivers_path is not None:
             os.environ["VIRTIO_WIN"] = str(tools.drivers_path)
@@ -141,19 +155,43 @@ def _convert(command: v2v.V2vCommand) -> int:
             steps.say(source.unknown())
         else:
             seen = _preflight(tools, command, target, steps)
-            if seen.proposal.refused:
-                return _refused(seen, command, steps)
+            if seen.proposal.refused and output is not None:
+                return _refused(seen, command, steps), None
             source = dataclasses.replace(source, seen=seen)
-        if wishes.dry_run:
-            if source.seen is not None:
-                print_outcome(assess(source.seen), plan=True)
-            return READY
-        _finish_earlier(command, target, steps)
-        status = _run_virt_v2v(source, steps)
+        if command.h2k.dry_run or output is None:
+            _tell_plan(source, steps)
+        if command.h2k.dry_run:
+            return READY, None
+        if output is None:
+            return _run_as_ever(source, steps), None
+        _finish_earlier(command, output, target, steps)
+        output.begin()
+        status = _run_virt_v2v(source, output, steps)
         if status != 0:
             steps.say(f"virt-v2v ended with status {status}; nothing more was done")
-            return status
-        return _repair(tools, source, steps)
+            return status, None
+        result = _result(source, output)
+        report = repair(tools, output, result, source.findings(), steps)
+        tell(report, aside=command.machine_readable)
+        return report.status, result
+
+
+def _tell_plan(source: _Source, steps: Steps) -> None:
+    if source.seen is None:
+        return
+    report = assess(source.seen)
+    report.timings = steps.timings
+    if source.command.h2k.report is not None:
+        report.write(Path(source.command.h2k.report))
+    tell(report, aside=source.command.machine_readable, plan=True)
+
+
+def _run_as_ever(source: _Source, steps: Steps) -> int:
+    """-o null: there is no result to repair. 3 when virt-v2v went through and h2k would have refused."""
+    with steps.step("convert", "virt-v2v " + " ".join(source.command.passed)):
+        status = pass_through(["virt-v2v", *source.command.passed])
+    refused = source.seen is not None and source.seen.proposal.refused
+    return REFUSED if status == 0 and refused else status
 
 
 def _preflight(tools: Tools, command: v2v.V2vCommand, source: Target, steps: Steps) -> Look:
@@ -195,34 +233,30 @@ def _refused(seen: Look, command: v2v.V2vCommand, steps: Steps) -> int:
     report.timings = steps.timings
     if command.h2k.report is not None:
         report.write(Path(command.h2k.report))
-    print_outcome(report)
+    tell(report, aside=command.machine_readable)
     print("h2k-v2v: refused before the copy; nothing was written", file=sys.stderr)
     return REFUSED
 
 
-def _finish_earlier(command: v2v.V2vCommand, source: Optional[Target], steps: Steps) -> None:
+def _finish_earlier(command: v2v.V2vCommand, output: Output, source: Optional[Target], steps: Steps) -> None:
     """An unfinished run on the disks that are about to be written anew is finished or thrown away first."""
     name = name_of(command, source)
-    if name is None:
+    if name is None or not (output.state(name) / "journal.json").exists():
         return
-    xml, state = result_of(command, name)
-    if not (state / "journal.json").exists() or not xml.exists():
-        return
-    target = open_target([str(xml)], str(state))
-    if all(path.exists() for path, _ in target.images):
-        disks = DiskSet(target.writable(), state)
-        ended = disks.recover()
+    target = output.earlier(name)
+    if target is not None:
+        ended = DiskSet(target.writable(), target.state).recover()
         if ended != "clean":
             steps.say(f"an unfinished run was found and {ended}")
 
 
-def _run_virt_v2v(source: _Source, steps: Steps) -> int:
+def _run_virt_v2v(source: _Source, output: Output, steps: Steps) -> int:
     command, target = source.command, source.target
     todo = replays(source.seen.todo) if source.seen is not None else ()
     if target is None or not todo:
         with steps.step("convert", "virt-v2v " + " ".join(command.passed)):
             return pass_through(["virt-v2v", *command.passed])
-    _, state = result_of(command, name_of(command, target) or "guest")
+    state = output.state(name_of(command, target) or "guest")
     with healed(target, todo, state, steps, command.root) as overlays:
         argv = command_for(command, target, overlays, state)
         steps.say(f"virt-v2v reads the healed source: virt-v2v {' '.join(argv)}")
@@ -230,44 +264,10 @@ def _run_virt_v2v(source: _Source, steps: Steps) -> int:
             return pass_through(["virt-v2v", *argv])
 
 
-def _repair(tools: Tools, source: _Source, steps: Steps) -> int:
-    target = _result(source)
-    seen = fix(_for_result(tools, target), target.writable(), target.state, steps, target.domain)
-    report = seen.report
-    report.findings = [*source.findings(), *report.findings]
-    emit(tools, target, seen, steps)
-    report.timings = steps.timings
-    report.write(target.state)
-    print_outcome(report)
-    return report.status
-
-
-def _for_result(tools: Tools, target: Target) -> Tools:
-    """Of several systems virt-v2v has converted one, and its XML names it: when that is none of Windows, Windows is
-    not to be touched."""
-    system = target.domain.os_id if target.domain is not None else None
-    if system is None or system.startswith("http://microsoft.com/"):
-        return tools
-    return dataclasses.replace(tools, request=dataclasses.replace(tools.request, root=OTHER))
-
-
-def _result(source: _Source) -> Target:
-    """What virt-v2v wrote: OS/NAME.xml with its disks, and NAME.h2k beside it."""
-    command = source.command
-    xml, state = result_of(command, name_of(command, source.target) or _name_written(source))
-    if not xml.exists():
-        raise H2kError(f"{xml}: virt-v2v wrote no such domain", hint="run: h2k fix NAME.xml")
-    target = open_target([str(xml)], str(state))
+def _result(source: _Source, output: Output) -> Target:
+    """What virt-v2v wrote, and what only the source knew of it."""
+    target = output.result(name_of(source.command, source.target))
     return dataclasses.replace(target, domain=_with_source(target.domain, source.target))
-
-
-def _name_written(source: _Source) -> str:
-    """The name that virt-v2v alone knew: that of the one XML file that is new in -os."""
-    directory = Path(source.command.output_storage or ".")
-    written = [path.stem for path in directory.glob("*.xml") if path.stat().st_mtime > source.began - 0.1]
-    if len(written) != 1:
-        raise H2kError("virt-v2v alone knows the name of its result", hint="give -on NAME, or run: h2k fix NAME.xml")
-    return written[0]
 
 
 def _with_source(result: Optional[DomainFacts], source: Optional[Target]) -> Optional[DomainFacts]:

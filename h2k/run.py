@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Optional
 
 from h2k.errors import H2kError
@@ -52,10 +55,27 @@ def run(
 
 
 def pass_through(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> int:
-    """Run argv on our own standard streams, untouched, and return its exit status (128+N for signal N)."""
+    """Run argv on our own standard streams and open files, untouched, and return its exit status (128+N for signal N).
+
+    A SIGTERM or SIGHUP that we get is passed on, and its end awaited.
+    """
     log.debug("pass through: %s", shlex.join(argv))
     try:
-        status = subprocess.run(argv, env={**os.environ, **(env or {})}, check=False).returncode
+        with subprocess.Popen(argv, env={**os.environ, **(env or {})}, close_fds=False) as child, _passing_on(child):
+            status = child.wait()
     except FileNotFoundError as e:
         raise CommandFailed(argv, 127, f"{argv[0]}: not installed") from e
     return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda n, _: child.send_signal(n)) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -22,6 +22,7 @@ from h2k.v2v import V2vCommand
 
 LOCAL_URIS = (None, "", "qemu:///system", "qemu:///session")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:")
+_OF_FILES = ("disk", "vmx", "ova", "libvirtxml")  # inputs whose arguments are files: virt-v2v says itself when one is missing
 # What virt-v2v takes off a file's name to make the guest's (its name_from_disk.ml).
 _SUFFIXES = (".img", ".ova", ".qcow2", ".raw", ".vmdk", ".vmx", "-sda")
 
@@ -55,6 +56,9 @@ def _open(command: V2vCommand, stack: ExitStack, say: Say) -> Target:
     arguments = command.arguments
     if not arguments:
         raise Unknown("no guest is named")
+    missing = next((a for a in arguments if command.input_mode in _OF_FILES and _is_missing(a)), None)
+    if missing is not None:
+        raise Unknown(f"{missing} is not there")
     if command.input_transport == "ssh" and command.input_mode == "vmx":
         work = _directory(stack)
         domain, views = stack.enter_context(ssh_vmx(arguments[0], command.password_file, work))
@@ -76,6 +80,10 @@ def _open(command: V2vCommand, stack: ExitStack, say: Say) -> Target:
         domain = ovf.domain if ovf.named else dataclasses.replace(ovf.domain, name=name_from_disk(path))
         return Target(tuple((image, None) for image in images), path.parent, domain)
     raise Unknown(f"-i {command.input_mode} {arguments[0]}: h2k can't read this beforehand")
+
+
+def _is_missing(argument: str) -> bool:
+    return not _ADDRESS.match(argument) and not Path(argument).exists()
 
 
 def _directory(stack: ExitStack) -> Path:
@@ -113,13 +121,13 @@ def _libvirt(command: V2vCommand) -> Target:
             found = connection.lookupByName(name)
         except libvirt.libvirtError:
             found = connection.lookupByUUIDString(name)
-        xml = _volumes_as_files(connection, found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), name)
+        xml = volumes_as_files(connection, found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), name)
     except libvirt.libvirtError as e:
         raise H2kError(f"{name}: libvirt does not give this domain: {e}", hint="virsh list --all shows the names") from e
     return _described(xml, name, Path("/"))
 
 
-def _volumes_as_files(connection: Any, xml: bytes, name: str) -> bytes:
+def volumes_as_files(connection: Any, xml: bytes, name: str) -> bytes:
     """The domain with the volumes of libvirt's pools named by their files, as virt-v2v looks them up too."""
     domain = parse_xml(xml, name)
     for disk in domain.iterfind("devices/disk[@type='volume']"):
@@ -149,10 +157,3 @@ def name_of(command: V2vCommand, source: Optional[Target]) -> Optional[str]:
     if source is None:
         return None
     return source.domain.name if source.domain is not None else name_from_disk(Path(command.arguments[0]))
-
-
-def result_of(command: V2vCommand, name: str) -> tuple[Path, Path]:
-    """(OS/NAME.xml, the report directory) of a conversion to -o local."""
-    directory = Path(command.output_storage or ".")
-    state = Path(command.h2k.report) if command.h2k.report else directory / f"{name}.h2k"
-    return directory / f"{name}.xml", state

@@ -6,36 +6,23 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
+from h2k.errors import UsageError
 from h2k.options import OURS, Given, H2kOptions, read, take
+from h2k.v2v_options import BY_LETTER, BY_NAME
 
-# The options of virt-v2v 2.2 to 2.12, its virt-customize ones among them. It reads them with getopt_long_only: one
-# dash does for two, `--option=value` for two arguments, and an unambiguous beginning for the whole name.
-_WITH_VALUE = frozenset(
-    """bandwidth bandwidth-file block-driver bridge collect collect-output ic if io ip it key mac memsize network
-    no-trim oa oc of on oo op os parallel password-file root smp vmtype
-    vddk-config vddk-cookie vddk-libdir vddk-nfchostport vddk-port vddk-snapshot vddk-thumbprint vddk-transports
-    vdsm-compat vdsm-image-uuid vdsm-ovf-flavour vdsm-ovf-output vdsm-vm-uuid vdsm-vol-uuid
-    append-line chmod chown commands-from-file copy copy-in delete edit firstboot firstboot-command firstboot-install
-    hostname inject-qemu-ga inject-virtio-win install link mkdir move password password-crypto root-password run
-    run-command scrub selinux-relabel-exclude sm-attach sm-credentials ssh-inject tar-in timezone touch truncate
-    truncate-recursive uninstall upload write""".split()
-)
-_WITHOUT_VALUE = frozenset(
-    """color colors colour colours compressed debug-gc echo-keys help in-place keys-from-stdin long-options
-    machine-readable no-fstrim no-logfile no-selinux-relabel print-source qemu-boot quiet selinux-relabel
-    selinux-relabel-at-boot short-options sm-register sm-remove sm-unregister update verbose version wrap""".split()
-)
-_SHORT_WITH_VALUE = {"b": "bridge", "i": "i", "n": "network", "o": "o"}
-_SHORT_WITHOUT_VALUE = {"q": "quiet", "v": "verbose", "V": "version", "x": "x"}
-# Those that end virt-v2v before it converts anything; of -io and -oo a question mark does.
-_INFORMATIONAL = frozenset(("help", "in-place", "long-options", "print-source", "short-options", "version"))
+# What virt-v2v answers before it converts anything; of -io and -oo a question mark asks.
+_INFORMATIONAL = frozenset(name for name, option in BY_NAME.items() if option.side == "question")
+# Options that describe the source to virt-v2v, and go when it reads another one; -on is then given anew.
 _OF_THE_SOURCE = frozenset(("i", "ic", "if", "io", "ip", "it", "on", "password-file"))
+_KEPT_BY_A_STAGE = frozenset(("of", "oa", "on", "compressed"))  # of the result: true of the files in between as well
 _FIELDS = {
     "i": "input_mode", "if": "input_format", "it": "input_transport", "ic": "input_connection",
-    "o": "output_mode", "os": "output_storage", "on": "output_name", "of": "output_format",
+    "o": "output_mode", "os": "output_storage", "on": "output_name", "of": "output_format", "oc": "output_connection",
     "root": "root", "ip": "password_file", "password-file": "password_file",
 }  # fmt: skip
 _SAME_MODE = {"input_mode": {"local": "disk"}, "output_mode": {"disk": "local"}}
+_OWN = ("define", "stage")  # beside those that h2k-qemu-img has too
+PHASES = ("bootstrap", "final")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +31,8 @@ class V2vCommand:
 
     `arguments` are the guest's name or its files, for `-i disk` perhaps an nbd:// URI. `informational`: virt-v2v
     answers a question (--version, --print-source, …) and converts nothing. "-i local" is "disk", "-o disk" "local".
+    `boots`: virt-v2v would start the guest when it has written it. `define` is the phase that -o libvirt leaves defined,
+    `stage` the directory for an output that leaves the machine.
     """
 
     passed: tuple[str, ...]
@@ -58,8 +47,13 @@ class V2vCommand:
     output_storage: Optional[str] = None
     output_name: Optional[str] = None
     output_format: Optional[str] = None
+    output_connection: Optional[str] = None
     root: Optional[str] = None
     password_file: Optional[str] = None
+    machine_readable: bool = False
+    boots: bool = False
+    define: str = "bootstrap"
+    stage: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +83,18 @@ def parse(argv: Sequence[str]) -> V2vCommand:
     bus = "virtio-scsi" if dict(theirs).get("block-driver") == "virtio-scsi" else "virtio"
     # --machine-readable alone asks what virt-v2v can do; with a guest it only shapes the messages.
     asks = bool(names & _INFORMATIONAL) or ("machine-readable" in names and not arguments)
+    ours = [word.own for word in words if word.own is not None]
+    own = {name: value for name, value in ours if name in _OWN}
+    if own.get("define", PHASES[0]) not in PHASES:
+        raise UsageError(f"--h2k-define {own['define']}: no such phase", hint=f"one of {', '.join(PHASES)}")
     return V2vCommand(
         passed=tuple(given for word in words if word.own is None for given in word.given),
-        h2k=read([word.own for word in words if word.own is not None], bus),
+        h2k=read([given for given in ours if given[0] not in _OWN], bus),
         arguments=arguments,
         informational=asks or ("io", "?") in theirs or ("oo", "?") in theirs,
-        **known,
+        machine_readable="machine-readable" in names,
+        boots="qemu-boot" in names or any(("oo", f"qemu-boot{value}") in theirs for value in ("", "=", "=true")),
+        **{**known, **own},
     )
 
 
@@ -113,11 +113,29 @@ def with_input(
     return ("-i", mode, *(("-if", form) if form is not None else ()), "-on", name, *kept, "--", *arguments)
 
 
+def in_two_steps(argv: Sequence[str], directory: str, name: str) -> tuple[list[str], list[str]]:
+    """(h2k-v2v's arguments, virt-v2v's) that convert to files in `directory` first, and take them to the output that
+    `argv` names afterwards. What speaks of the source and the guest is of the first step alone."""
+    first: list[str] = []
+    second = ["-i", "libvirtxml", f"{directory.rstrip('/')}/{name}.xml"]
+    for word in _words(argv):
+        sides = {BY_NAME[option].side for option, _ in word.options if option in BY_NAME}
+        names = {option for option, _ in word.options}
+        if word.own is not None:
+            first += word.given if word.own[0] not in _OWN else ()
+            continue
+        if "result" not in sides or names <= _KEPT_BY_A_STAGE:
+            first += word.given
+        if sides and sides <= {"result", "messages"} and "on" not in names:
+            second += word.given
+    return ["-o", "local", "-os", directory, *first], second
+
+
 def _words(argv: Sequence[str]) -> Iterator[_Word]:
     waiting = iter(argv)
     for argument in waiting:
         if argument.startswith(OURS):
-            yield _Word((argument,), own=take(argument, waiting))
+            yield _Word(*_ours(argument, waiting))
         elif argument == "--":
             yield _Word((argument,))
             yield from (_Word((operand,)) for operand in waiting)
@@ -131,15 +149,20 @@ def _words(argv: Sequence[str]) -> Iterator[_Word]:
             yield _Word(given, (*((flag, None) for flag, _, _ in flags), (name, value)))
 
 
+def _ours(argument: str, waiting: Iterator[str]) -> tuple[tuple[str, ...], tuple[()], Given]:
+    name, value = take(argument, waiting, _OWN)
+    return (argument,) if "=" in argument or name == "dry-run" else (argument, value), (), (name, value)
+
+
 def _understand(argument: str) -> list[tuple[str, Optional[str], bool]]:
     """The options in one argument, as getopt_long_only reads it: (name, value, whether the next argument is it)."""
     body = argument[2:] if argument.startswith("--") else argument[1:]
-    short = not argument.startswith("--") and body[0] in {**_SHORT_WITH_VALUE, **_SHORT_WITHOUT_VALUE}
+    short = not argument.startswith("--") and body[0] in BY_LETTER
     name, glued, value = body.partition("=")
     if not (short and len(body) == 1):
         known = _whole_name(name)
         if known is not None:
-            return [(known, value if glued else None, not glued and known in _WITH_VALUE)]
+            return [(known, value if glued else None, not glued and BY_NAME[known].value)]
     if short:
         return list(_letters(body))
     # Not known here: a newer virt-v2v's. Most take a value, and a value taken for a disk would be examined.
@@ -149,16 +172,17 @@ def _understand(argument: str) -> list[tuple[str, Optional[str], bool]]:
 def _whole_name(name: str) -> Optional[str]:
     if name == "h":  # of the older ones; newer ones have --hostname beside --help
         return "help"
-    if name in _WITH_VALUE or name in _WITHOUT_VALUE:
+    if name in BY_NAME:
         return name
-    found = [n for n in (*_WITH_VALUE, *_WITHOUT_VALUE) if n.startswith(name)]
+    found = [n for n in BY_NAME if n.startswith(name)]
     return found[0] if len(found) == 1 else None
 
 
 def _letters(body: str) -> Iterator[tuple[str, Optional[str], bool]]:
     """`-vx`, `-idisk`, `-vi disk`."""
     for at, letter in enumerate(body):
-        if letter in _SHORT_WITH_VALUE:
-            yield _SHORT_WITH_VALUE[letter], body[at + 1 :] or None, at + 1 == len(body)
+        option = BY_LETTER.get(letter)
+        if option is not None and option.value:
+            yield option.name, body[at + 1 :] or None, at + 1 == len(body)
             return
-        yield _SHORT_WITHOUT_VALUE.get(letter, letter), None, False
+        yield option.name if option is not None else letter, None, False

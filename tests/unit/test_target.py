@@ -14,7 +14,7 @@ from h2k.domain import DiskFacts, DomainFacts, NicFacts
 from h2k.domain_source import read_domain_xml, with_images
 from h2k.errors import BadData, UsageError
 from h2k.guest import OTHER, Guest, device
-from h2k.source import name_from_disk, name_of, open_source, result_of, unknown_hives
+from h2k.source import name_from_disk, name_of, open_source, unknown_hives
 from h2k.target import open_target
 from h2k.v2v import parse
 from tests.guests.ova import ovf_text
@@ -94,12 +94,6 @@ def test_sources_that_are_here(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_name_that_virt_v2v_makes_of_a_file(file: str, name: str) -> None:
     assert name_from_disk(Path("/x") / file) == name
-
-
-def test_where_the_result_lies() -> None:
-    command = parse("-i disk x -os /out --h2k-report /r".split())
-    assert result_of(command, "g") == (Path("/out/g.xml"), Path("/r"))
-    assert result_of(parse(["-i", "disk", "x"]), "g") == (Path("g.xml"), Path("g.h2k"))
 
 
 def test_target_of_a_domain(tmp_path: Path) -> None:
