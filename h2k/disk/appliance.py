@@ -107,9 +107,9 @@ class ApplianceReader:
     def _lookup(self, directory: str, name: str) -> Optional[str]:
         """The name as the directory spells it, also by its short (8.3) name."""
         found = choose(name, self._names(directory).get(fold(name), []))
-        if found is None and "~" in name and _SHORT.fullmatch(name):
+        if found is None and "~" in name and _SHORT.fullmatch(name):  # ntfs-3g finds these in upper case alone
             try:
-                inode = self._handle.lstatns(f"{directory}/{name}")["st_ino"]
+                inode = self._handle.lstatns(f"{directory}/{name.upper()}")["st_ino"]
                 return next((e["name"] for e in self._handle.readdir(directory) if e["ino"] == inode), name)
             except RuntimeError:
                 return None

@@ -89,7 +89,7 @@ class DirectReader:
         try:
             self._ask(str(info.path), "open", path=str(info.path.absolute()), form=info.format, size=info.size)
         except BadData as bad:
-            why = [line for line in self._child_said() if line.startswith("qemu-nbd: ")] or [bad.message]
+            why = [line for line in self._child_said() if line.startswith("qemu-nbd: ")] or [bad.message.partition(f"{info.path}: ")[2]]
             raise Refused(f"{info.path}: qemu-nbd can't read this image: {why[-1]}", hint=OTHER_WAY) from bad
 
     def stat(self, ref: VolumeRef, path: str) -> Optional[FileStat]:
@@ -167,7 +167,9 @@ class DirectReader:
             if wait <= 0:
                 self._give_up(subject, f"took longer than {TOTAL_LIMIT:.0f} s")
             if not poll.poll(wait * 1000):
-                self._give_up(subject, f"gave no answer within {wait:.0f} s")
+                if wait < SILENCE_LIMIT:  # the rest of the whole request's time
+                    continue
+                self._give_up(subject, f"gave no answer within {SILENCE_LIMIT:.0f} s")
             piece = os.read(handle, min(left, _CHUNK))
             if not piece:
                 self._give_up(subject, "crashed")

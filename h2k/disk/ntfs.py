@@ -22,6 +22,7 @@ _LOGFILE, _VOLUME = 2, 3
 _VOLUME_INFORMATION, _DATA, _END = 0x70, 0x80, 0xFFFFFFFF
 _DIRTY, _IS_CLEAN, _NO_CLIENT = 1, 2, 0xFFFF
 _PAGE = 4096
+_CLUSTERS = {512 << n for n in range(13)}  # up to 2 MiB
 
 
 def reparse_reason(tag: Optional[int], directory: bool) -> str:
@@ -47,7 +48,7 @@ def volume_state(read: ReadAt, start: int, name: str) -> NtfsState:
     cluster = sector * _count(boot[13])
     (mft,) = struct.unpack_from("<Q", boot, 48)
     size = _record_size(boot[64], cluster)
-    if sector not in (512, 1024, 2048, 4096) or not 512 <= cluster <= 2 * 1024 * 1024 or not 512 <= size <= 4096:
+    if sector not in (512, 1024, 2048, 4096) or cluster not in _CLUSTERS or size not in (512, 1024, 2048, 4096):
         raise BadData(f"{name}: the NTFS boot sector has impossible sizes")
 
     def record(number: int) -> bytes:

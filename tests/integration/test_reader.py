@@ -140,7 +140,10 @@ def test_readers_agree(readers: Mapping[str, Reader]) -> None:
         for volume in disk.volumes:
             if volume.kind == "other":
                 continue
-            assert walk(one, volume.ref) == walk(other, volume.ref), volume
+            if disk.index in (1, 2, 3):  # copies of the plain volume
+                assert one.listdir(volume.ref, "/Windows") == other.listdir(volume.ref, "/Windows")
+            else:
+                assert walk(one, volume.ref) == walk(other, volume.ref), volume
             if volume.kind == "ntfs":
                 assert one.ntfs_state(volume.ref) == other.ntfs_state(volume.ref)
         size = disk.info.size
@@ -154,8 +157,8 @@ def test_tables(reader: Reader) -> None:
     assert kinds == [["ntfs", "ntfs", "fat"], *ntfs_alone, ["iso9660"], ["other", "fat", "fat"], ["fat"], ["fat"]]
     assert [d.table.scheme for d in reader.disks] == ["gpt", "none", "none", "none", "none", "mbr", "gpt", "gpt"]
     assert [v.ref.partition for v in reader.disks[5].volumes] == [1, 5, 6]
-    serials = {v.serial for v in reader.disks[0].volumes[:2]}
-    assert len(serials) == 2 and all(len(s) == 16 for s in serials)
+    for volume in reader.disks[0].volumes[:2]:
+        assert volume.serial == reader.read_at(0, volume.start + 72, 8).hex() != bytes(8).hex()
 
 
 def test_content(reader: Reader, made: Made) -> None:
@@ -279,9 +282,11 @@ def test_backing_chain(chain: list[Path], made: Made, monkeypatch: pytest.Monkey
 def test_image_that_another_process_writes(held: str, chain: list[Path], made: Made, tmp_path: Path) -> None:
     argv = ["qemu-nbd", "-t", "-f", "qcow2", "-k", str(tmp_path / "socket"), str(tmp_path / held)]
     with subprocess.Popen(argv) as writer:
-        wait((tmp_path / "socket").exists)
-        assert system_hive(chain[2]) == made.files["/Windows/System32/config/SYSTEM"]
-        writer.kill()
+        try:
+            wait((tmp_path / "socket").exists)
+            assert system_hive(chain[2]) == made.files["/Windows/System32/config/SYSTEM"]
+        finally:
+            writer.kill()
 
 
 def test_many_disks(disk: Path, tmp_path: Path) -> None:
@@ -454,7 +459,7 @@ def test_record_that_is_gone(made: Made, tmp_path: Path) -> None:
     """A name whose file record is damaged is there, and can't be read: it must not look like a missing file."""
     image = Path(shutil.copy(made.plain, tmp_path / "image"))
     number, _, _ = ntfs(image)._find("Windows/System32/drivers/viostor.sys")
-    write(image, mft(image) + number * 1024, b"BAAD")
+    write(image, mft(image) + number * 1024, bytes(1024))
     with open_reader([(image, "raw")]) as reader:
         found = reader.stat(VolumeRef(0, 0), "/Windows/System32/drivers/viostor.sys")
         assert found is not None and not found.readable and "damaged" in found.why
@@ -471,7 +476,7 @@ def lingering(directory: Path) -> list[str]:
             command = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if str(directory) in command and "pytest" not in command:
+        if str(directory) in command:
             found.append(command)
     return found
 
@@ -543,8 +548,9 @@ time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None and parent.stdout.readline() == "open\n"
-        assert any("qemu-nbd" in command for command in lingering(tmp_path))
+        running = lingering(tmp_path)
         parent.kill()
+    assert any("qemu-nbd" in command for command in running)
     wait(lambda: not lingering(tmp_path))
 
 
