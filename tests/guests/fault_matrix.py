@@ -318,17 +318,18 @@ def groups(name: str, rows: Optional[Sequence[tuple[Fault, str]]] = None) -> lis
 _CLASHES = (
     {"driver-file-missing", "driver-file-invalid"},
     {"device-id-unbound", "device-class-wrong"},
-    {"control-set-differs", "driver-not-boot-start"},
     {"bcd-default-missing", "bcd-device-unresolved"},
     {"nic-ghost", "nic-static-stranded", "network-profile-stale"},
 )
 
 
 def _clash(one: Fault, other: Fault) -> bool:
-    """Whether one would hide or undo the other: the edit of a dirty hive makes it clean, a policy is for all."""
+    """Whether one would hide or undo the other: the edit of a dirty hive makes it clean, a policy is for all, and
+    control sets that are broken alike do not differ."""
     both = {one.finding, other.finding}
     alone = "hive-dirty" in both or one.policy != other.policy
-    return alone or any(both <= clash for clash in _CLASHES)
+    alike = "control-set-differs" in both and any(i.startswith(("driver-", "device-id", "device-class")) for i in both)
+    return alone or alike or any(both <= clash for clash in _CLASHES)
 
 
 def pairs(names: Optional[Sequence[str]] = None) -> list[tuple[Fault, str]]:
