@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +81,25 @@ def as_file(handle: Any, extent: Extent, path: Path) -> Iterator[Path]:
             if data != before.get(at, bytes(len(data))):
                 handle.pwrite(data, start + at)
     path.unlink()
+
+
+def read_windows_file(disk: Path, fmt: str, firmware: str, workdir: Path, path: str) -> bytes:
+    """A file of a made guest's Windows volume, through ntfscat; CalledProcessError when it is missing."""
+    with opened(disk, fmt) as handle, as_file(handle, largest_partition(handle, firmware), workdir / "windows.raw") as volume:
+        done = subprocess.run(["ntfscat", "-f", str(volume), path], check=True, capture_output=True)
+    return done.stdout
+
+
+def write_windows_file(disk: Path, fmt: str, firmware: str, workdir: Path, path: str, data: bytes) -> None:
+    """Replaces a file of a made guest's Windows volume, or makes it in a directory that is there, through ntfscp."""
+    with opened(disk, fmt) as handle:
+        write_file(handle, largest_partition(handle, firmware), workdir, path, data)
+
+
+def write_file(handle: Any, extent: Extent, workdir: Path, path: str, data: bytes) -> None:
+    """The same on the NTFS volume of this extent."""
+    source = workdir / "file.raw"
+    source.write_bytes(data)
+    with as_file(handle, extent, workdir / "volume.raw") as volume:
+        subprocess.run(["ntfscp", "-f", "-q", str(volume), str(source), path], check=True, capture_output=True)
+    source.unlink()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from tests.boot.disk import SECTOR, as_file, boot_partition, largest_partition, opened
+from tests.boot.disk import SECTOR, as_file, boot_partition, opened, write_windows_file
 from tests.boot.image import boot_image, grub_boot_code
 from tests.boot.qmp import Qmp
 
@@ -78,16 +78,10 @@ def install(disk: Path, fmt: str, firmware: str, workdir: Path) -> None:
 def set_knobs(disk: Path, fmt: str, firmware: str, workdir: Path, knobs: Iterable[str]) -> None:
     """Makes the guest misbehave, by files on its Windows volume: `no-pnp` binds no device, `hang` stands still without
     a signal, `reboot-loop` restarts for ever, `only-first` stops with 0x7B at every boot but the first."""
-    empty = workdir / "empty"
-    empty.write_bytes(b"\n")
-    with opened(disk, fmt) as handle:
-        extent = largest_partition(handle, firmware)
-        with as_file(handle, extent, workdir / f"{disk.name}.windows") as volume:
-            for knob in knobs:
-                if knob not in KNOBS:
-                    raise ValueError(f"{knob!r} is none of {KNOBS}")
-                _run("ntfscp", "-q", volume, empty, f"h2k-lab-{knob}")
-    empty.unlink()
+    for knob in knobs:
+        if knob not in KNOBS:
+            raise ValueError(f"{knob!r} is none of {KNOBS}")
+        write_windows_file(disk, fmt, firmware, workdir, f"h2k-lab-{knob}", b"\n")
 
 
 def _run(*argv: Union[str, Path]) -> None:
@@ -100,7 +94,7 @@ def boot(
     disks: Union[Path, Sequence[Path]],
     firmware: str,
     bus: str,
-    timeout: float = 120,
+    timeout: float = 300,
     *,
     fmt: str = "qcow2",
     machine: Optional[str] = None,

@@ -90,12 +90,13 @@ partition_name() {
   done
 }
 
-# From here on Windows would write: WRITABLE is yes when the volume lets us.
+# From here on Windows would write: WRITABLE is yes when the volume lets us (ntfs-3g makes a hibernated one read-only).
 volume_writable() {
   WRITABLE=no
   umount /windows
-  if mount_ntfs "$VOLUME" /windows rw && touch /windows/h2k-lab-booted; then
+  if mount_ntfs "$VOLUME" /windows rw && touch "$CONFIG/SYSTEM"; then
     WRITABLE=yes
+    ! knob only-first || touch /windows/h2k-lab-booted
   else
     say "{\"note\":\"the Windows volume can not be written\"}"
   fi
