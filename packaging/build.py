@@ -146,18 +146,19 @@ def deb(out: Path, version: str) -> Path:
 
 
 def rpm(out: Path, version: str) -> Path:
-    """The source and binary packages below OUT; returns the binary one.
+    """The source and binary packages in OUT; returns the binary one.
 
     On a host without Fedora's macros, such as Debian, it is made for EL 9: its paths, and no compiled code.
     """
     tree = source(out, version)
-    defines = [f"_topdir {out}", f"_sourcedir {out}"]
+    defines = [f"{what} {out}" for what in ("_topdir", "_sourcedir", "_srcrpmdir", "_rpmdir")]
+    defines.append("_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm")
     shown = subprocess.run(["rpm", "--eval", "%{?python3_sitelib}"], capture_output=True, text=True, check=True).stdout
     if not shown.strip():
         defines += [f"python3_sitelib {EL9_SITE}", "__brp_python_bytecompile %{nil}", "dist .el9"]
     options = [word for define in defines for word in ("--define", define)]
     run(["rpmbuild", "-ba", "--nodeps", *options, f"packaging/{NAME}.spec"], tree)
-    return next((out / "RPMS" / "noarch").glob(f"{NAME}-{version}-*.noarch.rpm"))
+    return next(out.glob(f"{NAME}-{version}-*.noarch.rpm"))
 
 
 def example(out: Path, version: str) -> Path:

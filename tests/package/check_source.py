@@ -34,7 +34,7 @@ def test_the_source_packages_are_whole(packages: Packages) -> None:
     names = {p.name for p in packages.deb.parent.iterdir() if p.is_file()}
     for suffix in (".orig.tar.gz", "-1.debian.tar.xz", "-1.dsc"):
         assert f"h2k-v2v_{__version__}{suffix}" in names
-    assert list((BUILD / "rpm" / "SRPMS").glob("h2k-v2v-*.src.rpm"))
+    assert list((BUILD / "rpm").glob("h2k-v2v-*.src.rpm"))
     with tarfile.open(packages.deb.parent / f"h2k-v2v_{__version__}.orig.tar.gz") as tar:
         inside = {name.partition("/")[2] for name in tar.getnames()}
     assert {"h2k/__init__.py", "man/h2k.1", "packaging/h2k-v2v.spec", "LICENSE", "tests/unit/test_hook.py"} <= inside
