@@ -119,7 +119,7 @@ def _convert(command: ConvertCommand, places: Places) -> int:
         with steps.step("preflight", f"reading the source: {command.source}"):
             seen = look(tools, [image], "result", domain)
         assess(seen)
-        if not seen.todo and not seen.proposal.refused:
+        if seen.proposal.broken and not seen.todo and not seen.proposal.refused:
             settle_in_domain(seen)
         stopped = seen.proposal.refused or (seen.report.status == NOT_READY and not seen.todo)
         if stopped or command.h2k.dry_run:
