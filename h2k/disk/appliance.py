@@ -62,6 +62,7 @@ class ApplianceReader:
         self._images, self._sizes = [str(i.path) for i in infos], [i.size for i in infos]
         self._mounts: dict[VolumeRef, str] = {}
         self._listings: dict[str, dict[str, list[str]]] = {}
+        self._ways: dict[str, FileStat] = {}
         self._late = False
         settings = guestfs_settings()
         if settings is not None:
@@ -100,8 +101,9 @@ class ApplianceReader:
             name = self._lookup(root + here.path, part) if here.directory else None
             if name is None:
                 return None
-            # On the way only directories and links matter.
-            here = self._node(root, f"{here.path}/{name}", ref, last=number == len(parts) - 1)
+            path = f"{here.path}/{name}"
+            last = number == len(parts) - 1
+            here = self._node(root, path, ref) if last else self._way(root, path, ref)
         return here if here.path else FileStat("/", 0, True)
 
     def _lookup(self, directory: str, name: str) -> Optional[str]:
@@ -133,7 +135,13 @@ class ApplianceReader:
             self._listings[directory] = found
         return self._listings[directory]
 
-    def _node(self, root: str, path: str, ref: VolumeRef, last: bool = True) -> FileStat:
+    def _way(self, root: str, path: str, ref: VolumeRef) -> FileStat:
+        """As _node, and remembered: what lies on the way to files is asked for again and again."""
+        if root + path not in self._ways:
+            self._ways[root + path] = self._node(root, path, ref)
+        return self._ways[root + path]
+
+    def _node(self, root: str, path: str, ref: VolumeRef) -> FileStat:
         """A file by its exact path. ntfs-3g shows a reparse point as a link to nowhere, or not at all, so the
         attributes are asked first (ntfs-3g's manual, extended attributes)."""
         if find_volume(self.disks, ref).kind == "ntfs":
@@ -141,7 +149,7 @@ class ApplianceReader:
             directory = bool(flags & _DIRECTORY)
             why = reparse_reason(self._tag(root + path), directory) if flags & _REPARSE else ""
             why = why or (ENCRYPTED if flags & _ENCRYPTED and not directory else "")
-            if why or (directory and not last):
+            if why or directory:
                 return FileStat(path, 0, directory, not why, why)
         facts = self._handle.lstatns(root + path)
         return self._plain(path, facts["st_mode"], facts["st_size"])

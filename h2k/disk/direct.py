@@ -192,7 +192,7 @@ class DirectReader:
         assert self._child.stdin is not None and self._child.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._child.stdin.close()
-        if not self._child.stdout.closed:
+        if self._child.poll() is None:
             # The child alone holds the other end: it hangs up when the child ends; bytes mean an unfinished request.
             seen = select.poll()
             seen.register(self._child.stdout.fileno(), select.POLLIN)

@@ -529,7 +529,7 @@ def test_child_that_trickles(disk: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_impossible_answer(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nprintf 'D\\377\\377\\377\\377'\nsleep 60\n")
+    fake.write_text("#!/bin/sh\nprintf 'D\\377\\377\\377\\377'\nexec sleep 60\n")
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(Refused, match="impossible answer"):
