@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 import time
 from typing import Any, Callable, Optional, TypeVar
 
@@ -51,7 +52,8 @@ def _import() -> Any:
 class Virt:
     """A connection to libvirt. Every call goes through `call`, which opens it anew when the daemon was restarted.
 
-    Events arrive in `tick`, in the caller's thread; there is no other.
+    A thread of its own runs libvirt's event loop: it takes in the events, and answers the daemon's keepalive however
+    long the caller is busy with the disks.
     """
 
     def __init__(self, uri: str = DEFAULT_URI) -> None:
@@ -59,15 +61,27 @@ class Virt:
         self.libvirt = _import()
         self.libvirt.registerErrorHandler(lambda *_: None, None)
         self.libvirt.virEventRegisterDefaultImpl()
+        # Without a timer the loop would not see that it is to end.
+        self._timer = self.libvirt.virEventAddTimeout(500, lambda *_: None, None)
+        self._ending = False
+        self._loop = threading.Thread(target=self._run_loop, name="libvirt events", daemon=True)
+        self._loop.start()
         self.reconnects = 0
         self._listeners: dict[str, Domain] = {}
         try:
             self._connection = self._open()
+            self._check_local()
         except self.libvirt.libvirtError as e:
-            raise UsageError(
-                f"{uri}: libvirt does not answer: {e}", hint="start libvirtd (or virtqemud), or give --connect URI"
-            ) from e
-        self._check_local()
+            self._end_loop()
+            hint = "start libvirtd (or virtqemud), or give --connect URI"
+            raise UsageError(f"{uri}: libvirt does not answer: {e}", hint) from e
+        except H2kError:
+            self.close()
+            raise
+
+    def _run_loop(self) -> None:
+        while not self._ending:
+            self.libvirt.virEventRunDefaultImpl()
 
     def listen(self, domain: Domain) -> None:
         """Hand the events of that domain to it from now on."""
@@ -75,8 +89,6 @@ class Virt:
 
     def _open(self) -> Any:
         connection = self.libvirt.open(self.uri)
-        with contextlib.suppress(self.libvirt.libvirtError):  # a driver in this process needs no keepalive
-            connection.setKeepAlive(5, 6)
         self._register(connection)
         return connection
 
@@ -152,16 +164,6 @@ class Virt:
             time.sleep(0.5)
         self.reconnects += 1
 
-    def tick(self, seconds: float) -> None:
-        """Let events come in for that long."""
-        until = time.monotonic() + seconds
-        timer = self.libvirt.virEventAddTimeout(max(1, int(seconds * 1000)), lambda *_: None, None)
-        try:
-            while time.monotonic() < until:
-                self.libvirt.virEventRunDefaultImpl()
-        finally:
-            self.libvirt.virEventRemoveTimeout(timer)
-
     def lookup(self, uuid: str) -> Optional[Any]:
         """The domain of that UUID, or None."""
         return self._none_if_missing(lambda connection: connection.lookupByUUIDString(uuid))
@@ -187,6 +189,12 @@ class Virt:
         """End the connection; domains started with AUTODESTROY end with it."""
         with contextlib.suppress(self.libvirt.libvirtError):
             self._connection.close()
+        self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._ending = True
+        self._loop.join(timeout=10)
+        self.libvirt.virEventRemoveTimeout(self._timer)
 
 
 def _advice(text: str) -> str:

@@ -48,9 +48,6 @@ class Guest:
             domain.events.append(Event(0.0, self.noise))
         domain.agent, domain.state = self.agent, lambda: State(self.state)
 
-    def tick(self, seconds: float) -> None:
-        pass
-
     def lookup_name(self, name: str) -> Any:
         return self if name == "g" else None
 
@@ -246,4 +243,4 @@ def test_a_file_that_is_no_list_of_steps(text: str, tmp_path: Path) -> None:
 
 
 def test_the_real_connection_has_what_the_stand_in_has() -> None:
-    assert all(hasattr(Virt, name) for name in ("listen", "tick", "lookup_name", "lookup", "call"))
+    assert all(hasattr(Virt, name) for name in ("listen", "lookup_name", "lookup", "call"))
