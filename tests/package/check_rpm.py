@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -91,9 +90,7 @@ def test_guests_are_read_without_the_sleuth_kit_which_el9_lacks(root: Root, unpa
     assert "pytsk3" in done.stderr
 
 
-def test_it_leaves_nothing_in_its_directories_when_it_runs(root: Root, unpacked: dict[str, str], packages: Packages) -> None:
-    files = {f for f in query(packages, "-l") if not f.startswith("/usr/share/doc")}
-    assert Path(f"{SITE}/h2k/cli.py").as_posix() in files
-    there = {p for p in root.traces("h2k") if (root / p).is_dir()}
-    found = {f"/{p.relative_to(root.path)}" for d in there for p in (root / d).rglob("*") if p.is_file()}
-    assert {f for f in found - files if not f.startswith(("/usr/share/doc", "/work"))} == set()
+def test_runs_leave_nothing_beside_hooks_and_plans(root: Root, unpacked: dict[str, str], packages: Packages) -> None:
+    files = set(query(packages, "-l"))
+    found = root.run("find", "/usr/share/h2k", "/etc/h2k").stdout.splitlines()
+    assert len(found) > 20 and set(found) - files == set()
