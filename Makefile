@@ -50,6 +50,11 @@ faults: deps
 fuzz: deps
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),120)
 
+# What `h2k verify` says and what the boot lab does, for every fault that it can judge, as a table; an hour on two cores.
+.PHONY: lab
+lab: deps .venv/ready
+	H2K_LAB=all .venv/bin/python -m pytest -q tests/boot
+
 bench: deps
 	@$(PYTHON) -m tests.bench
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.guests import build as guests
 ROOT = Path(__file__).resolve().parents[2]
 H2K = ROOT / "wrappers" / "h2k"
 Bootable = Callable[..., Path]
+Judged = Callable[[str, str, str, str, str], None]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +32,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("lab"):
             item.add_marker(pytest.mark.skip(reason="make lab runs it"))
+
+
+ROWS = pytest.StashKey[list[tuple[str, ...]]]()
+
+
+@pytest.fixture
+def judged(request: pytest.FixtureRequest) -> Judged:
+    """judged(FAULT, GUEST, PHASE, what h2k expects to stop it, what the lab did): a row of the table at the end."""
+    rows = request.config.stash.setdefault(ROWS, [])
+    return lambda *row: rows.append(row)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The agreement matrix."""
+    for fault, guest, phase, said, seen in config.stash.get(ROWS, []):
+        agrees = "agree" if bool(said) == (seen == "stops") else "DISAGREE"
+        terminalreporter.write_line(f"{agrees:<9} {fault:<46} {guest:<20} {phase:<16} h2k: {said or 'boots':<36} lab: {seen}")
 
 
 def firmware_of(name: str) -> str:

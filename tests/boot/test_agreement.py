@@ -1,0 +1,174 @@
+"""Agreement: what `h2k verify` says of a guest, and what the boot lab does with it, for each fault that the lab can judge.
+
+The lab shares no line with h2k. docs/lab.md lists what it can't judge. `make test` runs a part, `make lab` all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+
+from tests.boot.conftest import H2K, Bootable, Judged, firmware_of
+from tests.boot.lab import LabResult, boot
+from tests.guests import build as guests
+from tests.guests.faults import FAULTS, NEW, OLD, Fault, GuestFacts, break_disk, by_name
+
+FINAL, BOOTSTRAP, LAST_KNOWN_GOOD = "final", "bootstrap", "last known good"
+EVERY = frozenset({FINAL, BOOTSTRAP, LAST_KNOWN_GOOD})
+# Which boots h2k expects to stop when it finds this.
+STOPS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(
+        ("driver-file-missing", "driver-file-invalid", "driver-not-boot-start", "driver-start-override",
+         "device-id-unbound", "device-class-wrong"), frozenset({FINAL, LAST_KNOWN_GOOD}),
+    ),
+    "control-set-differs": frozenset({LAST_KNOWN_GOOD}),
+    "bootstrap-controller-not-boot-start": frozenset({BOOTSTRAP}),
+    **dict.fromkeys(
+        ("boot-stack-driver-disabled", "class-filter-dangling", "class-filter-hypervisor", "hive-corrupt",
+         "boot-manager-missing", "boot-partition-inactive", "uefi-fallback-missing"), EVERY,
+    ),
+    "device-install-policy": EVERY,
+}  # fmt: skip
+# Of these findings, the faults that are not the boot's: another hive than SYSTEM, a policy for raw devices.
+NOT_JUDGED = frozenset({"hive-corrupt:bin", "hive-corrupt:cell", "device-install-policy:raw", "driver-file-invalid:package"})
+SHOWN = {"q35": "DEV_1042", "pc": "DEV_1001"}  # the id of virtio-blk behind a root port, and in a conventional slot
+IN_MAKE_TEST = {
+    ("driver-file-invalid:empty", NEW, FINAL), ("driver-start-override:other", NEW, FINAL),
+    ("device-id-unbound:modern", NEW, FINAL), ("device-id-unbound:legacy", NEW, FINAL), ("device-class-wrong", OLD, FINAL),
+    ("control-set-differs", OLD, LAST_KNOWN_GOOD), ("bootstrap-controller-not-boot-start:override", NEW, BOOTSTRAP),
+    ("boot-stack-driver-disabled:start", OLD, BOOTSTRAP), ("class-filter-dangling:service", NEW, FINAL),
+    ("driver-not-boot-start:start", NEW, BOOTSTRAP),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One boot of one broken guest."""
+
+    fault: Fault
+    guest: str
+    phase: str
+
+    @property
+    def machine(self) -> str:
+        """q35, but for the fault that only a conventional slot shows."""
+        return "pc" if self.fault.name == "device-id-unbound:legacy" else "q35"
+
+    @property
+    def bus(self) -> str:
+        return "virtio" if self.phase != BOOTSTRAP else "sata" if self.machine == "q35" else "ide"
+
+    def __str__(self) -> str:
+        return f"{self.fault.name}-{self.guest}-{self.phase.replace(' ', '-')}"
+
+
+def facts(name: str) -> GuestFacts:
+    known = guests.descriptions()[name]
+    return GuestFacts(name, known["firmware"], known["version"], len(known["sets"]))
+
+
+def cases() -> Iterator[Any]:
+    """Every judged fault on the made guests that it fits, in each phase; most of them for `make lab`."""
+    for fault in FAULTS:
+        if fault.finding not in STOPS or fault.name in NOT_JUDGED or fault.base != "repaired" or fault.domain or fault.extra:
+            continue
+        for name in (NEW, OLD):
+            if not (name in fault.guests or fault.fits(facts(name))):
+                continue
+            for phase in (FINAL, BOOTSTRAP, *([LAST_KNOWN_GOOD] if fault.name == "control-set-differs" else [])):
+                quick = (fault.name, name, phase) in IN_MAKE_TEST
+                yield pytest.param(Case(fault, name, phase), marks=[] if quick else [pytest.mark.lab])
+
+
+def verify(disk: Path, drivers: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [str(a) for a in (H2K, "verify", disk, "--drivers", drivers, "--json")],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["status"] == done.returncode
+    return report
+
+
+def expected_stop(report: dict[str, Any], phase: str, machine: str) -> str:
+    """The finding for which h2k expects this boot to stop, '' when it expects none to."""
+    for finding in report["findings"]:
+        if finding["state"] not in ("broken", "refused") or phase not in STOPS.get(finding["id"], ()):
+            continue
+        device = re.search(r"DEV_1[0-9A-F]{3}", finding["subject"]) if finding["id"].startswith("device-") else None
+        if device is None or device[0] == SHOWN[machine]:
+            return str(finding["id"])
+    return ""
+
+
+def judge(disk: Path, name: str, phase: str, machine: str, bus: str) -> LabResult:
+    return boot(disk, firmware_of(name), bus, machine=machine, last_known_good=phase == LAST_KNOWN_GOOD)
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_the_lab_agrees(case: Case, bootable: Bootable, drivers: Path, judged: Judged) -> None:
+    disk = bootable(case.guest, "virtio")
+    break_disk(case.fault, disk)
+    said = expected_stop(verify(disk, drivers), case.phase, case.machine)
+    seen = judge(disk, case.guest, case.phase, case.machine, case.bus)
+    judged(case.fault.name, case.guest, case.phase, said, outcome(seen))
+    assert outcome(seen) in ("boots", "stops")
+    assert bool(said) == (outcome(seen) == "stops"), f"h2k: {said or 'nothing'}; the lab: {seen.stopped} {seen.reason}"
+
+
+def outcome(seen: LabResult) -> str:
+    return "boots" if seen.booted else "stops" if seen.stopped is not None else "neither boots nor stops"
+
+
+REPAIRED = [("class-filter-dangling:file", NEW), ("boot-stack-driver-disabled:override", NEW), ("driver-not-boot-start:service", OLD)]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(("fault", "name"), REPAIRED)
+def test_and_agrees_again_after_the_repair(
+    fault: str, name: str, bootable: Bootable, drivers: Path, judged: Judged, tmp_path: Path
+) -> None:
+    disk = bootable(name, "virtio")
+    break_disk(by_name(fault), disk)
+    fixed = subprocess.run(
+        [str(a) for a in (H2K, "fix", disk, "--drivers", drivers, "--report", tmp_path / "state")],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
+    assert verify(disk, drivers)["status"] == 0
+    for phase, bus in ((FINAL, "virtio"), (BOOTSTRAP, "sata")):
+        seen = judge(disk, name, phase, "q35", bus)
+        judged(f"{fault}, repaired", name, phase, "", outcome(seen))
+        assert seen.booted, seen.reason or seen.serial
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", sorted(guests.descriptions()))
+@pytest.mark.parametrize(("repaired_for", "bus", "machine"), [
+    ("virtio", "virtio", "q35"), ("virtio", "sata", "q35"), ("virtio", "virtio", "pc"), ("virtio-scsi", "virtio-scsi", "q35"),
+    ("virtio", "ide", "pc"),
+])  # fmt: skip
+def test_every_ready_guest_boots(
+    name: str, repaired_for: str, bus: str, machine: str, prepared: Callable[..., Path], drivers: Path, judged: Judged
+) -> None:
+    firmware = firmware_of(name)
+    if (firmware, bus) == ("uefi", "ide"):
+        pytest.skip("h2k gives UEFI guests SATA")
+    seen = boot(prepared(name, repaired_for), firmware, bus, machine=machine)
+    judged(f"ready, {bus} on {machine}", name, FINAL, "", outcome(seen))
+    assert seen.booted, seen.reason or seen.serial
+
+
+def test_every_judged_finding_is_met() -> None:
+    """No row of STOPS is for nothing, and what `make test` is to run is there."""
+    found = {(p.values[0].fault.name, p.values[0].guest, p.values[0].phase) for p in cases()}
+    assert found >= IN_MAKE_TEST
+    missing: Optional[set[str]] = set(STOPS) - {name.partition(":")[0] for name, _, _ in found}
+    assert not missing
