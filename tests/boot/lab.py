@@ -199,11 +199,14 @@ class _Run:
 
     def __init__(self, work: Path, process: subprocess.Popen[bytes], deadline: float) -> None:
         self.work, self.process, self.deadline = work, process, deadline
-        while not (work / "qmp").exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"QEMU did not start: {(work / 'qemu.log').read_text()}")
-            time.sleep(POLL)
-        self.qmp = Qmp(work / "qmp", 30)
+        while True:
+            try:
+                self.qmp = Qmp(work / "qmp", 60)
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"QEMU did not start: {(work / 'qemu.log').read_text()}") from None
+                time.sleep(POLL)
 
     def watch(self, power_button: bool, resets: int, screenshot: Optional[Path]) -> LabResult:
         """Until the boot has come to one of its ends."""
