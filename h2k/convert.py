@@ -17,10 +17,10 @@ from h2k.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.finding import Finding
 from h2k.heal import command_for, healed, replays
 from h2k.host import guestfs_settings, runner_programs
-from h2k.outputs import Output, choose, leaves
+from h2k.outputs import Output, choose, is_nobodys, leaves
 from h2k.pipeline import Look, Request, Tools, assess, look, open_tools
 from h2k.run import pass_through
-from h2k.source import name_of, open_source, unknown_hives
+from h2k.source import is_missing, name_of, open_source, unknown_hives
 from h2k.stage import in_stages, refusal
 from h2k.steps import Steps
 from h2k.target import Target
@@ -139,6 +139,8 @@ def _report_result(source: _Source, output: Output, steps: Steps) -> None:
 
 def _convert(command: v2v.V2vCommand, steps: Steps) -> tuple[int, Optional[Target]]:
     """(exit status, the result where there is one that is looked at)."""
+    if is_nobodys(command) or is_missing(command):
+        return pass_through(["virt-v2v", *command.passed]), None  # in virt-v2v's own words
     output = choose(command)
     if output is not None and command.boots:
         raise UsageError(
@@ -146,7 +148,7 @@ def _convert(command: v2v.V2vCommand, steps: Steps) -> tuple[int, Optional[Targe
             hint="leave qemu-boot out, and start NAME.h2k/bootstrap.sh",
         )
     if output is not None and output.fails_at_once():
-        return pass_through(["virt-v2v", *command.passed]), None  # in virt-v2v's own words
+        return pass_through(["virt-v2v", *command.passed]), None
     with open_tools(_request(command)) as tools, open_source(command, steps.say) as (target, why):
         if tools.drivers_path is not None:
             os.environ["VIRTIO_WIN"] = str(tools.drivers_path)

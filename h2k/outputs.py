@@ -11,6 +11,7 @@ from h2k import kubevirt, qemu_script
 from h2k.defined import LibvirtOutput
 from h2k.errors import H2kError, UsageError
 from h2k.pipeline import Look
+from h2k.run import run
 from h2k.target import Target, described, open_target, read_description
 from h2k.v2v import V2vCommand
 
@@ -57,6 +58,14 @@ class Output(Protocol):
 def leaves(command: V2vCommand) -> bool:
     """Whether the result leaves the machine while virt-v2v runs."""
     return ALIASES.get(command.output_mode, command.output_mode) in LEAVING
+
+
+def is_nobodys(command: V2vCommand) -> bool:
+    """Whether neither h2k nor the virt-v2v of this host knows the output, which virt-v2v then says itself."""
+    mode = command.output_mode
+    if mode in (*REPAIRED, "null") or leaves(command):
+        return False
+    return f"output:{mode}" not in run(["virt-v2v", "--machine-readable"], check=False).stdout.decode("utf-8", "replace").split()
 
 
 def choose(command: V2vCommand) -> Optional[Output]:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Optional
+from typing import Any, Optional
 
 from h2k.errors import H2kError
 
@@ -61,21 +61,31 @@ def pass_through(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -
     """
     log.debug("pass through: %s", shlex.join(argv))
     try:
-        with subprocess.Popen(argv, env={**os.environ, **(env or {})}, close_fds=False) as child, _passing_on(child):
-            status = child.wait()
+        with _passing_on() as children:
+            child = subprocess.Popen(argv, env={**os.environ, **(env or {})}, close_fds=False)
+            children.append(child)
+            with child:
+                status = child.wait()
     except FileNotFoundError as e:
         raise CommandFailed(argv, 127, f"{argv[0]}: not installed") from e
     return status if status >= 0 else 128 - status
 
 
 @contextmanager
-def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def _passing_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The signals that end us go to the children in the list instead."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        for child in children:
+            child.send_signal(number)
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield children
         return
-    before = {number: signal.signal(number, lambda n, _: child.send_signal(n)) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield children
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,7 +22,7 @@ from h2k.v2v import V2vCommand
 
 LOCAL_URIS = (None, "", "qemu:///system", "qemu:///session")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:")
-_OF_FILES = ("disk", "vmx", "ova", "libvirtxml")  # inputs whose arguments are files: virt-v2v says itself when one is missing
+_OF_FILES = ("disk", "vmx", "ova", "libvirtxml")  # inputs whose arguments are files
 # What virt-v2v takes off a file's name to make the guest's (its name_from_disk.ml).
 _SUFFIXES = (".img", ".ova", ".qcow2", ".raw", ".vmdk", ".vmx", "-sda")
 
@@ -41,6 +41,12 @@ def open_source(command: V2vCommand, say: Say) -> Iterator[tuple[Optional[Target
         yield found
 
 
+def is_missing(command: V2vCommand) -> bool:
+    """Whether a file of the source is not there, which virt-v2v refuses before anything else."""
+    files = [a for a in command.arguments if not _ADDRESS.match(a)] if command.input_mode in _OF_FILES else []
+    return not all(Path(file).exists() for file in files)
+
+
 def unknown_hives(command: V2vCommand, why: str) -> Finding:
     """What the report says of a source that could not be read beforehand."""
     return Finding(
@@ -56,9 +62,6 @@ def _open(command: V2vCommand, stack: ExitStack, say: Say) -> Target:
     arguments = command.arguments
     if not arguments:
         raise Unknown("no guest is named")
-    missing = next((a for a in arguments if command.input_mode in _OF_FILES and _is_missing(a)), None)
-    if missing is not None:
-        raise Unknown(f"{missing} is not there")
     if command.input_transport == "ssh" and command.input_mode == "vmx":
         work = _directory(stack)
         domain, views = stack.enter_context(ssh_vmx(arguments[0], command.password_file, work))
@@ -80,10 +83,6 @@ def _open(command: V2vCommand, stack: ExitStack, say: Say) -> Target:
         domain = ovf.domain if ovf.named else dataclasses.replace(ovf.domain, name=name_from_disk(path))
         return Target(tuple((image, None) for image in images), path.parent, domain)
     raise Unknown(f"-i {command.input_mode} {arguments[0]}: h2k can't read this beforehand")
-
-
-def _is_missing(argument: str) -> bool:
-    return not _ADDRESS.match(argument) and not Path(argument).exists()
 
 
 def _directory(stack: ExitStack) -> Path:
