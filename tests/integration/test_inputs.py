@@ -6,6 +6,7 @@ h2k adds is the same then, and it has all of the work to do.
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import os
@@ -33,7 +34,11 @@ ROOT = Path(__file__).resolve().parents[2]
 H2K, V2V, QEMU_IMG = (ROOT / "wrappers" / name for name in ("h2k", "h2k-v2v", "h2k-qemu-img"))
 GUEST = "win2022"
 MAC = "00:0c:29:4a:5b:6c"
-IDS = ("PCI\\VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00", "PCI\\VEN_1AF4&DEV_1042&SUBSYS_11001AF4&REV_01")
+# The ids that Windows makes of virtio-blk, legacy and modern, best first.
+IDS = [
+    [f"{short}&SUBSYS_{subsystem}&REV_{revision}", f"{short}&SUBSYS_{subsystem}", f"{short}&REV_{revision}", short]
+    for short, subsystem, revision in (("VEN_1AF4&DEV_1001", "00021AF4", "00"), ("VEN_1AF4&DEV_1042", "11001AF4", "01"))
+]
 SERVICES = ("viostor", "netkvm", "storahci")
 Env = dict[str, str]
 
@@ -67,7 +72,7 @@ def summary(disk: Path) -> dict[str, Any]:
         files = {n: guest.pe(f"/Windows/System32/drivers/{n}.sys")[0] for n in ("viostor", "netkvm")}
         return {
             "services": {n: tree(guest.system.key(f"{control}\\Services\\{n}")) for n in SERVICES},
-            "bindings": [[b.service for b in find_binding(guest.system, guest.control_sets.default, [i])] for i in IDS],
+            "bindings": [find_binding(guest.system, guest.control_sets.default, ids)[0].service for ids in IDS],
             "stop screen": tree(guest.system.key(f"{control}\\Control\\CrashControl")),
             "files": files,
             "clean": guest.hive_state("SYSTEM").state,
@@ -201,8 +206,10 @@ def test_every_way_in_ends_alike(
             assert record(tmp_path) == [str(a) for a in arguments], "virt-v2v did not get what the user gave"
     assert "READY" in done.stdout
     expected, found = summary(reference.parent / "g.qcow2"), summary(out / "g-sda")
+    if way in ("disk", "vmx"):
+        del expected["stop screen"], found["stop screen"]  # virt-v2v's own doing, which the stand-in leaves
     assert found == expected
-    assert found["bindings"] == [["viostor"], ["viostor"]] and all(found["files"].values()) and found["clean"] == "clean"
+    assert found["bindings"] == ["viostor", "viostor"] and all(found["files"].values()) and found["clean"] == "clean"
     assert findings(out / "g.xml", drivers) == findings(reference, drivers)
 
 
@@ -303,29 +310,36 @@ SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
 
 @pytest.mark.skipif(SSHD is None, reason="no sshd here")
 def test_vmx_over_ssh(made: Path, drivers: Path, v2v_env: Env, tmp_path: Path) -> None:
+    """From a host as ESXi is: a .vmx, and the disk's flat file beside its descriptor."""
     esxi = tmp_path / "vmfs"
     esxi.mkdir()
     shutil.copy(made / "g.raw", esxi / f"{GUEST}-flat.vmdk")
     shutil.copy(made / "g.vmx", esxi / "g.vmx")
-    home = tmp_path / "home"
-    (home / ".ssh").mkdir(parents=True)
     for key in ("host", "user"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key)
     port = 20000 + os.getpid() % 20000
-    (tmp_path / "authorized").write_text((tmp_path / "user.pub").read_text())
+    shutil.copy(tmp_path / "user.pub", tmp_path / "authorized")
     (tmp_path / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/authorized\n"
         f"PidFile none\nStrictModes no\nUsePAM no\nSubsystem sftp internal-sftp\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)
-    (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{port} {(tmp_path / 'host.pub').read_text()}")
-    shutil.copy(tmp_path / "user", home / ".ssh" / "id_ed25519")
+    (tmp_path / "known").write_text(f"[127.0.0.1]:{port} {(tmp_path / 'host.pub').read_text()}")
+    # What is in ~/.ssh elsewhere: libssh asks the password database for it, and not $HOME.
+    place = tmp_path / "bin"
+    place.mkdir()
+    mine = f"known-hosts={tmp_path}/known identity={tmp_path}/user"
+    (place / "nbdkit").write_text(
+        f'#!/bin/sh\ncase "$*" in *path=*) exec {shutil.which("nbdkit")} "$@" {mine};; esac\nexec {shutil.which("nbdkit")} "$@"\n'
+    )
+    (place / "nbdkit").chmod(0o755)
+    env = {**v2v_env, "PATH": f"{place}:{os.environ['PATH']}"}
     with subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(tmp_path / "config")]) as server:
         try:
             time.sleep(0.5)
-            uri = f"ssh://{os.environ.get('USER', 'root')}@127.0.0.1:{port}{esxi}/g.vmx"
+            uri = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{esxi}/g.vmx"
             arguments = ["-i", "vmx", "-it", "ssh", uri, "-o", "local", "-os", tmp_path]
-            done = run(V2V, *arguments, "--h2k-drivers", drivers, "--h2k-dry-run", env={**v2v_env, "HOME": str(home)})
+            done = run(V2V, *arguments, "--h2k-drivers", drivers, "--h2k-dry-run", env=env)
         finally:
             server.terminate()
     assert "unknown" not in done.stderr, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
+import libvirt
 import pytest
 
 from h2k.beside import MARK, Wanted, describe, find_facts
@@ -12,7 +13,7 @@ from h2k.disk.reader import VolumeRef
 from h2k.disk.view import View
 from h2k.domain import DiskFacts, DomainFacts, NicFacts
 from h2k.domain_source import read_domain_xml, with_images
-from h2k.errors import BadData, UsageError
+from h2k.errors import BadData, H2kError, UsageError
 from h2k.guest import OTHER, Guest, device
 from h2k.source import name_from_disk, name_of, open_source, unknown_hives
 from h2k.target import open_target
@@ -65,6 +66,51 @@ def test_a_domain_whose_disk_is_elsewhere_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "g.xml"
     path.write_text(XML.format(type="network", source="protocol='rbd' name='pool/image'"))
     assert "the disk sda" in why(f"-i libvirtxml {path}")
+
+
+class FakeLibvirt:
+    """A local libvirt with one domain and one volume, in the place of the daemon."""
+
+    def __init__(self, xml: str) -> None:
+        self.xml, self.asked = xml, ""
+
+    def openReadOnly(self, uri: Optional[str]) -> FakeLibvirt:
+        self.asked = uri or ""
+        return self
+
+    def lookupByName(self, name: str) -> FakeLibvirt:
+        if name != "g":
+            raise libvirt.libvirtError("Domain not found")
+        return self
+
+    def lookupByUUIDString(self, name: str) -> FakeLibvirt:
+        return self.lookupByName("g" if name == "d0" else "")
+
+    def XMLDesc(self, flags: int) -> str:
+        return self.xml
+
+    def storagePoolLookupByName(self, name: str) -> FakeLibvirt:
+        assert name == "images"
+        return self
+
+    storageVolLookupByName = storagePoolLookupByName
+
+    def path(self) -> str:
+        return "/images/g.vmdk"
+
+
+@pytest.mark.parametrize(("kind", "source"), [("file", "file='/images/g.vmdk'"), ("volume", "pool='images' volume='images'")])
+@pytest.mark.parametrize("name", ["g", "d0"])
+def test_a_local_libvirts_guest(kind: str, source: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeLibvirt(XML.format(type=kind, source=source))
+    monkeypatch.setattr(libvirt, "openReadOnly", fake.openReadOnly)
+    with open_source(parse(["-ic", "qemu:///system", name]), lambda text: None) as (target, _):
+        assert target is not None and fake.asked == "qemu:///system"
+        assert target.images == ((Path("/images/g.vmdk"), "vmdk"),)
+        assert b"pool=" not in (target.description or b"")  # what virt-v2v reads when a hive has to be healed
+        assert name_of(parse([name]), target) == "g"
+    with pytest.raises(H2kError, match="does not give this domain"), open_source(parse(["other"]), lambda text: None):
+        pass
 
 
 def test_sources_that_are_here(tmp_path: Path) -> None:
