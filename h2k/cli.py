@@ -19,7 +19,7 @@ from h2k.cli_hooks import hooks
 from h2k.cli_post import post
 from h2k.defined import report_directory
 from h2k.disk.overlay import DiskSet
-from h2k.emit import emit, explain, print_outcome
+from h2k.emit import emit, print_outcome
 from h2k.errors import FAILED, NOT_READY, READY, H2kError, UsageError
 from h2k.hardware import add_hardware
 from h2k.host import doctor as host_doctor
@@ -31,6 +31,7 @@ from h2k.steps import Steps
 from h2k.target import Target, open_target
 from h2k.validate import explain as explain_checks
 from h2k.validate import validate_target
+from h2k.verdict import explain
 from h2k.virt import DEFAULT_URI
 
 F = TypeVar("F", bound=Callable[..., Any])

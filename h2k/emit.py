@@ -1,4 +1,4 @@
-"""Writes the two domains into the report directory, and tells people how a run ended."""
+"""Writes the two domains into the report directory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from h2k.domain import Choices, DiskFacts, DomainFacts, bootstrap_xml, choose_firmware, complete, final_xml
 from h2k.domain_source import read_domain_xml, with_images
 from h2k.errors import READY
-from h2k.finding import Finding
 from h2k.host import kvm_works
 from h2k.pipeline import Look, Tools
-from h2k.report import VERDICTS, Report, diff, table
+from h2k.report import Report
 from h2k.run import run
 from h2k.steps import Steps
 from h2k.target import Target, read_description
+from h2k.verdict import explain
 
 SCRATCH_SIZE = 64 * 1024 * 1024  # bytes; Windows only has to see the disk, to bind the driver
 
@@ -91,21 +91,3 @@ def _iso(tools: Tools) -> Any:
 def print_outcome(report: Report, plan: bool = False) -> None:
     """The verdict, the findings and where the files lie, for people."""
     explain(report.as_json(), plan=plan)
-
-
-def explain(report: dict[str, Any], plan: bool = False) -> None:
-    """Print a report object: the verdict first, in one line."""
-    guest = report.get("guest", {})
-    name = guest.get("name", "")
-    word = VERDICTS.get(report["status"], "?")
-    if report["status"] == READY and not guest.get("windows"):
-        word = "LEFT ALONE"
-    print(f"h2k: {word}: {report['verdict']}" + (f"  [{name}]" if name else ""))
-    if guest.get("windows") or report.get("findings"):
-        print(table([Finding(**f) for f in report.get("findings", [])]))
-    if plan and report.get("changes"):
-        print(diff(report["changes"]))
-    for what, path in report.get("files", {}).items():
-        print(f"  {what + ':':<11}{path}")
-    if "bootstrap" in report.get("files", {}):
-        print("  Boot bootstrap.xml first: it lets Windows bind its VirtIO devices; then final.xml is for production.")

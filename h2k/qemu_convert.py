@@ -34,6 +34,7 @@ from h2k.heal import source_xml
 from h2k.host import guestfs_settings, kvm_works
 from h2k.ova import large_directory
 from h2k.pipeline import Look, Request, Tools, assess, look, open_tools, refuse_damaged, settle_in_domain, verify_overlay
+from h2k.progress import with_bar
 from h2k.qemu_img import ConvertCommand
 from h2k.remote import nbd_view
 from h2k.run import pass_through, run
@@ -295,7 +296,7 @@ def _copy(
     try:
         if part != places.out:
             part.unlink(missing_ok=True)
-        status = pass_through(command.argv(str(overlay), "qcow2", str(part)))
+        status = pass_through(with_bar(command.argv(str(overlay), "qcow2", str(part))))
         if status != 0:
             raise _ended("qemu-img convert", status)
         if prove is not None:

@@ -115,12 +115,17 @@ def windows_facts(guest: Guest) -> dict[str, Any]:
     }
 
 
+def by_weight(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that stop a run first, then what was wrong, then the rest."""
+    order = {"refused": 0, "broken": 1, "repaired": 2, "warning": 3, "ok": 4}
+    return sorted(findings, key=lambda f: (order[f.state], f.id))
+
+
 def table(findings: Sequence[Finding], width: int = 110) -> str:
     """The findings as aligned lines: state, id, subject, and the evidence wrapped below."""
     if not findings:
         return "  no findings: the guest is as h2k would leave it"
-    order = {"refused": 0, "broken": 1, "repaired": 2, "warning": 3, "ok": 4}
-    rows = sorted(findings, key=lambda f: (order[f.state], f.id))
+    rows = by_weight(findings)
     wide = max(len(f.id) for f in rows)
     lines: list[str] = []
     for f in rows:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from h2k.progress import Progress
+
 
 class Steps:
-    """Prints `[ 12.3 s] what` lines and collects the timings (seconds) of a run."""
+    """Prints `[ 12.3 s] what` lines and collects the timings (seconds) of a run; on a terminal a long step has a spinner."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.started = time.monotonic()
         self.timings: list[dict[str, Any]] = []
+        self._progress = Progress()
 
     def say(self, text: str) -> None:
         """One line for people, with the time since the run began."""
         if not self.quiet:
-            print(f"h2k [{time.monotonic() - self.started:7.1f} s] {text}", file=sys.stderr, flush=True)
+            self._progress.line(f"h2k [{time.monotonic() - self.started:7.1f} s] {text}")
 
     @contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
@@ -28,6 +30,10 @@ class Steps:
         self.say(text)
         began = time.monotonic()
         try:
-            yield
+            if self.quiet:
+                yield
+            else:
+                with self._progress.during(name, text):
+                    yield
         finally:
             self.timings.append({"step": name, "seconds": round(time.monotonic() - began, 3)})
