@@ -25,13 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "lab: a boot more than `make test` has time for; H2K_LAB=all runs it")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave those out otherwise."""
     if os.environ.get("H2K_LAB") == "all":
         return
-    for item in items:
-        if item.get_closest_marker("lab"):
-            item.add_marker(pytest.mark.skip(reason="make lab runs it"))
+    waiting = [item for item in items if item.get_closest_marker("lab")]
+    config.hook.pytest_deselected(items=waiting)
+    items[:] = [item for item in items if item not in waiting]
 
 
 ROWS = pytest.StashKey[list[tuple[str, ...]]]()
