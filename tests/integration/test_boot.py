@@ -145,10 +145,10 @@ def machine(request: pytest.FixtureRequest, machines: dict[str, Machine], host: 
     shutil.rmtree(found.directory, ignore_errors=True)
 
 
-def as_it_was(machine: Machine, content: Path) -> None:
-    """The disk is what it was, no domain is there, no overlay and no half-written variables are left."""
+def as_it_was(machine: Machine, content: Path, defined: bool = False) -> None:
+    """The disk is what it was, no domain is there but one that was, no overlay, no half-written variables are left."""
     assert machine.same(content)
-    assert machine.host.domains() == {}
+    assert machine.host.domains() == ({machine.name: "shut off"} if defined else {})
     left = [*machine.state.glob("overlay-*"), *machine.state.glob("boot/scratch-*"), *machine.state.glob("**/nvram.fd")]
     assert left == []
 
@@ -256,12 +256,16 @@ def test_a_final_boot_that_stops_at_0x7b(machine: Machine) -> None:
     as_it_was(machine, content)
 
 
-def test_a_guest_that_stands_still(machine: Machine) -> None:
+def test_a_guest_that_stands_still(machine: Machine, host: VirtHost) -> None:
+    """Its owner has defined it as the bootstrap before: so it stays."""
     machine.knobs("hang")
     content = machine.content()
+    host.run("virsh", "define", machine.state / "bootstrap.xml")
+    before = host.run("virsh", "dumpxml", "--inactive", machine.name).stdout
     report = machine.boot(policy=POLICY.replace("start: 600", "start: 120"), status=5)
     assert "stands still" in report["verdict"] and is_png(report["phases"][0]["files"]["screen-stop"])
-    as_it_was(machine, content)
+    as_it_was(machine, content, defined=True)
+    assert host.run("virsh", "dumpxml", "--inactive", machine.name).stdout == before
 
 
 def test_a_reboot_loop(machine: Machine) -> None:

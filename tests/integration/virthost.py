@@ -50,7 +50,7 @@ class VirtHost:
         self.wait_for("virsh", "-q", "uri")
 
     def wait_for(self, *argv: Any) -> None:
-        for _ in range(300):
+        for _ in range(3000):
             if self.run(*argv, check=False).returncode == 0:
                 return
             time.sleep(0.2)
