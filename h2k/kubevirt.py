@@ -94,21 +94,21 @@ def _list(content: dict[str, Any], key: str, name: str, limit: int) -> Sequence[
 
 
 def _disks(template: dict[str, Any], name: str) -> tuple[DiskFacts, ...]:
-    paths = {v.get("name"): _at(v, "hostDisk").get("path") for v in _list(template, "volumes", name, 2 * MAX_DISKS)}
+    paths = {str(v.get("name")): _at(v, "hostDisk").get("path") for v in _list(template, "volumes", name, 2 * MAX_DISKS)}
     disks = [d for d in _list(_at(template, "domain", "devices"), "disks", name, MAX_DISKS) if "cdrom" not in d]
     found = []
     for index, disk in enumerate(disks):
-        path, bus = paths.get(disk.get("name")), _at(disk, "disk").get("bus")
+        path, bus = paths.get(str(disk.get("name"))), _at(disk, "disk").get("bus")
         where = Path(path) if isinstance(path, str) and path else None
         found.append(DiskFacts(where, None, bus if isinstance(bus, str) else "virtio", disk_name("vd", index)))
     return tuple(found)
 
 
 def _nics(template: dict[str, Any], name: str) -> tuple[NicFacts, ...]:
-    networks = {n.get("name"): n for n in _list(template, "networks", name, MAX_NICS)}
+    networks = {str(n.get("name")): n for n in _list(template, "networks", name, MAX_NICS)}
     found = []
     for nic in _list(_at(template, "domain", "devices"), "interfaces", name, MAX_NICS):
-        network = networks.get(nic.get("name"), {})
+        network = networks.get(str(nic.get("name")), {})
         source = network.get("networkName") or _at(network, "multus").get("networkName") or "default"
         mac = str(nic.get("macAddress", "")).lower()
         kind = "bridge" if "bridge" in nic else "network"

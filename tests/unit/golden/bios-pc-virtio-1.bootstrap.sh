@@ -1,0 +1,32 @@
+#!/bin/sh -
+# The bootstrap phase of guest, in QEMU.
+set -e
+cd "$(dirname "$0")"
+
+exec qemu-system-x86_64 \
+    -no-user-config \
+    -nodefaults \
+    -name guest=guest \
+    -uuid 5f2a1f6e-2a51-4f4e-9d5b-0c6f6a0f3b11 \
+    -machine pc,vmport=off,hpet=off,smm=off \
+    -accel kvm \
+    -cpu host \
+    -m 4096 \
+    -smp cpus=4,sockets=2,cores=2,threads=1 \
+    -rtc base=localtime,driftfix=slew \
+    -global PIIX4_PM.disable_s3=1 \
+    -global PIIX4_PM.disable_s4=1 \
+    -device piix3-usb-uhci,id=usb,bus=pci.0,addr=0x1.0x2 \
+    -drive if=none,id=drive0,format=qcow2,file=/var/lib/libvirt/images/guest-sda \
+    -device ide-hd,drive=drive0,bus=ide.0,unit=0,bootindex=1 \
+    -drive if=none,id=drive1,format=qcow2,file=/var/lib/libvirt/images/guest.h2k/scratch.qcow2 \
+    -device virtio-blk-pci,drive=drive1,bus=pci.0,addr=0x4.0x0 \
+    -drive if=none,id=drive2,format=raw,readonly=on,media=cdrom,file=/usr/share/virtio-win/virtio-win.iso \
+    -device ide-cd,drive=drive2,bus=ide.1,unit=0 \
+    -netdev user,id=net0,restrict=on \
+    -device virtio-net-pci,netdev=net0,mac=00:0c:29:00:00:00,bus=pci.0,addr=0x3.0x0 \
+    -chardev file,id=com1,append=on,path=bootstrap-com1.log \
+    -device isa-serial,chardev=com1 \
+    -device usb-tablet,bus=usb.0 \
+    -device VGA,vgamem_mb=16,bus=pci.0,addr=0x2.0x0 \
+    "$@"

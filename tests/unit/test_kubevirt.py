@@ -1,0 +1,113 @@
+"""virt-v2v's KubeVirt YAML read, and ours written (golden)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from h2k.domain import NicFacts
+from h2k.errors import BadData, Refused, UsageError
+from h2k.kubevirt import machine, read_target, write_machines
+from tests.guests.stand_in_outputs import MAC, MACHINE
+from tests.unit.helpers import many
+
+GOLDEN = Path(__file__).parent / "golden"
+DOMAINS = sorted(p for p in GOLDEN.glob("*-q35-*.xml") if "-tcg" not in p.name)
+
+
+def v2v_yaml(**changes: str) -> bytes:
+    disk, volume = "{disk: {bus: virtio}, name: disk-0}", "{hostDisk: {path: /out/g-sda, type: Disk}, name: disk-0}"
+    return MACHINE.format(**{"name": "g", "disks": disk, "volumes": volume, "mac": MAC, **changes}).encode()
+
+
+def test_virt_v2vs_machine_is_read(tmp_path: Path) -> None:
+    found = read_target(v2v_yaml(), "g.yaml", tmp_path, tmp_path / "g.h2k")
+    assert found.images == ((Path("/out/g-sda"), None),)
+    facts = found.domain
+    assert facts is not None
+    assert (facts.name, facts.memory, facts.vcpus, facts.firmware) == ("g", 2048 << 20, 2, "uefi")
+    assert facts.nics == (NicFacts(MAC),) and facts.os_id == "http://microsoft.com/win/2k22"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("kind: VirtualMachine", "kind: Pod", "no VirtualMachine"),
+        ("memory: 2048Mi", "memory: lots", "not an amount of memory"),
+        ("memory: 2048Mi", "memory: 99999999Ti", "not an amount of memory"),
+        ("cores: 2", "cores: [2]", "not a number"),
+        ("cores: 2", "cores: 99999", "not a number"),
+        ("kind: Virt", "kind: {Virt", "no YAML"),
+        ("metadata:", "metadata: " + "[" * 5000, "no YAML"),
+    ],
+)
+def test_what_is_no_machine_of_virt_v2v(old: str, new: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=message):
+        read_target(v2v_yaml().replace(old.encode(), new.encode()), "g.yaml", tmp_path, tmp_path)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("name disk bus hostDisk path networkName multus".split()), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@many
+@given(ANY, st.sampled_from([("disks",), ("interfaces",), ("volumes",), ("networks",), ("cpu",), ("firmware",), ("resources",), ("devices",), ("template",)]))
+def test_any_machine(value: Any, where: tuple[str]) -> None:
+    content = yaml.safe_load(v2v_yaml())
+    for holder in (content["spec"], content["spec"]["template"]["spec"], content["spec"]["template"]["spec"]["domain"], content["spec"]["template"]["spec"]["domain"]["devices"]):
+        if where[0] in holder:
+            holder[where[0]] = value
+    with contextlib.suppress(BadData, UsageError):
+        read_target(yaml.safe_dump(content).encode(), "g.yaml", Path("/b"), Path("/s"))
+
+
+CASES = ("uefi-q35-virtio-3", "bios-q35-virtio-scsi-1", "secure-q35-sata-1")
+
+
+@pytest.mark.parametrize("path", [p for p in DOMAINS if p.stem.partition(".")[0] in CASES], ids=lambda p: p.stem)
+def test_golden_machines(path: Path) -> None:
+    text = yaml.safe_dump(machine(path.read_bytes(), path.stem.rpartition(".")[2]), sort_keys=False)
+    golden = path.with_suffix(".yaml")
+    if os.environ.get("H2K_REGOLD") == "1":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("path", [p for p in DOMAINS if ".bootstrap" in p.name], ids=lambda p: p.stem)
+def test_both_phases_are_one_machine(path: Path) -> None:
+    final = path.with_name(path.name.replace(".bootstrap", ".final"))
+    first, second = machine(path.read_bytes(), "bootstrap"), machine(final.read_bytes(), "final")
+    assert first["metadata"]["name"] == second["metadata"]["name"]
+    one, other = (m["spec"]["template"]["spec"]["domain"] for m in (first, second))
+    assert one["firmware"] == other["firmware"] and one["memory"] == other["memory"]
+    assert [n["macAddress"] for n in one["devices"]["interfaces"]] == [n["macAddress"] for n in other["devices"]["interfaces"]]
+    buses = [[d["disk"]["bus"] for d in m["devices"]["disks"] if d["name"] != "scratch"] for m in (one, other)]
+    assert set(buses[0]) == {"sata"} and len(buses[0]) == len(buses[1])
+    for content in (first, second):
+        spec = content["spec"]["template"]["spec"]
+        assert [d["name"] for d in spec["domain"]["devices"]["disks"]] == [v["name"] for v in spec["volumes"]]
+        assert [n["name"] for n in spec["domain"]["devices"]["interfaces"]] == [n["name"] for n in spec["networks"]]
+        assert [d.get("bootOrder") for d in spec["domain"]["devices"]["disks"]].count(1) == 1
+
+
+def test_what_can_only_start_from_ide() -> None:
+    with pytest.raises(Refused, match="only start from IDE, which KubeVirt has not"):
+        machine((GOLDEN / "bios-pc-virtio-1.bootstrap.xml").read_bytes(), "bootstrap")
+
+
+def test_nothing_is_written_when_one_phase_is_refused(tmp_path: Path) -> None:
+    for phase in ("bootstrap", "final"):
+        (tmp_path / f"{phase}.xml").write_bytes((GOLDEN / f"bios-pc-virtio-1.{phase}.xml").read_bytes())
+    with pytest.raises(Refused):
+        write_machines(tmp_path)
+    assert not list(tmp_path.glob("*.yaml"))

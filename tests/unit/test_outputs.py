@@ -1,0 +1,190 @@
+"""virt-v2v's outputs: which h2k repairs, virt-v2v's run script read, ours written (golden), and the two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from h2k.defined import STATE, marked_xml
+from h2k.domain import NicFacts, Topology
+from h2k.domain_source import parse_xml
+from h2k.errors import BadData, H2kError, UsageError
+from h2k.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
+from h2k.phase import MARK
+from h2k.qemu_script import read_target, script
+from h2k.v2v import in_two_steps, parse
+from tests.guests.stand_in_outputs import MAC, SCRIPT
+from tests.unit.helpers import many
+
+GOLDEN = Path(__file__).parent / "golden"
+DOMAINS = sorted(p for p in GOLDEN.glob("*.xml") if p.name.split("-tcg")[0] == p.name)
+DISK = "    -drive file={path},format={form},if=none,id=d{n},media=disk \\\n"
+
+
+# Which output
+
+
+@pytest.mark.parametrize("mode", [*LEAVING, *ALIASES])
+def test_what_leaves_the_machine(mode: str) -> None:
+    command = parse(["-i", "disk", "x", "-o", mode])
+    assert leaves(command) and choose(command) is None
+
+
+def test_what_stays() -> None:
+    assert set(REPAIRED) == {"local", "qemu", "kubevirt", "libvirt"}
+    for mode in ("disk", "local", "qemu", "kubevirt"):
+        found = choose(parse(["-i", "disk", "x", "-o", mode, "-os", "/out", "-of", "raw"]))
+        assert isinstance(found, FileOutput) and (found.directory, found.form) == (Path("/out"), "raw")
+    assert choose(parse(["-i", "disk", "x", "-o", "null"])) is None
+    with pytest.raises(UsageError, match="-o json: h2k does not know"):
+        choose(parse(["-i", "disk", "x", "-o", "json"]))
+
+
+def test_libvirt_is_the_default() -> None:
+    found = choose(parse(["-oc", "qemu:///session", "-os", "pool", "--h2k-define", "final", "guest"]))
+    assert not isinstance(found, FileOutput) and found is not None
+    assert (found.uri, found.pool, found.phase) == ("qemu:///session", "pool", "final")  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="--h2k-define both: no such phase"):
+        parse(["--h2k-define", "both"])
+
+
+@pytest.mark.parametrize("line", ["--qemu-boot", "-oo qemu-boot", "-oo qemu-boot=true"])
+def test_a_guest_that_virt_v2v_would_boot(line: str) -> None:
+    assert parse(["-o", "qemu", *line.split()]).boots
+    assert not parse(["-o", "qemu", "-oo", "qemu-boot=false"]).boots
+
+
+def test_the_one_document_that_is_new(tmp_path: Path) -> None:
+    output = FileOutput("local", tmp_path)
+    (tmp_path / "old.xml").write_text("<domain/>")
+    os.utime(tmp_path / "old.xml", (0, 0))
+    output.begin()
+    with pytest.raises(H2kError, match="virt-v2v alone knows the name"):
+        output.result(None)
+    text = '<domain><name>g</name><memory>1048576</memory><devices><disk type="file"><source file="/x/g-sda"/><target dev="vda" bus="virtio"/></disk></devices></domain>'
+    (tmp_path / "new.xml").write_text(text)
+    found = output.result(None)
+    assert (found.images, found.state) == (((Path("/x/g-sda"), None),), tmp_path / "new.h2k")
+    (tmp_path / "another.xml").write_text("<domain/>")
+    with pytest.raises(H2kError, match="virt-v2v alone knows the name"):
+        output.result(None)
+    assert output.earlier("none") is None and output.earlier("new") is None
+
+
+def test_where_it_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for storage, fails in (([], True), (["-os", "/nonexistent"], True), (["-os", "."], False), (["-os", str(tmp_path)], False)):
+        found = choose(parse(["-i", "disk", "x", "-o", "local", *storage]))
+        assert found is not None and found.fails_at_once() == fails, storage
+
+
+def test_a_result_that_is_none(tmp_path: Path) -> None:
+    for name in ("g.xml", "g.sh", "g.yaml"):
+        with pytest.raises(UsageError, match="No such file"):
+            open_result(str(tmp_path / name))
+    with pytest.raises(UsageError, match="no result of virt-v2v"):
+        open_result(str(tmp_path))
+
+
+# Two steps
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "second"),
+    [
+        ("-i vmx g.vmx -o rhv-upload -oc u -op p -os d -on g", "-i vmx g.vmx -on g", "-o rhv-upload -oc u -op p -os d"),
+        ("g -o glance -of qcow2 -oa sparse", "g -of qcow2 -oa sparse", "-o glance -of qcow2 -oa sparse"),
+        ("-v -x -b a:b --root first g -o=vdsm --vdsm-vm-uuid=1", "-v -x -b a:b --root first g", "-v -x -o=vdsm --vdsm-vm-uuid=1"),
+        ("--h2k-bus sata --h2k-dry-run -i disk -o osp -- -g", "--h2k-bus sata --h2k-dry-run -i disk -- -g", "-o osp"),
+    ],
+)  # fmt: skip
+def test_two_steps(line: str, first: str, second: str) -> None:
+    found = in_two_steps(["--h2k-stage", "/s", "--h2k-define=final", *line.split()], "/s/", "g")
+    assert found == (f"-o local -os /s/ {first}".split(), f"-i libvirtxml /s/g.xml {second}".split())
+
+
+# virt-v2v's run script
+
+
+def v2v_script(disks: str) -> bytes:
+    return SCRIPT.format(name="g", disks=disks, mac=MAC).encode()
+
+
+def test_virt_v2vs_script_is_read(tmp_path: Path) -> None:
+    disks = "".join(DISK.format(path=f"/out/a,,b c-sd{letter}".replace(" ", "\\ "), form=form, n=letter) for letter, form in (("a", "raw"), ("b", "qcow2")))
+    found = read_target(v2v_script(disks), "g.sh", tmp_path, tmp_path / "g.h2k")
+    assert found.images == ((Path("/out/a,b c-sda"), "raw"), (Path("/out/a,b c-sdb"), "qcow2"))
+    facts = found.domain
+    assert facts is not None
+    assert (facts.name, facts.memory, facts.vcpus, facts.topology) == ("g", 2048 << 20, 2, Topology(1, 2, 1))
+    assert (facts.firmware, facts.nics) == ("uefi", (NicFacts(MAC),))
+
+
+def test_a_directory_that_was_moved(tmp_path: Path) -> None:
+    (tmp_path / "g-sda").touch()
+    found = read_target(v2v_script(DISK.format(path="/gone/g-sda", form="raw", n=0)), "g.sh", tmp_path, tmp_path)
+    assert found.images == ((tmp_path / "g-sda", "raw"),)
+
+
+@pytest.mark.parametrize("text", ["", "echo hello", "qemu-system-x86_64 -m many", "qemu-system-x86_64 -smp 0", "'"])
+def test_what_is_no_script_of_virt_v2v(text: str, tmp_path: Path) -> None:
+    with pytest.raises(BadData):
+        read_target(text.encode(), "g.sh", tmp_path, tmp_path)
+
+
+@many
+@given(st.binary(max_size=300), st.booleans())
+def test_any_script(data: bytes, command: bool) -> None:
+    with contextlib.suppress(BadData, UsageError):
+        read_target((b"qemu-system-x86_64 " if command else b"") + data, "g.sh", Path("/b"), Path("/s"))
+
+
+# Ours
+
+
+CASES = ("uefi-q35-virtio-3", "bios-q35-virtio-scsi-3", "bios-pc-sata-3", "bios-pc-virtio-1", "secure-q35-virtio-1")
+
+
+@pytest.mark.parametrize("path", [p for p in DOMAINS if p.stem.partition(".")[0] in CASES], ids=lambda p: p.stem)
+def test_golden_scripts(path: Path) -> None:
+    text = script(path.read_bytes(), path.stem.rpartition(".")[2])
+    golden = path.with_suffix(".sh")
+    if os.environ.get("H2K_REGOLD") == "1":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("path", DOMAINS, ids=lambda p: p.stem)
+def test_each_device_of_the_domain_is_in_its_script_once(path: Path) -> None:
+    text = script(path.read_bytes(), path.stem.rpartition(".")[2])
+    words = shlex.split(text, comments=True)
+    devices = [value for option, value in zip(words, words[1:]) if option == "-device"]
+    domain = parse_xml(path.read_bytes(), path.name).find("devices")
+    for source in domain.iterfind("disk/source"):
+        assert sum(word.endswith(f"file={source.get('file') or source.get('dev')}") for word in words) == 1
+    assert sum("netdev=" in device for device in devices) == len(domain.findall("interface"))
+    places = [device.partition(",bus=")[2] for device in devices if ",addr=" in device]
+    assert len(places) == len(set(places)), "two devices in one place"
+
+
+def test_names_are_quoted() -> None:
+    xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_text().replace("<name>guest</name>", "<name>a, 'b'; $(touch x)\n</name>")
+    words = shlex.split(script(xml.encode(), "final"), comments=True)
+    assert words[words.index("-name") + 1] == "guest=a,, 'b'; $(touch x)\n"
+
+
+# A domain that libvirt has
+
+
+def test_the_report_directory_is_in_the_metadata() -> None:
+    for path in (GOLDEN / "uefi-q35-virtio-1.bootstrap.xml", GOLDEN / "bios-pc-virtio-1.bootstrap.xml"):
+        domain = parse_xml(marked_xml(path.read_bytes(), Path("/pool/g.h2k"), "bootstrap"), "x")
+        marks = domain.findall(f"metadata/{STATE}")
+        assert [(mark.get("directory"), mark.get("phase")) for mark in marks] == [("/pool/g.h2k", "bootstrap")]
+        assert domain.find(f"metadata/{{{MARK}}}boot") is None, "h2k boot would take it for a run of its own"
