@@ -81,7 +81,7 @@ def test_the_programs_complete_their_words(root: Root) -> None:
     for words, index, program, expected in (
         ("h2k ver", 1, "h2k", ["verify"]),
         ("h2k fix --b", 2, "h2k", ["--bus"]),
-        ("h2k-v2v --h2k-d", 1, "h2k-v2v", ["--h2k-drivers", "--h2k-dry-run"]),
+        ("h2k-v2v --h2k-dr", 1, "h2k-v2v", ["--h2k-drivers", "--h2k-dry-run"]),
         ("h2k-v2v --bridg", 1, "h2k-v2v", ["--bridge"]),
         ("h2k-v2v -o loc", 2, "h2k-v2v", ["local"]),
         ("h2k-v2v --h2k-skip boot-l", 2, "h2k-v2v", ["boot-loader"]),
