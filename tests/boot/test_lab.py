@@ -65,7 +65,6 @@ def test_unrepaired_stops_on_virtio(name: str, machine: str, shown: str, prepare
         pytest.param("win7-x86", "virtio", "sata", "pc", "msahci", marks=lab),
         pytest.param("win2022", "virtio-scsi", "virtio-scsi", "q35", "vioscsi"),
         pytest.param("win2012r2", "virtio-scsi", "virtio-scsi", "pc", "vioscsi", marks=lab),
-        pytest.param("win2012r2", "virtio-scsi", "ide", "pc", "intelide", marks=lab),
         pytest.param("win2012r2", "virtio-scsi", "sata", "q35", "storahci", marks=lab),
     ],
 )

@@ -11,7 +11,6 @@ ntfs_volumes() {
 
 # Mounts on /windows, read-only, the first volume with a SYSTEM hive; sets VOLUME (sda2) and DISK (sda).
 find_windows() {
-  mkdir -p /windows /boot-partition
   VOLUME=
   while [ -z "$VOLUME" ]; do
     for name in $(ntfs_volumes); do
@@ -22,7 +21,7 @@ find_windows() {
       fi
       umount /windows
     done
-    [ -n "$VOLUME" ] || [ "$(cut -d . -f 1 /proc/uptime)" -lt 30 ] ||
+    [ -n "$VOLUME" ] || [ "$(cut -d . -f 1 /proc/uptime)" -lt 60 ] ||
       stop 0xc000000f '\Windows\System32\config\SYSTEM: no NTFS volume of these disks holds it'
     [ -n "$VOLUME" ] || sleep 0.2
   done
@@ -51,37 +50,34 @@ knob() {
 # for less than the boot code of Windows: exactly one active partition, and \bootmgr in it.
 firmware_starts_boot_manager() {
   [ ! -d /sys/firmware/efi ] || return 0
-  boot_disk=$(grub_disk)
+  find_grub_disk
   active=
   number=0
-  for flag in $(od -An -v -tx1 -j 446 -N 64 "/dev/$boot_disk" | awk '{ print $1 }'); do
+  for flag in $(od -An -v -tx1 -j 446 -N 64 "/dev/$GRUB_DISK" | awk '{ print $1 }'); do
     number=$((number + 1))
     case $flag in
       00) ;;
       80) [ -n "$active" ] || active=$number ;;
-      *) stop 'Invalid partition table' "partition $number of $boot_disk has the status byte $flag" ;;
+      *) stop 'Invalid partition table' "partition $number of $GRUB_DISK has the status byte $flag" ;;
     esac
   done
-  [ -n "$active" ] || stop 'No bootable device' "no partition of $boot_disk is active"
-  active_name=$(partition_name "$boot_disk" "$active")
-  umount /windows # the active partition may be the Windows volume itself
-  mount_ntfs "$active_name" /boot-partition ro ||
-    stop 'A disk read error occurred' "partition $active of $boot_disk is active and no NTFS volume"
+  [ -n "$active" ] || stop 'No bootable device' "no partition of $GRUB_DISK is active"
+  mount_ntfs "$(partition_name "$GRUB_DISK" "$active")" /boot-partition ro ||
+    stop 'A disk read error occurred' "partition $active of $GRUB_DISK is active and no NTFS volume"
   [ -s /boot-partition/bootmgr ] || stop 'BOOTMGR is missing' "\\bootmgr of the active partition $active: missing or empty"
   umount /boot-partition
-  mount_ntfs "$VOLUME" /windows ro
 }
 
-# The disk with the lab's GRUB in its MBR ("GRUB" at 0x180), else the one with Windows.
-grub_disk() {
-  for entry in /sys/block/*; do
-    name=${entry##*/}
-    if [ "$(dd "if=/dev/$name" bs=1 skip=384 count=4 2>/dev/null)" = GRUB ]; then
-      echo "$name"
-      return
-    fi
+# The disk with the lab's GRUB in its MBR ("GRUB" at 0x180): GRUB_DISK.
+find_grub_disk() {
+  until [ "$(cut -d . -f 1 /proc/uptime)" -ge 60 ]; do
+    for entry in /sys/block/*; do
+      GRUB_DISK=${entry##*/}
+      [ "$(dd "if=/dev/$GRUB_DISK" bs=1 skip=384 count=4 2>/dev/null)" != GRUB ] || return 0
+    done
+    sleep 0.2
   done
-  echo "$DISK"
+  stop 'No bootable device' "no disk that Linux sees has the lab's GRUB"
 }
 
 partition_name() {
