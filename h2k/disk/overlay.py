@@ -174,8 +174,13 @@ class DiskSet:
 
     def _create_overlays(self, kind: str) -> tuple[Path, ...]:
         journal = self._load()
+        if journal["phase"] == "kept":
+            raise Refused(
+                f"{self.state_dir}: the overlays of a boot are kept, and the guest may run on them",
+                hint="h2k boot commits them, h2k rollback throws them away",
+            )
         if journal["phase"] != "idle":
-            raise Refused(f"{self.state_dir}: an unfinished run ({journal['phase']})", hint="recover it first")
+            raise Refused(f"{self.state_dir}: an unfinished run ({journal['phase']})", hint="h2k rollback undoes it")
         self._check_free()
         stack = self._still_theirs(journal["stack"])
         disks = [dict(_found(path), path=str(path), format=form) for path, form in self.images]
