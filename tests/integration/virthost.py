@@ -65,6 +65,10 @@ class VirtHost:
         assert not check or done.returncode == 0, f"{shlex.join(map(str, argv))}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def show(self, *argv: Any) -> int:
+        """A command in the namespace on our own terminal; its exit status."""
+        return subprocess.run(self._inside(*argv), stdin=subprocess.DEVNULL, check=False).returncode
+
     def begin(self, *argv: Any) -> subprocess.Popen[str]:
         """A command that goes on; its standard error is a pipe."""
         return subprocess.Popen(self._inside(*argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
