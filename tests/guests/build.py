@@ -145,7 +145,7 @@ def grown(hive: bytes, size: int) -> bytes:
     lines = []
     for number in range(max(0, size - len(hive)) // 960):
         lines.append(f"[Made\\Padding{number // 250:04d}\\{{{uuid.uuid5(NAMESPACE, str(number))}}}]")
-        lines.append(f'"Data"=hex:{_hex((number.to_bytes(4, "little") * 175))}')
+        lines.append(f'"Data"=hex:{_hex(number.to_bytes(4, "little") * 175)}')
     return build_hive("\n".join(lines), hive)
 
 

@@ -224,11 +224,11 @@ def test_each_kind_of_ova_is_looked_at(kind: str, made: Path, drivers: Path, v2v
 
 
 def test_a_dirty_hive_in_an_ova_is_healed_on_an_overlay(
-    guest: Any, drivers: Path, recorded: Recorded, tmp_path: Path
+    reference: Path, drivers: Path, recorded: Recorded, tmp_path: Path
 ) -> None:
-    source = guest(GUEST)
-    make_dirty(source, "new")
-    ova = write_ova(source.disks[0], tmp_path, "g", uefi=True)
+    disk = Path(shutil.copy(reference.parent / "g.qcow2", tmp_path / "source.qcow2"))
+    make_dirty(BuiltGuest(GUEST, "uefi", (disk,)), "new")
+    ova = write_ova(disk, tmp_path, "g", uefi=True)
     before, out = digest(ova), tmp_path / "out"
     out.mkdir()
     done = run(V2V, "-i", "ova", ova, "-o", "local", "-os", out, "--bridge", "VM Network:br0", "--h2k-drivers", drivers, env=recorded())
