@@ -30,7 +30,7 @@ DISK = "    -drive file={path},format={form},if=none,id=d{n},media=disk \\\n"
 # Which output
 
 
-@pytest.mark.parametrize("mode", [*LEAVING, *ALIASES])
+@pytest.mark.parametrize("mode", [*sorted(LEAVING), *ALIASES])
 def test_what_leaves_the_machine(mode: str) -> None:
     command = parse(["-i", "disk", "x", "-o", mode])
     assert leaves(command) and choose(command) is None
