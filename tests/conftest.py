@@ -62,6 +62,7 @@ def guest(tmp_path: Path) -> Iterator[Callable[..., guests.BuiltGuest]]:
     shutil.rmtree(tmp_path / "guest", ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers share the tests (pytest -n 2 --dist loadgroup): what needs the one libvirtd stays on one of them."""
     for item in items:
