@@ -67,9 +67,12 @@ def facts(name: str) -> GuestFacts:
     return GuestFacts(name, about["firmware"], about["version"], len(about["sets"]))
 
 
-def ids(seen: Look) -> set[str]:
-    """The findings that are more than a remark."""
-    return {f.id for f in seen.proposal.findings if f.state != "ok"}
+Found = tuple[str, str, str]
+
+
+def found_in(seen: Look) -> set[Found]:
+    """(id, subject, evidence) of the findings that are more than a remark."""
+    return {(f.id, f.subject, f.evidence) for f in seen.proposal.findings if f.state != "ok"}
 
 
 class Bench:
@@ -79,7 +82,7 @@ class Bench:
         self.work, self.skip = work, tuple(skip)
         guestfs_settings()
         self._trees: dict[str, Path] = {}
-        self._baseline: dict[Path, set[str]] = {}
+        self._baseline: dict[Path, set[Found]] = {}
 
     def drivers(self, variant: str = "") -> Path:
         """A made virtio-win: whole, or "zero" (empty storage drivers), "omit" (no directory for any Windows here),
@@ -129,13 +132,13 @@ class Bench:
         domain = fault.domain(disks) if fault.domain is not None else None
         return Case(fault, name, tuple(disks), self.drivers(fault.drivers), domain)
 
-    def baseline(self, fault: Fault, name: str) -> set[str]:
-        """What is found without the fault, on the same base and with the same disks."""
+    def new_in(self, seen: Look, fault: Fault, name: str) -> set[str]:
+        """The ids of what is found, but not without the fault: real hives have findings of their own."""
         base = self.base(fault, name)
         if base not in self._baseline:
             with open_tools(self._request(self.drivers())) as tools:
-                self._baseline[base] = ids(look(tools, [(base, "qcow2")], "result", None))
-        return self._baseline[base]
+                self._baseline[base] = found_in(look(tools, [(base, "qcow2")], "result", None))
+        return {found for found, _, _ in found_in(seen) - self._baseline[base]}
 
     # What h2k says and does
 
@@ -144,7 +147,7 @@ class Bench:
         with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
             seen = look(tools, case.images, "result", case.domain)
         assess(seen)
-        return seen, ids(seen) - self.baseline(case.fault, case.guest)
+        return seen, self.new_in(seen, case.fault, case.guest)
 
     def check(self, fault: Fault, name: str, repair: bool = True) -> Row:
         """Break, find, answer, check again; without `repair` a repair is left out, and everything else is done."""
@@ -207,7 +210,7 @@ class Bench:
             if done.report.status != READY:
                 return f"status {done.report.status}", done.report.verdict, False
             again = look(tools, case.images, "result", case.domain)
-        left = ids(again) - self.baseline(case.fault, case.guest)
+        left = self.new_in(again, case.fault, case.guest)
         clean = not left and not again.todo
         return "repaired", "nothing found" if clean else f"still {', '.join(sorted(left)) or 'to do'}", clean
 
@@ -222,7 +225,7 @@ class Bench:
             if not final.exists():
                 return f"status {done.report.status}", done.report.verdict, False
             again = look(tools, case.images, "result", read_domain_xml(final.read_bytes(), str(final)))
-        left = ids(again) - self.baseline(case.fault, case.guest)
+        left = self.new_in(again, case.fault, case.guest)
         same = digests(case.disks) == before
         said = {f.state for f in done.report.findings if f.id == case.fault.finding} == {"repaired"}
         evidence = "nothing found in final.xml" if not left else f"still {', '.join(sorted(left))}"

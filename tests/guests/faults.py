@@ -553,7 +553,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("hive-unrecoverable", "SYSTEM is dirty, and has no logs", REFUSE, hive("SYSTEM", make_dirty), (NEW, OLD)),
     Fault("hive-corrupt:signature", "SYSTEM does not begin with regf", REFUSE, hive("SYSTEM", lambda d: b"gone" + d[4:])),
     Fault("hive-corrupt:bin", "a bin of SOFTWARE has no header", REFUSE, hive("SOFTWARE", broken_bin), (NEW, OLD)),
-    Fault("hive-corrupt:truncated", "SYSTEM ends early", REFUSE, hive("SYSTEM", lambda d: d[: len(d) - 8192])),
+    Fault("hive-corrupt:truncated", "SYSTEM ends early", REFUSE, hive("SYSTEM", lambda d: d[: struct.unpack_from("<I", d, 40)[0]])),
     Fault("hive-corrupt:cell", "the list of services points nowhere", REFUSE, broken_cell, (NEW, OLD)),
     Fault(
         "hive-corrupt:select", "Select names a control set that is not there", REFUSE,
