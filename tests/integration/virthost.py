@@ -29,10 +29,11 @@ echo ready
 exec sleep infinity
 """
 # Where KVM is there and does not work, libvirt asks every QEMU anew at each define, a minute long: a /dev/kvm that can't
-# be written is none.
+# be written is none. It can't be moved into a /dev that libvirt makes for each guest, either.
 HIDE_KVM = """[ -e /dev/kvm ] || exit 0
 mkdir /run/none; mount -t tmpfs none /run/none; touch /run/none/kvm; mount -o remount,ro /run/none
 mount --bind /run/none/kvm /dev/kvm"""
+QEMU_CONF = "namespaces = []\n"
 
 
 class VirtHost:
@@ -47,10 +48,11 @@ class VirtHost:
             self.holder.wait()
             pytest.skip("needs root, to run a libvirtd of its own")
 
-    def start(self) -> None:
-        """Start virtlogd and libvirtd, and wait until libvirtd answers."""
+    def start(self, config: str = "") -> None:
+        """Start virtlogd and libvirtd with these lines of qemu.conf, and wait until libvirtd answers."""
         if not kvm_works():
             self.run("sh", "-ec", HIDE_KVM)
+        self.run("sh", "-ec", f"printf %s '{QEMU_CONF}{config}' > /run/qemu.conf; mount --bind /run/qemu.conf /etc/libvirt/qemu.conf")
         self.run("virtlogd", "-d", "-p", "/run/virtlogd.pid")
         self.start_libvirtd()
 
