@@ -56,6 +56,11 @@ fuzz: deps
 lab: deps .venv/ready
 	H2K_LAB=all .venv/bin/python -m pytest -q tests/boot
 
+# The boots that `make test` has no time for: killed in each phase, standing still, a reboot loop, a kept overlay.
+.PHONY: test-long
+test-long: deps .venv/ready
+	H2K_TESTS=all .venv/bin/python -m pytest -m long
+
 bench: deps
 	@$(PYTHON) -m tests.bench
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -62,9 +63,18 @@ def guest(tmp_path: Path) -> Iterator[Callable[..., guests.BuiltGuest]]:
     shutil.rmtree(tmp_path / "guest", ignore_errors=True)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of tests that only `make test-long` runs (H2K_TESTS=all)."""
+    config.addinivalue_line("markers", "long: whole boots more than `make test` has time for; H2K_TESTS=all runs them")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Two workers share the tests (pytest -n 2 --dist loadgroup): what needs the one libvirtd stays on one of them."""
+    if os.environ.get("H2K_TESTS") != "all":
+        waiting = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=waiting)
+        items[:] = [item for item in items if item not in waiting]
     for item in items:
         uses_libvirt = "libvirt" in Path(item.path).read_text(encoding="utf-8") and "unit" not in item.path.parts
         item.add_marker(pytest.mark.xdist_group("libvirt" if uses_libvirt else item.path.name))

@@ -215,6 +215,7 @@ def test_both_boots_commit_and_production(machine: Machine, host: VirtHost) -> N
     assert "(fix)" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
 
 
+@pytest.mark.long
 def test_overlay_kept_then_committed(machine: Machine, host: VirtHost) -> None:
     content = machine.content()
     report = machine.boot("--keep-overlay")
@@ -256,6 +257,7 @@ def test_a_final_boot_that_stops_at_0x7b(machine: Machine) -> None:
     as_it_was(machine, content)
 
 
+@pytest.mark.long
 def test_a_guest_that_stands_still(machine: Machine, host: VirtHost) -> None:
     """Its owner has defined it as the bootstrap before: so it stays."""
     machine.knobs("hang")
@@ -268,6 +270,7 @@ def test_a_guest_that_stands_still(machine: Machine, host: VirtHost) -> None:
     assert host.run("virsh", "dumpxml", "--inactive", machine.name).stdout == before
 
 
+@pytest.mark.long
 def test_a_reboot_loop(machine: Machine) -> None:
     machine.knobs("reboot-loop")
     content = machine.content()
@@ -279,7 +282,7 @@ def test_a_reboot_loop(machine: Machine) -> None:
 # h2k itself ends
 
 
-@pytest.mark.parametrize("phase", ["bootstrap", "final"])
+@pytest.mark.parametrize("phase", ["bootstrap", pytest.param("final", marks=pytest.mark.long)])
 def test_h2k_is_killed_and_the_same_command_cleans_up(phase: str, machine: Machine, host: VirtHost) -> None:
     content = machine.content()
     with host.begin(H2K, "boot", machine.state, "--policy", machine.policy()) as process:
@@ -301,6 +304,7 @@ def test_h2k_is_killed_and_the_same_command_cleans_up(phase: str, machine: Machi
     as_it_was(machine, content)
 
 
+@pytest.mark.long
 def test_killed_between_commit_and_production(machine: Machine, host: VirtHost) -> None:
     with host.begin(H2K, "boot", machine.state, "--policy", machine.policy()) as process:
         until(process, "committing both boots")
@@ -390,6 +394,7 @@ def test_a_remote_libvirt(machine: Machine) -> None:
     assert done.returncode == 2 and "h2k: " in done.stderr
 
 
+@pytest.mark.long
 def test_bootstrap_required_by_policy(machine: Machine, host: VirtHost) -> None:
     policy = machine.policy("bootstrap: required\n")
     done = host.run(H2K, "boot", machine.state, "--policy", policy, "--skip-bootstrap", check=False)
