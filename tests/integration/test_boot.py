@@ -171,6 +171,7 @@ def is_png(path: Any) -> bool:
 # The whole cycle
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("machine", ["uefi"], indirect=True)
 def test_both_boots_commit_and_production(machine: Machine, host: VirtHost) -> None:
     """libvirtd is killed and started anew in each of the two phases meanwhile: the guests do not notice, nor do we."""
@@ -235,6 +236,7 @@ def test_overlay_kept_then_committed(machine: Machine, host: VirtHost) -> None:
 # Boots that go wrong
 
 
+@pytest.mark.long
 def test_a_bootstrap_that_does_not_bind_virtio_never_reaches_the_final_domain(machine: Machine) -> None:
     machine.knobs("no-pnp")
     content = machine.content()
@@ -245,6 +247,7 @@ def test_a_bootstrap_that_does_not_bind_virtio_never_reaches_the_final_domain(ma
     as_it_was(machine, content)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("machine", ["uefi"], indirect=True)
 def test_a_final_boot_that_stops_at_0x7b(machine: Machine) -> None:
     machine.knobs("only-first")
@@ -282,7 +285,8 @@ def test_a_reboot_loop(machine: Machine) -> None:
 # h2k itself ends
 
 
-@pytest.mark.parametrize("phase", ["bootstrap", pytest.param("final", marks=pytest.mark.long)])
+@pytest.mark.parametrize("phase", ["bootstrap", "final"])
+@pytest.mark.long
 def test_h2k_is_killed_and_the_same_command_cleans_up(phase: str, machine: Machine, host: VirtHost) -> None:
     content = machine.content()
     with host.begin(H2K, "boot", machine.state, "--policy", machine.policy()) as process:
