@@ -56,7 +56,7 @@ fuzz: deps
 lab: deps .venv/ready
 	H2K_LAB=all .venv/bin/python -m pytest -q tests/boot
 
-# The boots that `make test` has no time for: killed in each phase, standing still, a reboot loop, a kept overlay.
+# What `make test` has no time for: the boot cycle with all its ways to go wrong, and every way in with the real virt-v2v.
 .PHONY: test-long
 test-long: deps .venv/ready
 	H2K_TESTS=all .venv/bin/python -m pytest -m long

@@ -65,7 +65,7 @@ def guest(tmp_path: Path) -> Iterator[Callable[..., guests.BuiltGuest]]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker of tests that only `make test-long` runs (H2K_TESTS=all)."""
-    config.addinivalue_line("markers", "long: whole boots more than `make test` has time for; H2K_TESTS=all runs them")
+    config.addinivalue_line("markers", "long: whole boots and conversions more than `make test` has time for; H2K_TESTS=all runs them")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks

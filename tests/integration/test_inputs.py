@@ -30,6 +30,7 @@ from tests.guests.build import BuiltGuest, cached, write_vmx
 from tests.guests.ova import write_ova
 from tests.integration.test_dirty import ONLY_IN_LOGS, make_dirty
 
+pytestmark = pytest.mark.long  # a dozen conversions with the real virt-v2v
 ROOT = Path(__file__).resolve().parents[2]
 H2K, V2V, QEMU_IMG = (ROOT / "wrappers" / name for name in ("h2k", "h2k-v2v", "h2k-qemu-img"))
 GUEST = "win2022"
