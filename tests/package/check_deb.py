@@ -59,13 +59,13 @@ def test_doctor_finds_all_that_the_package_depends_on(root: Root) -> None:
 
 
 def test_a_guest_is_converted_repaired_and_verified(root: Root, guest: dict[str, str]) -> None:
-    (root / "/work/out").mkdir()
+    (root / "/trial/out").mkdir()
     env = {"VIRT_TOOLS_DATA_DIR": guest["virt-tools"], "VIRTIO_WIN": guest["virtio-win"]}
     done = root.run("h2k-v2v", "-i", "disk", guest["disk"], "-o", "local", "-os", "out", "-on", "moved", env=env)
     assert "READY" in done.stdout
     for name in ("moved-sda", "moved.xml", "moved.h2k/report.json", "moved.h2k/bootstrap.xml", "moved.h2k/final.xml"):
-        assert (root / f"/work/out/{name}").exists(), name
-    report = json.loads((root / "/work/out/moved.h2k/report.json").read_text())
+        assert (root / f"/trial/out/{name}").exists(), name
+    report = json.loads((root / "/trial/out/moved.h2k/report.json").read_text())
     assert report["status"] == 0 and report["versions"]["h2k"] == __version__
     verified = json.loads(root.run("h2k", "verify", "out/moved.xml", "--json", env=env).stdout)
     assert verified["status"] == 0 and verified["changes"] == []

@@ -66,7 +66,7 @@ def unpacked(root: Root, packages: Packages) -> dict[str, str]:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     root.bring(floors, "floors")
-    return {"PYTHONPATH": f"/work/floors:{SITE}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHONPATH": f"/trial/floors:{SITE}", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def test_its_content_runs_with_the_libraries_of_el9(root: Root, unpacked: dict[str, str], guest: dict[str, str]) -> None:
@@ -75,7 +75,7 @@ def test_its_content_runs_with_the_libraries_of_el9(root: Root, unpacked: dict[s
     assert "30-boot-storage.py" in root.run("h2k", "hooks", "list", env=unpacked).stdout
     planned = root.run("h2k", "plan", guest["disk"], "--drivers", guest["virtio-win"], "--json", env=unpacked, status=4)
     assert json.loads(planned.stdout)["guest"]["read"] == "direct"
-    (root / "/work/bad.yaml").write_text("ghosts: perhaps\n")
+    (root / "/trial/bad.yaml").write_text("ghosts: perhaps\n")
     refused = root.run("h2k", "plan", guest["disk"], "--policy", "bad.yaml", env=unpacked, status=2)
     assert "bad.yaml, line 1" in refused.stderr
     words = {"_H2K_COMPLETE": "bash_complete", "COMP_WORDS": "h2k\nver", "COMP_CWORD": "1"}

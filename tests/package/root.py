@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-WORK = "/work"  # in the root: what the tests bring and make
+WORK = "/trial"  # in the root: what the tests bring and make
 
 
 class Root:
@@ -34,7 +34,7 @@ class Root:
     def run(
         self, *argv: object, env: Optional[Mapping[str, str]] = None, status: int = 0, user: str = "root"
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the root, in /work; fails with its output when it ends with another status."""
+        """Run a command in the root, in /trial; fails with its output when it ends with another status."""
         words = [str(a) for a in argv]
         done = subprocess.run(
             ["chroot", f"--userspec={user}", str(self.path), "/usr/bin/env", "-C", WORK, *words],
@@ -48,7 +48,7 @@ class Root:
         return self.run(*APT, *argv).stdout
 
     def bring(self, source: Path, name: str = "") -> str:
-        """Copy a file or a directory to /work; returns its path in the root."""
+        """Copy a file or a directory to /trial; returns its path in the root."""
         target = f"{WORK}/{name or source.name}"
         subprocess.run(["cp", "-r", "--sparse=always", "-T", str(source), str(self / target)], check=True)
         return target
@@ -58,7 +58,7 @@ class Root:
         return self.run("dpkg-query", "-W", "-f=${Version}", package).stdout
 
     def traces(self, word: str) -> set[str]:
-        """Every path outside /work whose name has a word in it."""
+        """Every path outside /trial whose name has a word in it."""
         pruned = ["(", "-path", WORK, "-o", "-path", "/var/cache/apt/archives", ")", "-prune"]
         return set(self.run("find", "/", "-xdev", *pruned, "-o", "-name", f"*{word}*", "-print").stdout.splitlines())
 
