@@ -33,7 +33,7 @@ COMMAND_LINE = (
     "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on initcall_blacklist=crypto_kdf108_init 8250.nr_uarts=1"
 )
 GRUB_CONFIG = f"""\
-search --no-floppy --set=root --file /h2k-lab-vmlinuz
+search --no-floppy --set=root --file /h2k-lab-vmlinuz --hint=hd0,msdos1 --hint=hd0,msdos2
 linux /h2k-lab-vmlinuz {COMMAND_LINE}
 initrd /h2k-lab-initrd
 boot
