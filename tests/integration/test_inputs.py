@@ -30,7 +30,7 @@ from tests.guests.build import BuiltGuest, cached, write_vmx
 from tests.guests.ova import write_ova
 from tests.integration.test_dirty import ONLY_IN_LOGS, make_dirty
 
-pytestmark = pytest.mark.long  # a dozen conversions with the real virt-v2v
+long = pytest.mark.long  # a libguestfs session or more for each row, and for some a conversion by the real virt-v2v
 ROOT = Path(__file__).resolve().parents[2]
 H2K, V2V, QEMU_IMG = (ROOT / "wrappers" / name for name in ("h2k", "h2k-v2v", "h2k-qemu-img"))
 GUEST = "win2022"
@@ -181,6 +181,7 @@ def test_qemu_img_leaves_a_whole_result(reference: Path, drivers: Path) -> None:
 WAYS = ["disk", "vmx", "ova", "libvirtxml", "qemu-img vhdx", "qemu-img raw"]
 
 
+@long
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_in_ends_alike(
     way: str, made: Path, reference: Path, drivers: Path, v2v_env: Env, recorded: Recorded, tmp_path: Path
@@ -225,6 +226,7 @@ def test_each_kind_of_ova_is_looked_at(kind: str, made: Path, drivers: Path, v2v
     assert not list(out.iterdir())
 
 
+@long
 def test_a_dirty_hive_in_an_ova_is_healed_on_an_overlay(
     reference: Path, drivers: Path, recorded: Recorded, tmp_path: Path
 ) -> None:
@@ -250,7 +252,6 @@ def test_a_dirty_hive_in_an_ova_is_healed_on_an_overlay(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["-ic", "vpx://user@vc/dc/esxi", "guest"], "vpx://user@vc/dc/esxi"),
         (["-ic", "vpx://user@vc/dc/esxi", "-it", "vddk", "guest"], "-it vddk"),
         (["-i", "vmx", "-it", "ssh", "ssh://nobody@localhost:1/vmfs/g.vmx"], "can't be read over SSH"),
         (["-i", "disk", "nbd://localhost:1/x"], "does not answer"),
@@ -459,6 +460,7 @@ def test_root_chooses_among_several_windows(drivers: Path, v2v_env: Env, tmp_pat
     assert "Windows Server 2022" in shown.stdout
 
 
+@long
 def test_linux_through_qemu_img_is_virt_v2v_in_places(drivers: Path, tmp_path: Path) -> None:
     """With the real virt-v2v-in-place, on a made Debian whose programs are scripts that say how they were called."""
     disk = linux.build(tmp_path / "linux.qcow2")
