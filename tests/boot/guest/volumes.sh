@@ -47,7 +47,8 @@ knob() {
 }
 
 # UEFI found this program at the boot manager's path, so that much holds. Under BIOS GRUB brought it here, which asks
-# for less than the boot code of Windows: exactly one active partition, and \bootmgr in it.
+# for less than the boot code of Windows: an active partition, and \bootmgr in it. (A table with other status bytes than
+# 0 and 0x80 GRUB does not take either.)
 firmware_starts_boot_manager() {
   [ ! -d /sys/firmware/efi ] || return 0
   find_grub_disk
@@ -55,11 +56,7 @@ firmware_starts_boot_manager() {
   number=0
   for flag in $(od -An -v -tx1 -j 446 -N 64 "/dev/$GRUB_DISK" | awk '{ print $1 }'); do
     number=$((number + 1))
-    case $flag in
-      00) ;;
-      80) [ -n "$active" ] || active=$number ;;
-      *) stop 'Invalid partition table' "partition $number of $GRUB_DISK has the status byte $flag" ;;
-    esac
+    [ "$flag" != 80 ] || active=${active:-$number}
   done
   [ -n "$active" ] || stop 'No bootable device' "no partition of $GRUB_DISK is active"
   mount_ntfs "$(partition_name "$GRUB_DISK" "$active")" /boot-partition ro ||
