@@ -7,14 +7,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 
 from h2k.domain import Choices, DiskFacts, DomainFacts, NicFacts, bootstrap_xml, choose_firmware, complete, final_xml
+from tests.integration.virthost import VirtHost, tools_missing
 
 libvirt = pytest.importorskip("libvirt", reason="needs python3-libvirt")
 
@@ -27,51 +27,29 @@ BUS_IDS = {  # PCI ids behind a root port of q35, and in a slot of i440fx
 }
 
 
-def _started(daemon: str, socket: str, directory: Path) -> Optional[Path]:
-    """Start a libvirt daemon unless its socket answers; the pid file of the one that was started."""
-    if Path("/run/libvirt", socket).exists() and subprocess.run(["pidof", daemon], capture_output=True).returncode == 0:
-        return None
-    pid_file = directory / f"{daemon}.pid"
-    subprocess.run([daemon, "-d", "-p", str(pid_file)], check=True, stdin=subprocess.DEVNULL, timeout=60)
-    return pid_file
-
-
 @pytest.fixture(scope="session")
 def system() -> Iterator[Any]:
-    """A connection to qemu:///system; libvirtd and virtlogd are started when they don't run, and stopped after."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root for libvirtd")
-    if shutil.which("libvirtd") is None:
-        pytest.skip("needs libvirtd (Debian: libvirt-daemon-system)")
+    """A connection to the qemu:///system of a libvirtd of the tests' own."""
+    lack = tools_missing()
+    if lack:
+        pytest.skip(lack)
     libvirt.registerErrorHandler(lambda *_: None, None)
-    with tempfile.TemporaryDirectory() as directory:
-        daemons = [("virtlogd", "virtlogd-sock"), ("libvirtd", "libvirt-sock")]
-        pid_files = [_started(daemon, socket, Path(directory)) for daemon, socket in daemons]
-        connection = _connect()
+    host = VirtHost()
+    try:
+        host.start()
+        connection = libvirt.open(host.uri)
         yield connection
         connection.close()
-        for pid_file in pid_files:
-            if pid_file is not None:
-                os.kill(int(pid_file.read_text()), 15)
-
-
-def _connect() -> Any:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return libvirt.open("qemu:///system")
-        except libvirt.libvirtError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    finally:
+        host.stop()
 
 
 @pytest.fixture
 def undefine(system: Any) -> Iterator[Callable[[Any], Any]]:
     """Remembers domains and takes them away again, whatever happens."""
-    domains: list[Any] = []
-    yield lambda domain: domains.append(domain) or domain
-    for domain in domains:
+    domains: dict[str, Any] = {}  # by UUID, for a phase defined over the other is one domain
+    yield lambda domain: domains.setdefault(domain.UUIDString(), domain)
+    for domain in domains.values():
         if domain.isActive():
             domain.destroy()
         domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)

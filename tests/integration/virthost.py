@@ -56,6 +56,11 @@ class VirtHost:
         self.run("virtlogd", "-d", "-p", "/run/virtlogd.pid")
         self.start_libvirtd()
 
+    @property
+    def uri(self) -> str:
+        """Where a client outside the namespace finds this libvirtd."""
+        return f"qemu+unix:///system?socket=/proc/{self.holder.pid}/root/run/libvirt/libvirt-sock"
+
     def start_libvirtd(self) -> None:
         self.run("libvirtd", "-d", "-p", "/run/libvirtd.pid")
         self.wait_for("virsh", "-q", "uri")
