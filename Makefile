@@ -24,10 +24,6 @@ deps:
 demo: deps
 	@$(PYTHON) -m tests.demo build/demo
 
-.PHONY: demo-boot
-demo-boot: deps
-	@$(PYTHON) -m tests.demo build/demo --boot
-
 # Linters and tests: the linters come from PyPI, into .venv, which sees the system's packages.
 .venv/ready: Makefile
 	@$(PYTHON) -m venv --system-site-packages .venv

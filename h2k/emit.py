@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Optional
 
 from h2k.domain import Choices, DiskFacts, DomainFacts, bootstrap_xml, choose_firmware, complete, final_xml
 from h2k.domain_source import read_domain_xml, with_images
@@ -57,7 +57,7 @@ def _domains(tools: Tools, target: Target, domain: DomainFacts, seen: Look) -> d
         nic_model=proposal.setting("bootstrap-nic", "e1000e"),
         final_nic_model=proposal.setting("final-nic", "virtio"),
         scratch=_scratch(target.state) if tools.request.bus != "sata" else None,
-        driver_iso=_iso(tools),
+        driver_iso=iso_for_cdrom(tools.drivers_path),
         firmware=choose_firmware(secure_boot=facts.secure_boot) if firmware == "uefi" else None,
         utc=proposal.setting("clock", "localtime") == "utc",
         accelerated=kvm_works(),
@@ -83,8 +83,10 @@ def _scratch(state: Path) -> Path:
     return path
 
 
-def _iso(tools: Tools) -> Any:
-    path = tools.drivers_path
+def iso_for_cdrom(path: Optional[Path]) -> Optional[Path]:
+    """The ISO of a virtio-win for the bootstrap's CD-ROM: the path itself, or what lies in the directory, as in the RPM's."""
+    if path is not None and path.is_dir():
+        path = path / "virtio-win.iso"
     return path.resolve() if path is not None and path.is_file() else None
 
 

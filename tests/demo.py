@@ -1,6 +1,5 @@
-"""`make demo`: a made Windows Server 2022 guest as VMware hands it over, through h2k-v2v with the real virt-v2v.
-
-`make demo-boot` goes on through both boots, with the boot lab's stand-in for Windows, on a libvirt of the demo's own.
+"""`make demo`: a made Windows Server 2022 guest as VMware hands it over, through h2k-v2v with the real virt-v2v, and then
+through both boots, with the boot lab's stand-in for Windows, on a libvirt of the demo's own.
 """
 
 from __future__ import annotations
@@ -22,20 +21,23 @@ GUEST = "win2022"
 NETWORK = "demo"
 # A network that leads nowhere: the demo's guest talks to nobody.
 NETWORK_XML = f"<network><name>{NETWORK}</name><bridge name='h2k-demo0'/></network>"
-POLICY = "timeouts: {settle: 5}\n"
+POLICY = "timeouts: {settle: 5}\nvalidation: {minutes: 0}\n"
+# What a recent virtio-win has nothing for.
+OLD_WINDOWS = ("xp", "2k3", "2k8", "w7", "2k8R2", "w8", "2k12", "w8.1", "2k12R2", "2k16")
 
 
-def prepare(place: Path, boot: bool) -> tuple[Path, Path, Path]:
-    """The guest's .vmx, a virtio-win ISO, and the directory of the stand-in for rhsrvany.exe; made from text."""
+def prepare(place: Path) -> tuple[Path, Path, Path]:
+    """The guest's .vmx, a virtio-win directory with its ISO in it, and the directory of the stand-in for rhsrvany.exe; made from text."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    print(f"Making a Windows Server 2022 guest from text (VMware, UEFI) and a virtio-win ISO in {shown(place)} …", flush=True)
+    print(f"Making a Windows Server 2022 guest from text (VMware, UEFI) and a virtio-win in {shown(place)} …", flush=True)
     guest = build([GUEST], place / "made")[GUEST]
-    if boot:
-        lab.install(guest.disks[0], "qcow2", guest.firmware, place)
+    (place / "policy.yaml").write_text(POLICY)
+    lab.install(guest.disks[0], "qcow2", guest.firmware, place)
     vmx = write_vmx(guest, place / "vmware")
-    iso = make_iso(make_tree(place / "virtio-win"), place / "virtio-win.iso")
-    return vmx, iso, make_runner(place / "virt-tools")
+    drivers = make_tree(place / "virtio-win", omit=OLD_WINDOWS)
+    make_iso(drivers, place / "virtio-win.iso").rename(drivers / "virtio-win.iso")
+    return vmx, drivers, make_runner(place / "virt-tools")
 
 
 def shown(path: Path) -> str:
@@ -43,13 +45,13 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def convert(place: Path, vmx: Path, iso: Path, runner: Path) -> int:
+def convert(place: Path, vmx: Path, drivers: Path, runner: Path) -> int:
     """The conversion, as a user types it."""
     out = place / "images"
     out.mkdir()
     command = [
         "wrappers/h2k-v2v", "-i", "vmx", shown(vmx), "-o", "local", "-os", shown(out), "--network", NETWORK,
-        "--h2k-drivers", shown(iso),
+        "--h2k-drivers", shown(drivers), "--h2k-policy", shown(place / "policy.yaml"),
     ]  # fmt: skip
     print("\nmade guest, stand-in for rhsrvany.exe, real virt-v2v:")
     print(f"$ VIRT_TOOLS_DATA_DIR={shown(runner)} {shlex.join(command)}\n", flush=True)
@@ -64,7 +66,6 @@ def boots(place: Path) -> int:
         print(f"\nThe boots are left out: {missing}.")
         return 0
     state, policy = place / "images" / f"{GUEST}.h2k", place / "policy.yaml"
-    policy.write_text(POLICY)
     network = place / "network.xml"
     network.write_text(NETWORK_XML)
     host = VirtHost()
@@ -85,9 +86,9 @@ def boots(place: Path) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """python3 -m tests.demo DIR [--boot]"""
-    place, boot = Path(argv[0]).resolve(), "--boot" in argv
-    return convert(place, *prepare(place, boot)) or (boots(place) if boot else 0)
+    """python3 -m tests.demo DIR"""
+    place = Path(argv[0]).resolve()
+    return convert(place, *prepare(place)) or boots(place)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ def test_repaired_boots(
 
 
 @pytest.mark.parametrize(
-    ("name", "bootstrap", "machine", "shown"), [("win7-x86", "ide", "pc", TRANSITIONAL), ("win2022", "sata", "q35", MODERN)]
+    ("name", "bootstrap", "machine", "shown"),
+    [("win7-x86", "ide", "pc", TRANSITIONAL), pytest.param("win2022", "sata", "q35", MODERN, marks=lab)],
 )
 def test_bootstrap_then_final(
     name: str, bootstrap: str, machine: str, shown: str, bootable: Bootable, tmp_path: Path
@@ -106,6 +107,7 @@ def test_bootstrap_then_final(
     assert third.steps == (("start", "ok", "no first-boot service"), ("done", "ok", ""))
 
 
+@lab
 def test_nothing_is_written_unless_asked(bootable: Bootable) -> None:
     disk = bootable("win2022", "virtio")
     before = disk.read_bytes()
@@ -276,6 +278,7 @@ def test_a_broken_hive_stops_the_loader(bootable: Bootable, tmp_path: Path) -> N
 # The knobs
 
 
+@lab
 def test_no_pnp_boots_and_binds_nothing(bootable: Bootable, tmp_path: Path) -> None:
     disk = bootable("win2022", "virtio")
     set_knobs(disk, "qcow2", "uefi", tmp_path, ["no-pnp"])
@@ -285,6 +288,7 @@ def test_no_pnp_boots_and_binds_nothing(bootable: Bootable, tmp_path: Path) -> N
     assert not [key for key in found if key.startswith("VEN_1AF4")]
 
 
+@lab
 def test_hang_gives_no_sign(bootable: Bootable, tmp_path: Path) -> None:
     disk = bootable("win2022", "virtio")
     set_knobs(disk, "qcow2", "uefi", tmp_path, ["hang"])
@@ -300,6 +304,7 @@ def test_reboot_loop_resets(bootable: Bootable, tmp_path: Path) -> None:
     assert seen.resets == 2 and not seen.steps
 
 
+@lab
 def test_only_first_stops_the_second_boot(bootable: Bootable, tmp_path: Path) -> None:
     disk = bootable("win2022", "virtio")
     set_knobs(disk, "qcow2", "uefi", tmp_path, ["only-first"])

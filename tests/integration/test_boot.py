@@ -130,7 +130,8 @@ def _repaired(base: Path, firmware: str, drivers: Path, host: VirtHost) -> Machi
         f'<disk type="file" device="disk"><driver name="qemu" type="qcow2"/><source file="{machine.disk}"/>'
         '<target dev="vda" bus="virtio"/></disk><interface type="user"><model type="virtio"/></interface></devices></domain>'
     )
-    done = subprocess.run([str(H2K), "fix", str(xml), "--drivers", str(drivers)], capture_output=True, text=True, check=False)
+    argv = [str(H2K), "fix", str(xml), "--drivers", str(drivers), "--policy", str(machine.policy())]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.copytree(machine.directory, machine.saved)
     return machine
@@ -171,7 +172,6 @@ def is_png(path: Any) -> bool:
 # The whole cycle
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("machine", ["uefi"], indirect=True)
 def test_both_boots_commit_and_production(machine: Machine, host: VirtHost) -> None:
     """libvirtd is killed and started anew in each of the two phases meanwhile: the guests do not notice, nor do we."""

@@ -55,7 +55,10 @@ def convert(program: Any, arguments: list[Any], out: Path, env: dict[str, str]) 
     return done
 
 
-@pytest.mark.parametrize(("name", "form", "described"), [("win2022", "new", True), ("win7-x86", "old", False)])
+@pytest.mark.parametrize(
+    ("name", "form", "described"),
+    [("win2022", "new", True), pytest.param("win7-x86", "old", False, marks=pytest.mark.long)],
+)
 def test_what_only_the_logs_hold_survives(
     name: str, form: str, described: bool, guest: Any, drivers: Path, v2v_env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -169,7 +169,7 @@ sys.exit(seen.report.status)
 """
 
 
-@pytest.mark.parametrize("point", ["apply", "verify", "commit"])
+@pytest.mark.parametrize("point", ["apply", pytest.param("verify", marks=pytest.mark.long), "commit"])
 def test_killed_then_the_same_command_again(point: str, guest: Any, drivers: Path, tmp_path: Path) -> None:
     source = guest("win2022", data_disks=1)
     state = tmp_path / "g.h2k"

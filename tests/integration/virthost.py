@@ -25,6 +25,9 @@ mount -t tmpfs -o mode=755 none /run
 mkdir -p /run/libvirt /run/lock
 mount -t tmpfs -o mode=755 none /var/cache/libvirt
 mount -t tmpfs -o mode=755 none /var/lib/libvirt
+for settings in qemu storage nwfilter secrets; do
+  [ ! -d /etc/libvirt/$settings ] || mount -t tmpfs -o mode=755 none /etc/libvirt/$settings
+done
 echo ready
 exec sleep infinity
 """

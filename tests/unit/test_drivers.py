@@ -9,6 +9,7 @@ import pytest
 
 from h2k.disk.reader import FileStat, VolumeRef
 from h2k.drivers import DriverPackage, DriverSource, PackageBad, PackageMissing, _Iso, open_source
+from h2k.emit import iso_for_cdrom
 from h2k.errors import REFUSED, BadData, Refused, UsageError
 from h2k.plan import PLAN_DIRECTORIES, Plan, Role, load_plan
 from h2k.windows.version import WindowsVersion
@@ -320,3 +321,12 @@ def test_an_iso_is_read_as_the_directory_is(whole: Path) -> None:
     assert disc.has_guest_agent_msi("amd64")
     with pytest.raises(PackageMissing, match=r"virtio-win\.iso: no fwcfg\.inf for Windows 6\.1"):
         disc.find(PLAN, ROLES["fw-cfg"], guest("w7"))
+
+
+def test_the_iso_for_the_bootstrap(tmp_path: Path) -> None:
+    iso = tmp_path / "virtio-win.iso"
+    assert iso_for_cdrom(None) is None
+    assert iso_for_cdrom(tmp_path) is None, "a directory alone has none"
+    assert iso_for_cdrom(iso) is None
+    iso.touch()
+    assert iso_for_cdrom(tmp_path) == iso_for_cdrom(iso) == iso.resolve()
