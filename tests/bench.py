@@ -107,7 +107,7 @@ def main() -> int:
             disk = built[f"bench{size}"].disks[0]
             run([H2K, "fix", str(disk)], env)
             kept &= _reading(label, disk, env)
-        kept &= _launches(place, built["bench1024"].disks[0], launches, env)
+        kept &= _launches(place, launches, env)
     return 0 if kept else 1
 
 
@@ -126,22 +126,24 @@ def _reading(label: str, disk: Path, env: dict[str, str]) -> bool:
     return verify.status == 0 and verify.seconds < LIMIT_SECONDS and ratio >= LIMIT_RATIO and verify.peak < LIMIT_MIB
 
 
-def _launches(place: Path, healthy: Path, launches: Launches, env: dict[str, str]) -> bool:
-    broken = build(["win2022"], place)["win2022"].disks[0]
+def _launches(place: Path, launches: Launches, env: dict[str, str]) -> bool:
+    """virt-v2v beside h2k-v2v on a guest as VMware leaves it, and on what h2k-v2v made of it."""
+    disk = build(["win2022"], place)["win2022"].disks[0]
     kept = True
-    for label, disk, allowed in (("something to repair", broken, 1), ("nothing to repair", healthy, 0)):
+    for label, allowed in (("something to repair", 1), ("nothing to repair", 0)):
         counts = []
         for command in ("virt-v2v", V2V):
             out = place / "out"
+            shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
-            argv = [command, "-i", "disk", str(disk), "-o", "local", "-os", str(out), "-on", "guest"]
+            argv = [command, "-i", "disk", str(disk), "-o", "local", "-os", str(out), "-on", "guest", "-of", "qcow2"]
             began = time.monotonic()
             counts.append((launches.of(lambda a=argv: run(a, env)), time.monotonic() - began))
-            shutil.rmtree(out)
         (plain, plain_time), (ours, our_time) = counts
         print(f"conversion, {label}: virt-v2v {plain} launches, h2k-v2v {ours} (allowed: {allowed} more); "
               f"time {our_time / plain_time:.2f} times virt-v2v's", flush=True)  # fmt: skip
         kept &= ours - plain <= allowed
+        disk = (out / "guest-sda").rename(place / "converted.qcow2")
     return kept
 
 

@@ -287,7 +287,8 @@ def one_line(error: BaseException) -> str:
 
 def _answer(server: _Server, request: str, arguments: dict[str, Any], answers: BinaryIO) -> None:
     def frame(kind: bytes, data: bytes) -> None:
-        answers.write(struct.pack("<cI", kind, len(data)) + data)
+        answers.write(struct.pack("<cI", kind, len(data)))
+        answers.write(data)
 
     try:
         result = getattr(server, request)(**arguments)

@@ -141,12 +141,20 @@ def bcd_text(name: str, firmware: str, generalized: bool = False) -> str:
 
 
 def grown(hive: bytes, size: int) -> bytes:
-    """The hive with keys and values added until it has about `size` bytes, 250 keys of 700 bytes to a parent."""
+    """The hive with keys and values added until it has about `size` bytes, 250 keys of 700 bytes to a parent.
+
+    What one such parent takes is measured: hivex leaves old key lists behind as free cells.
+    """
+    one = len(build_hive(_padding(0), hive)) - len(hive)
+    return build_hive("\n".join(map(_padding, range(max(0, size - len(hive)) // one))), hive)
+
+
+def _padding(parent: int) -> str:
     lines = []
-    for number in range(max(0, size - len(hive)) // 960):
-        lines.append(f"[Made\\Padding{number // 250:04d}\\{{{uuid.uuid5(NAMESPACE, str(number))}}}]")
+    for number in range(parent * 250, parent * 250 + 250):
+        lines.append(f"[Made\\Padding{parent:04d}\\{{{uuid.uuid5(NAMESPACE, str(number))}}}]")
         lines.append(f'"Data"=hex:{_hex(number.to_bytes(4, "little") * 175)}')
-    return build_hive("\n".join(lines), hive)
+    return "\n".join(lines)
 
 
 def hives(name: str, guest: dict[str, Any]) -> dict[str, bytes]:
