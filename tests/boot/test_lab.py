@@ -60,7 +60,7 @@ def test_unrepaired_stops_on_virtio(name: str, machine: str, shown: str, prepare
 @pytest.mark.parametrize(
     ("name", "repaired_for", "bus", "machine", "service"),
     [
-        pytest.param("win7-x86", "virtio", "virtio", "q35", "viostor"),
+        pytest.param("win7-x86", "virtio", "virtio", "q35", "viostor", marks=lab),
         pytest.param("win7-x86", "virtio", "sata", "q35", "msahci", marks=lab),
         pytest.param("win7-x86", "virtio", "sata", "pc", "msahci", marks=lab),
         pytest.param("win2022", "virtio-scsi", "virtio-scsi", "q35", "vioscsi"),
@@ -301,7 +301,7 @@ def test_reboot_loop_resets(bootable: Bootable, tmp_path: Path) -> None:
     disk = bootable("win7-x86", "virtio")
     set_knobs(disk, "qcow2", "bios", tmp_path, ["reboot-loop"])
     seen = boot(disk, "bios", "virtio", resets=2)
-    assert seen.resets == 2 and not seen.steps
+    assert seen.resets >= 2 and not seen.steps, "a quick guest may reset once more before it is stopped"
 
 
 @lab
