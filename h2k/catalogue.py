@@ -389,7 +389,7 @@ ENTRIES = (
         REPAIR,
         "Network 2, Public: remote desktop and file sharing are closed",
         r"`SOFTWARE\Microsoft\Windows NT\CurrentVersion\NetworkList`",
-        "Keeps the profile by policy.",
+        "`profiles: keep` warns and leaves it; `profiles: remove` forgets private networks that no domain manages.",
         "`Set-NetConnectionProfile -NetworkCategory Private`.",
     ),
     Entry(

@@ -69,8 +69,9 @@ def _reboot_pending(guest: Guest) -> Iterator[Finding]:
     found = []
     renames = f"{control_set_name(guest.control_sets.default)}\\{RENAMES}"
     value = guest.system.value(renames, "PendingFileRenameOperations")
-    if value is not None and value.multi():
-        found.append((f"SYSTEM\\{renames}", "PendingFileRenameOperations"))
+    waiting = (value.multi() if value is not None else None) or ()
+    if waiting:
+        found.append((f"SYSTEM\\{renames}", f"PendingFileRenameOperations, the first of {waiting[0][:80]}"))
     software = guest.hive("SOFTWARE")
     found += [(f"SOFTWARE\\{key}", "the key is there") for key in PENDING_KEYS if software.key(key) is not None]
     pending = guest.stat(f"{guest.system_root}/WinSxS/pending.xml")
