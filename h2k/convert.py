@@ -18,7 +18,7 @@ from h2k.finding import Finding
 from h2k.heal import command_for, healed, replays
 from h2k.host import guestfs_settings, runner_programs
 from h2k.outputs import Output, choose, is_nobodys, leaves
-from h2k.pipeline import Look, Request, Tools, assess, look, open_tools
+from h2k.pipeline import Look, Request, Tools, assess, finish_earlier, look, open_tools
 from h2k.run import pass_through
 from h2k.source import is_missing, name_of, open_source, unknown_hives
 from h2k.stage import in_stages, refusal
@@ -247,9 +247,7 @@ def _finish_earlier(command: v2v.V2vCommand, output: Output, source: Optional[Ta
         return
     target = output.earlier(name)
     if target is not None:
-        ended = DiskSet(target.writable(), target.state).recover()
-        if ended != "clean":
-            steps.say(f"an unfinished run was found and {ended}")
+        finish_earlier(DiskSet(target.writable(), target.state), steps)
 
 
 def _run_virt_v2v(source: _Source, output: Output, steps: Steps) -> int:

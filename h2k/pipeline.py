@@ -154,6 +154,19 @@ def _because(findings: Sequence[Finding]) -> str:
     return f"{first.id}, {first.subject}: {first.evidence}{way_out}{more}"
 
 
+def finish_earlier(disks: DiskSet, steps: Steps) -> None:
+    """Finish or throw away what an earlier run left on these disks; Refused while a boot's overlays are kept on them:
+    the guest's newest state is there, and a write below would spoil it."""
+    ended = disks.recover()
+    if ended == "kept":
+        raise Refused(
+            f"{disks.state_dir}: the overlays of a boot are kept, and these disks are below them",
+            hint=f"h2k boot {disks.state_dir} commits them, h2k rollback throws them away",
+        )
+    if ended != "clean":
+        steps.say(f"an unfinished run was found and {ended}")
+
+
 def fix(
     tools: Tools,
     images: Sequence[tuple[Path, str]],
@@ -169,9 +182,8 @@ def fix(
     `on_step` hears the name of each step that the engine is about to take.
     """
     disks = DiskSet(images, state)
-    recovered = "clean" if dry_run else disks.recover()
-    if recovered != "clean":
-        steps.say(f"an unfinished run was found and {recovered}")
+    if not dry_run:
+        finish_earlier(disks, steps)
     mark = on_step or (lambda name: None)
     with open_reader(images) as reader:
         guest = Guest(reader, tools.request.root)

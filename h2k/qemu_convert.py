@@ -28,12 +28,23 @@ from h2k.disk.view import View
 from h2k.domain import Choices, DiskFacts, DomainFacts, choose_firmware, complete, final_xml
 from h2k.domain_source import parse_xml, read_domain_xml
 from h2k.emit import emit, print_outcome
-from h2k.errors import FAILED, NOT_READY, READY, H2kError, NotVerified, Refused, Unknown, UsageError
+from h2k.errors import FAILED, NOT_READY, READY, H2kError, NotVerified, Unknown, UsageError
 from h2k.guest import Guest
 from h2k.heal import source_xml
 from h2k.host import guestfs_settings, kvm_works
 from h2k.ova import large_directory
-from h2k.pipeline import Look, Request, Tools, assess, look, open_tools, refuse_damaged, settle_in_domain, verify_overlay
+from h2k.pipeline import (
+    Look,
+    Request,
+    Tools,
+    assess,
+    finish_earlier,
+    look,
+    open_tools,
+    refuse_damaged,
+    settle_in_domain,
+    verify_overlay,
+)
 from h2k.progress import with_bar
 from h2k.qemu_img import ConvertCommand
 from h2k.remote import nbd_view
@@ -214,11 +225,7 @@ def _end_early(command: ConvertCommand, places: Places, seen: Look, steps: Steps
 def _finish_earlier(places: Places, steps: Steps) -> None:
     """An unfinished run on the disk that is about to be replaced is finished or thrown away first."""
     if (places.state / "journal.json").exists() and places.out.exists():
-        ended = DiskSet([(places.out, probe(places.out).format)], places.state).recover()
-        if ended == "kept":
-            raise Refused(f"{places.state}: a boot of this guest has not ended", hint=f"h2k rollback {places.xml}")
-        if ended != "clean":
-            steps.say(f"an unfinished run was found and {ended}")
+        finish_earlier(DiskSet([(places.out, probe(places.out).format)], places.state), steps)
 
 
 # On the overlay
