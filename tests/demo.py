@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.boot import lab
 from tests.guests.build import build, write_vmx
 from tests.guests.virtio_win import make_iso, make_runner, make_tree
-from tests.integration.virthost import VirtHost, tools_missing
+from tests.integration.virthost import own_libvirt, tools_missing
 
 ROOT = Path(__file__).resolve().parent.parent
 GUEST = "win2022"
@@ -68,21 +68,15 @@ def boots(place: Path) -> int:
     state, policy = place / "images" / f"{GUEST}.h2k", place / "policy.yaml"
     network = place / "network.xml"
     network.write_text(NETWORK_XML)
-    host = VirtHost()
-    try:
-        host.start('user = "root"\ngroup = "root"\nsecurity_driver = "none"\n')
+    with own_libvirt('user = "root"\ngroup = "root"\nsecurity_driver = "none"\n') as host:
         host.run("virsh", "net-define", network)
         host.run("virsh", "net-start", NETWORK)
         command = ["wrappers/h2k", "boot", shown(state), "--policy", shown(policy)]
         print(f"\nboot lab: a stand-in for Windows, on real firmware, QEMU and libvirt:\n$ {shlex.join(command)}\n", flush=True)
         status = host.show(*command)
-        for picture in sorted((state / "boot").glob("*-last.png")):
-            print(f"  screen:    {shown(picture)}")
         host.stop_domains()
         host.run("virsh", "net-destroy", NETWORK)
         return status
-    finally:
-        host.stop()
 
 
 def main(argv: list[str]) -> int:

@@ -82,7 +82,7 @@ class _Content:
         return came
 
     def value(self) -> bytes:
-        return self._bytes.getvalue() if not self.room else self._bytes.getvalue()[: self.size - self.room]
+        return self._bytes.getvalue()[: self.size - self.room]
 
 
 class DirectReader:

@@ -24,6 +24,7 @@ KNOBS = ("no-pnp", "hang", "reboot-loop", "only-first")
 EFI_PATHS = ("EFI/Microsoft/Boot/bootmgfw.efi", "EFI/BOOT/BOOTX64.EFI")
 # What firmware says when it has nothing to start: OVMF on the serial port, SeaBIOS on its debug port.
 FIRMWARE_GAVE_UP = re.compile(r"No bootable (?:device|option)|UEFI Interactive Shell|Shell>")
+NOTHING_ACTIVE = b"\xcd\x18"  # INT 18h: this disk does not boot, try the next
 SAS_ADDRESS = 0x5000C50015EA7000  # without one Linux' mptsas sees no disk
 POLL = 0.1  # seconds
 
@@ -55,8 +56,9 @@ class LabResult:
 
 def install(disk: Path, fmt: str, firmware: str, workdir: Path) -> None:
     """Puts the lab's loader where the firmware looks: over both boot manager files of the ESP, or as GRUB in front of
-    the first partition with its two files in the active one. Partition table, disk signature, bootmgr and the Windows
-    volume stay as they are. `workdir` holds a copy of the boot partition meanwhile."""
+    the first partition with its two files in the active one. The code of a protective MBR, zeros that a BIOS would run,
+    gives back to the BIOS, as Windows' does where no partition is active. Partition table, disk signature, bootmgr and
+    the Windows volume stay as they are. `workdir` holds a copy of the boot partition meanwhile."""
     image = boot_image()
     with opened(disk, fmt) as handle:
         extent = boot_partition(handle, firmware)
@@ -64,6 +66,7 @@ def install(disk: Path, fmt: str, firmware: str, workdir: Path) -> None:
             if firmware == "uefi":
                 for path in EFI_PATHS:
                     _run("mcopy", "-o", "-i", volume, image.efi, f"::{path}")
+                handle.pwrite(NOTHING_ACTIVE, 0)
             else:
                 _run("ntfscp", "-q", volume, image.kernel, "h2k-lab-vmlinuz")
                 _run("ntfscp", "-q", volume, image.initrd, "h2k-lab-initrd")
@@ -242,7 +245,8 @@ class _Run:
             facts.update({str(key): str(value) for key, value in line.items()})
         steps = [(str(s.get("step")), str(s.get("state")), str(s.get("detail", ""))) for s in _objects(serial, "h2k-boot")]
         stopped, reason = facts.get("stop"), facts.get("why", "")
-        gave_up = FIRMWARE_GAVE_UP.search(serial + _text(self.work / "debug"))
+        # The lab's own line says the same of GRUB, and may be here in part only.
+        gave_up = FIRMWARE_GAVE_UP.search(re.sub("h2k-lab .*", "", serial) + _text(self.work / "debug"))
         if stopped is None and gave_up and not facts:
             stopped, reason = "firmware", gave_up[0]
         names = [event.get("event") for event in self.qmp.events]

@@ -19,7 +19,7 @@ import pytest
 
 from tests.boot import lab
 from tests.guests import build as guests
-from tests.integration.virthost import H2K, VirtHost, tools_missing
+from tests.integration.virthost import H2K, VirtHost, own_libvirt
 
 pytest.importorskip("libvirt", reason="needs python3-libvirt")
 
@@ -30,13 +30,8 @@ POLICY = "validation: {minutes: 0}\ntimeouts: {start: 600, settle: 60, shutdown:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[VirtHost]:
-    lack = tools_missing()
-    if lack is not None:
-        pytest.skip(lack)
-    found = VirtHost()
-    found.start()
-    yield found
-    found.stop()
+    with own_libvirt() as found:
+        yield found
 
 
 @dataclasses.dataclass

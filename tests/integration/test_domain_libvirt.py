@@ -14,7 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from h2k.domain import Choices, DiskFacts, DomainFacts, NicFacts, bootstrap_xml, choose_firmware, complete, final_xml
-from tests.integration.virthost import VirtHost, tools_missing
+from tests.integration.virthost import own_libvirt
 
 libvirt = pytest.importorskip("libvirt", reason="needs python3-libvirt")
 
@@ -30,18 +30,11 @@ BUS_IDS = {  # PCI ids behind a root port of q35, and in a slot of i440fx
 @pytest.fixture(scope="session")
 def system() -> Iterator[Any]:
     """A connection to the qemu:///system of a libvirtd of the tests' own."""
-    lack = tools_missing()
-    if lack:
-        pytest.skip(lack)
     libvirt.registerErrorHandler(lambda *_: None, None)
-    host = VirtHost()
-    try:
-        host.start()
+    with own_libvirt() as host:
         connection = libvirt.open(host.uri)
         yield connection
         connection.close()
-    finally:
-        host.stop()
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ from typing import Any, Optional
 import pytest
 import yaml
 
+from h2k.disk.overlay import DiskSet
 from h2k.kubevirt import PHASES
 from tests.guests import build as guests
 from tests.integration.test_dropin import H2K, STAND_IN, V2V, Env, recorded
-from tests.integration.virthost import VirtHost, tools_missing
+from tests.integration.test_inputs import QEMU_IMG
+from tests.integration.virthost import VirtHost, own_libvirt
 
 DATA_DISK = 64 * 1024 * 1024
 
@@ -82,6 +84,24 @@ def test_local(local: Path, env: Env) -> None:
         text = (local / "g.h2k" / f"{phase}.xml").read_text()
         assert str(local / "g-sda") in text and str(local / "g-sdb") in text
     assert json.loads(run("qemu-img", "info", "--output=json", local / "g-sda", env=env).stdout)["format"] == "qcow2"
+
+
+@pytest.mark.parametrize("command", ["h2k-v2v", "h2k fix", "h2k-qemu-img"])
+def test_nothing_goes_below_the_overlays_of_a_boot(command: str, local: Path, ready: Env, tmp_path: Path) -> None:
+    convert = [V2V, "-i", "disk", local / "g-sda", "-o", "local", "-os", tmp_path, "-on", "g", "-of", "qcow2"]
+    if command == "h2k-qemu-img":
+        convert = [QEMU_IMG, "convert", "-f", "qcow2", "-O", "qcow2", local / "g-sda", tmp_path / "g-sda"]
+    run(*convert, env=ready)
+    disk = tmp_path / "g-sda"
+    (state,) = tmp_path.glob("*.h2k")
+    disks = DiskSet([(disk, "qcow2")], state)
+    disks.create_overlays("boot")
+    disks.keep()
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = [H2K, "fix", *tmp_path.glob("*.xml")] if command == "h2k fix" else convert
+    refused = run(*again, env=ready, status=3)
+    assert "the overlays of a boot are kept" in refused.stderr and "h2k rollback" in refused.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 
 def test_qemu_gets_two_scripts_that_qemu_takes(local: Path, ready: Env, tmp_path: Path) -> None:
@@ -170,13 +190,8 @@ def test_post_of_nothing(tmp_path: Path, env: Env) -> None:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[VirtHost]:
-    lack = tools_missing()
-    if lack is not None:
-        pytest.skip(lack)
-    found = VirtHost()
-    found.start()
-    yield found
-    found.stop()
+    with own_libvirt() as found:
+        yield found
 
 
 @pytest.fixture

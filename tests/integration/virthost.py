@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -116,11 +118,27 @@ class VirtHost:
 
     def stop(self) -> None:
         """End the domains, the daemons, and the namespace with them."""
-        self.stop_domains()
-        for name in ("libvirtd", "virtlogd"):
-            os.kill(self.pid(name), signal.SIGTERM)
-        self.holder.terminate()
-        self.holder.wait()
+        try:
+            self.stop_domains()
+            for name in ("libvirtd", "virtlogd"):
+                os.kill(self.pid(name), signal.SIGTERM)
+        finally:
+            self.holder.terminate()
+            self.holder.wait()
+
+
+@contextmanager
+def own_libvirt(config: str = "") -> Iterator[VirtHost]:
+    """One that runs with these lines of qemu.conf, ended whatever happens; a test that can't have it is skipped."""
+    lack = tools_missing()
+    if lack is not None:
+        pytest.skip(lack)
+    host = VirtHost()
+    try:
+        host.start(config)
+        yield host
+    finally:
+        host.stop()
 
 
 def tools_missing() -> Optional[str]:
