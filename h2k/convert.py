@@ -19,7 +19,7 @@ from h2k.heal import command_for, healed, replays
 from h2k.host import guestfs_settings, runner_programs
 from h2k.outputs import Output, choose, is_nobodys, leaves
 from h2k.pipeline import Look, Request, Tools, assess, finish_earlier, look, open_tools
-from h2k.run import pass_through
+from h2k.run import not_called_by_h2k, pass_through
 from h2k.source import is_missing, name_of, open_source, unknown_hives
 from h2k.stage import in_stages, refusal
 from h2k.steps import Steps
@@ -33,6 +33,7 @@ UNINSTALLED = ("VMware Tools", "Parallels Tools")
 def main_v2v(argv: Sequence[str]) -> int:
     """The wrapper h2k-v2v: virt-v2v's arguments and ours in, exit status out."""
     try:
+        not_called_by_h2k("virt-v2v")
         command = v2v.parse(argv)
         if command.informational:
             return pass_through(["virt-v2v", *command.passed])

@@ -48,7 +48,7 @@ from h2k.pipeline import (
 from h2k.progress import with_bar
 from h2k.qemu_img import ConvertCommand
 from h2k.remote import nbd_view
-from h2k.run import pass_through, run
+from h2k.run import not_called_by_h2k, pass_through, run
 from h2k.steps import Steps
 from h2k.target import Target, read_description
 from h2k.windows import regf
@@ -61,6 +61,7 @@ _TOLD = ("report.json", "plan.json")  # of the report directory: what the run on
 def main_qemu_img(argv: Sequence[str]) -> int:
     """The wrapper h2k-qemu-img: qemu-img's arguments and ours in, exit status out."""
     try:
+        not_called_by_h2k("qemu-img")
         command = qemu_img.parse(argv)
         if command is None:
             return pass_through(["qemu-img", *argv])

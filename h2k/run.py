@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
 
-from h2k.errors import H2kError
+from h2k.errors import H2kError, UsageError
 
 log = logging.getLogger("h2k.run")
+CALLED = "H2K_CALLED"  # tells the program that we call, in its environment, that h2k has called it
 
 
 class CommandFailed(H2kError):
@@ -43,8 +46,9 @@ def run(
     full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
     try:
         done = subprocess.run(
-            argv, input=stdin if stdin is not None else b"", capture_output=True, timeout=timeout, env=full, check=False
-        )
+            argv, executable=find_program(argv[0]), input=stdin if stdin is not None else b"", capture_output=True,
+            timeout=timeout, env={**full, CALLED: argv[0]}, check=False,
+        )  # fmt: skip
     except FileNotFoundError as e:
         raise CommandFailed(argv, 127, f"{argv[0]}: not installed") from e
     except subprocess.TimeoutExpired as e:
@@ -62,13 +66,29 @@ def pass_through(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -
     log.debug("pass through: %s", shlex.join(argv))
     try:
         with _passing_on() as children:
-            child = subprocess.Popen(argv, env={**os.environ, **(env or {})}, close_fds=False)
+            full = {**os.environ, **(env or {}), CALLED: argv[0]}
+            child = subprocess.Popen(argv, executable=find_program(argv[0]), env=full, close_fds=False)
             children.append(child)
             with child:
                 status = child.wait()
     except FileNotFoundError as e:
         raise CommandFailed(argv, 127, f"{argv[0]}: not installed") from e
     return status if status >= 0 else 128 - status
+
+
+def find_program(name: str) -> str:
+    """The first program of that name on PATH that is not h2k's own wrapper: a link to it may stand there under the name
+    of the tool that it wraps. The name itself where there is none."""
+    own = os.path.realpath(sys.argv[0])
+    found = (shutil.which(name, path=directory) for directory in os.get_exec_path() if "/" not in name)
+    return next((program for program in found if program and os.path.realpath(program) != own), name)
+
+
+def not_called_by_h2k(name: str) -> None:
+    """UsageError in a wrapper that h2k has called as `name`: a copy of it, or a script that starts it, has that name."""
+    if os.environ.get(CALLED) == name:
+        way_out = f"put the directory of the real {name} before it, or a link in the place of the copy or script"
+        raise UsageError(f"the {name} on PATH leads back to h2k", hint=way_out)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 from h2k.v2v_options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-H2K, V2V = (ROOT / "wrappers" / name for name in ("h2k", "h2k-v2v"))
+H2K, V2V, QEMU_IMG = (ROOT / "wrappers" / name for name in ("h2k", "h2k-v2v", "h2k-qemu-img"))
 STAND_IN = ROOT / "tests" / "guests" / "stand_in_outputs.py"
 Env = dict[str, str]
 needs_virt_v2v = pytest.mark.skipif(shutil.which("virt-v2v") is None, reason="needs virt-v2v")
@@ -83,6 +83,27 @@ def test_answers_and_failures_are_virt_v2vs_own(argv: list[str], tmp_path: Path)
     assert without_times(ours.stdout) == without_times(theirs.stdout)
     missing = [line for line in theirs.stderr.splitlines() if line not in ours.stderr.splitlines()]
     assert missing == []
+
+
+@pytest.mark.parametrize("tool", ["virt-v2v", "qemu-img"])
+def test_a_link_to_the_wrapper_may_have_the_tools_name(tool: str, tmp_path: Path) -> None:
+    place = tmp_path / "mine"
+    place.mkdir()
+    (place / tool).symlink_to({"virt-v2v": V2V, "qemu-img": QEMU_IMG}[tool])
+    env = {"PATH": f"{place}:{os.environ['PATH']}", "H2K_KVM": "no"}
+    for argv in (["--version"], ["--nonsense"]):
+        theirs, ours = run(tool, *argv), run(tool, *argv, env=env, timeout=60)
+        assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+
+
+@pytest.mark.parametrize("tool", ["virt-v2v", "qemu-img"])
+def test_a_script_of_the_tools_name_ends_with_a_clear_line(tool: str, tmp_path: Path) -> None:
+    script = tmp_path / tool
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {V2V if tool == "virt-v2v" else QEMU_IMG} "$@"\n')
+    script.chmod(0o755)
+    done = run(script, "--version", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"the {tool} on PATH leads back to h2k" in done.stderr
 
 
 def without_times(text: str) -> list[str]:
