@@ -22,7 +22,7 @@ from h2k.phase import Description, check_host, marked, phase_xml, production_xml
 from h2k.policy import Policy
 from h2k.report import write_json
 from h2k.run import run
-from h2k.steps import Steps
+from h2k.steps import Steps, counted
 from h2k.validate import read_steps, validate
 from h2k.virt import DEFAULT_URI, Domain, Virt
 from h2k.watch import Phase, Watcher
@@ -390,7 +390,7 @@ class _Cycle:
             f"{where}, but in production {failed[0].name} failed: {failed[0].subject}: {failed[0].evidence}"
             if failed
             else f"both boots observed and {where}; {self.final.name} runs on VirtIO"
-            + (f" ({unknown} steps could not be observed)" if unknown else "")
+            + (f" ({counted(unknown, 'step')} could not be observed)" if unknown else "")
         )
         self._keep_report("kept" if kept else "production")
         return self.report

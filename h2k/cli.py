@@ -27,7 +27,7 @@ from h2k.host import guestfs_settings
 from h2k.pipeline import BUSES, Request, assess, facts_of, fix, look, open_tools
 from h2k.policy import load_policy
 from h2k.report import Report, diff
-from h2k.steps import Steps
+from h2k.steps import Steps, counted
 from h2k.target import Target, open_target
 from h2k.validate import explain as explain_checks
 from h2k.validate import validate_target
@@ -230,7 +230,7 @@ def validate_command(name: str, connect: str, policies: Sequence[str], as_json: 
     if as_json:
         _print_json({"status": NOT_READY if failed else READY, "checks": [check.as_json() for check in checks]})
     else:
-        click.echo(f"h2k: {'NOT VALIDATED' if failed else 'VALIDATED'}: {len(checks)} steps, {len(failed)} failed")
+        click.echo(f"h2k: {'NOT VALIDATED' if failed else 'VALIDATED'}: {counted(len(checks), 'step')}, {len(failed)} failed")
         click.echo("\n".join(explain_checks(checks)))
     return NOT_READY if failed else READY
 

@@ -15,7 +15,9 @@ VIRT_TOOLS = "/usr/share/virt-tools"
 VIRTIO_WIN = (Path("/usr/share/virtio-win/virtio-win.iso"), Path("/usr/share/virtio-win"))
 DESCRIPTORS = Path("/usr/share/qemu/firmware")
 _KNOWN = "H2K_KVM"  # what a parent process found out, so that its children need not ask again
-_MODULES = ("guestfs", "hivex", "libvirt", "nbd", "pytsk3", "lxml", "yaml", "click", "jsonschema", "pefile")
+_MODULES = ("guestfs", "hivex", "libvirt", "nbd", "lxml", "yaml", "click", "jsonschema", "pefile")
+# Not in every distribution, and what h2k does without them.
+_OPTIONAL = {"pytsk3": "disks are read in an appliance, seconds slower", "rich": "plain lines instead of progress bars"}
 
 
 @lru_cache(maxsize=1)
@@ -101,6 +103,10 @@ def doctor() -> tuple[Check, ...]:
         *(
             Check(f"python {name}", importlib.util.find_spec(name) is not None, "", f"install the {name} bindings")
             for name in _MODULES
+        ),
+        *(
+            Check(f"python {name}", True, "" if importlib.util.find_spec(name) else f"not here: {instead}")
+            for name, instead in _OPTIONAL.items()
         ),
         _firmware(),
         _drivers(),

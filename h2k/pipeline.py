@@ -25,7 +25,7 @@ from h2k.hyper2kvm import Brought, read_hyper2kvm
 from h2k.plan import Plan, load_plan
 from h2k.policy import Policy, load_policy
 from h2k.report import Report, guest_facts, windows_facts
-from h2k.steps import Steps
+from h2k.steps import Steps, counted
 from h2k.windows import regf
 
 Images = Sequence[tuple[Path, Optional[str]]]
@@ -139,9 +139,8 @@ def assess(seen: Look) -> Report:
         report.verdict = _because(seen.proposal.refused)
     elif seen.todo or seen.proposal.broken:
         report.status = NOT_READY
-        report.verdict = f"{len(seen.todo)} changes to make" + (
-            f": {_because(seen.proposal.broken)}" if seen.proposal.broken else ""
-        )
+        because = f": {_because(seen.proposal.broken)}" if seen.proposal.broken else ""
+        report.verdict = f"{counted(len(seen.todo), 'change')} to make{because}"
     else:
         report.verdict = "healthy: every check holds"
     return report
@@ -203,7 +202,7 @@ def fix(
             backups.keep("BCD", guest.hive_bytes("BCD"))
         mark("apply")
         try:
-            with steps.step("apply", f"{len(seen.todo)} changes on an overlay, in one libguestfs session"):
+            with steps.step("apply", f"{counted(len(seen.todo), 'change')} on an overlay, in one libguestfs session"):
                 apply(overlays, guest, seen.todo, backups)
         except (H2kError, OSError):
             disks.discard()
@@ -220,7 +219,7 @@ def fix(
     with steps.step("commit", "saving the undo data and committing"):
         disks.commit(on_step=on_step)
     report.status = READY
-    report.verdict = f"repaired and verified: {len(seen.todo)} changes"
+    report.verdict = f"repaired and verified: {counted(len(seen.todo), 'change')}"
     report.findings = [f.with_state("repaired") if f.state == "broken" else f for f in report.findings]
     return seen
 

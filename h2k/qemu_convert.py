@@ -49,7 +49,7 @@ from h2k.progress import with_bar
 from h2k.qemu_img import ConvertCommand
 from h2k.remote import nbd_view
 from h2k.run import not_called_by_h2k, pass_through, run
-from h2k.steps import Steps
+from h2k.steps import Steps, counted
 from h2k.target import Target, read_description
 from h2k.windows import regf
 from h2k.windows.services import control_set_name
@@ -263,7 +263,7 @@ def _repaired(
         backups = Backups(places.state / "backup")
         if guest.has_hive("BCD"):
             backups.keep("BCD", guest.hive_bytes("BCD"))
-        with steps.step("apply", f"{len(todo)} changes on an overlay of the source, in one libguestfs session"):
+        with steps.step("apply", f"{counted(len(todo), 'change')} on an overlay of the source, in one libguestfs session"):
             apply([overlay], guest, todo, backups)
     with steps.step("verify", "reading the overlay back through other code"):
         problems = verify_overlay(tools, [overlay], seen, domain)
@@ -345,7 +345,7 @@ def _finish(
     if not seen.windows:
         report.verdict = "not Windows: converted by virt-v2v-in-place"
     elif seen.todo:
-        report.verdict = f"repaired, verified and converted: {len(seen.todo)} changes"
+        report.verdict = f"repaired, verified and converted: {counted(len(seen.todo), 'change')}"
     else:
         report.verdict = "healthy, and converted"
     report.findings = [f.with_state("repaired") if f.state == "broken" else f for f in report.findings]

@@ -10,6 +10,11 @@ from typing import Any
 from h2k.progress import Progress
 
 
+def counted(number: float, noun: str) -> str:
+    """`1 disk`, `2 disks`, `0.5 minutes`."""
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
+
+
 class Steps:
     """Prints `[ 12.3 s] what` lines and collects the timings (seconds) of a run; on a terminal a long step has a spinner."""
 

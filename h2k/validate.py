@@ -19,6 +19,7 @@ from h2k.errors import BadData, UsageError
 from h2k.gate import Check
 from h2k.policy import Policy
 from h2k.report import write_json
+from h2k.steps import counted
 from h2k.target import read_description
 from h2k.virt import Domain, State, Virt
 
@@ -151,7 +152,7 @@ class _Validation:
         return Check("os", "passed" if same else "failed", wanted, told)
 
     def _disks(self, step: Step) -> Check:
-        subject = f"{step['count']} disks"
+        subject = counted(int(step["count"]), "disk")
         script = "Get-Disk | ForEach-Object { '{0}={1}' -f $_.Number, $_.OperationalStatus }"
         output = self._execute("powershell.exe", "-NoProfile", "-NonInteractive", "-Command", script)
         if output is None:
@@ -256,7 +257,7 @@ class _Validation:
 
     def _quiet(self, step: Step) -> Check:
         minutes = float(step["minutes"])
-        subject = f"{minutes:g} minutes"
+        subject = counted(minutes, "minute")
         while True:
             state = self.domain.state()
             noise = [e.kind for e in self.domain.events if e.kind in ("crashed", "reboot", "io-error", "stopped")]

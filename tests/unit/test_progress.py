@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2k.progress import with_bar
-from h2k.steps import Steps
+from h2k.steps import Steps, counted
 from h2k.verdict import explain, screen
 from tests.unit.helpers import many
 
@@ -216,3 +216,8 @@ def test_qemu_img_shows_its_bar_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal(*terminal_size, monkeypatch).stream if terminal_size else io.StringIO())
     assert with_bar(argv) == (expected or argv)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 disks"), (1, "1 disk"), (2, "2 disks"), (0.5, "0.5 disks")])
+def test_counted(number: float, text: str) -> None:
+    assert counted(number, "disk") == text
