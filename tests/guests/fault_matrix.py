@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
@@ -268,10 +270,10 @@ class Bench:
         if len(case.disks) > 1:
             argv[3:4] = map(str, case.disks)
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, check=False)
-            if done.returncode != 0:
-                return f"stops: {_last(done.stderr, 'error')}", ""
-            warned = [line for line in (done.stderr + done.stdout).splitlines() if "warning:" in line]
+            status, said = _run_alone(argv, env)
+            if status != 0:
+                return f"stops: {_last(said, 'error')}", ""
+            warned = [line for line in said.splitlines() if "warning:" in line]
             images = sorted(out.glob("g-sd?"))
             with open_tools(self._request(self.drivers())) as opened:
                 seen = look(opened, [(image, "qcow2") for image in images], "result", None)
@@ -279,6 +281,18 @@ class Bench:
             return _last("\n".join(warned), "warning") if warned else "nothing", "still there" if left else "gone"
         finally:
             shutil.rmtree(case.disks[0].parent)
+
+
+def _run_alone(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
+    """(exit status, both outputs). A virt-v2v that fails may leave its qemu-nbd behind, with our pipe or file open: it
+    gets a file, and a process group that ends with it."""
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        with subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True) as child:
+            status = child.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        log.seek(0)
+        return status, log.read()
 
 
 def _last(text: str, word: str) -> str:

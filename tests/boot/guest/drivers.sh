@@ -8,6 +8,9 @@ loader_reads_registry() {
   [ -s "$CONFIG/SYSTEM" ] || stop 0xc000014c '\Windows\System32\config\SYSTEM is empty'
   cp "$CONFIG/SYSTEM" "$HIVE" || stop 0xc000014c '\Windows\System32\config\SYSTEM can not be read'
   [ "$(head -c 4 "$HIVE")" = regf ] || stop 0xc000014c '\Windows\System32\config\SYSTEM is not a registry hive'
+  # As ReactOS' HvpInitializeMemoryHive: the file must hold all that the header's length promises behind its 4096 bytes.
+  length=$(od -An -tu1 -j 40 -N 4 "$HIVE" | awk '{ print $1 + 256 * ($2 + 256 * ($3 + 256 * $4)) }')
+  [ "$(stat -c %s "$HIVE")" -ge $((length + 4096)) ] || stop 0xc000014c '\Windows\System32\config\SYSTEM is shorter than it says'
   HIVE_STATE=clean
   if [ "$(dd "if=$HIVE" bs=4 skip=1 count=1 2>/dev/null | hexdump -C)" != "$(dd "if=$HIVE" bs=4 skip=2 count=1 2>/dev/null | hexdump -C)" ]; then
     HIVE_STATE=dirty
