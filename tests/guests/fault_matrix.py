@@ -406,7 +406,8 @@ def _run(
     """All rows: those of the two main guests one by one, those of further guests with their repairs in groups."""
 
     def show(row: Row) -> Row:
-        print("." if row.ok else "F", end="", flush=True, file=sys.stderr)
+        failed = f"\nFAIL {row.fault} on {row.guest}: found {row.found}; {row.answer}; {row.again}\n"
+        print("." if row.ok else failed, end="", flush=True, file=sys.stderr)
         return row
 
     def one(pair: tuple[Fault, str]) -> Row:
