@@ -170,19 +170,24 @@ def test_and_agrees_again_after_the_repair(
         assert seen.booted, seen.reason or seen.serial
 
 
+def ready_guests() -> Iterator[tuple[str, str, str, str]]:
+    """(guest, bus that it is repaired for, bus that it boots from, machine). h2k gives IDE to Windows without a driver for
+    SATA; on Windows 8 and later, which have one, the IDE drivers keep their StartOverride."""
+    for name, about in sorted(guests.descriptions().items()):
+        yield name, "virtio", "virtio", "q35"
+        yield name, "virtio", "sata", "q35"
+        yield name, "virtio", "virtio", "pc"
+        yield name, "virtio-scsi", "virtio-scsi", "q35"
+        if about["version"].startswith("6.1"):
+            yield name, "virtio", "ide", "pc"
+
+
 @pytest.mark.lab
-@pytest.mark.parametrize("name", sorted(guests.descriptions()))
-@pytest.mark.parametrize(("repaired_for", "bus", "machine"), [
-    ("virtio", "virtio", "q35"), ("virtio", "sata", "q35"), ("virtio", "virtio", "pc"), ("virtio-scsi", "virtio-scsi", "q35"),
-    ("virtio", "ide", "pc"),
-])  # fmt: skip
+@pytest.mark.parametrize(("name", "repaired_for", "bus", "machine"), ready_guests())
 def test_every_ready_guest_boots(
-    name: str, repaired_for: str, bus: str, machine: str, prepared: Callable[..., Path], drivers: Path, judged: Judged
+    name: str, repaired_for: str, bus: str, machine: str, prepared: Callable[..., Path], judged: Judged
 ) -> None:
-    firmware = firmware_of(name)
-    if (firmware, bus) == ("uefi", "ide"):
-        pytest.skip("h2k gives UEFI guests SATA")
-    seen = boot(prepared(name, repaired_for), firmware, bus, machine=machine)
+    seen = boot(prepared(name, repaired_for), firmware_of(name), bus, machine=machine)
     judged(f"ready, {bus} on {machine}", name, FINAL, "", outcome(seen))
     assert seen.booted, seen.reason or seen.serial
 
