@@ -638,7 +638,9 @@ FAULTS: tuple[Fault, ...] = (
         also=frozenset({"disk-signature-duplicate"}),
     ),
     Fault(
-        "disk-signature-duplicate", "a data disk carries the boot disk's signature", WARN, nothing, (OLD,),
+        "disk-signature-duplicate", "a data disk carries the boot disk's signature", WARN,
+        # a second disk would also want a server's SAN policy repaired
+        registry("SYSTEM", '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000001\n'), (OLD,),
         extra=same_signature, fits=bios,
     ),
     Fault(
