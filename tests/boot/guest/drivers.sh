@@ -113,6 +113,7 @@ split_lines() {
 # read_service NAME: S_TYPE, S_START ("-" when missing), S_OVERRIDE (none, harmless, harmful), S_IMAGE ('/' between its
 # components). Fails when the service has no key.
 read_service() {
+  local place
   place=/run/services/$(printf '%s' "$1" | tr 'A-Z' 'a-z')
   [ -e "$place" ] || read_services "$1"
   [ -e "$place" ] || return 1
