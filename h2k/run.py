@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any, Optional
 from h2k.errors import H2kError, UsageError
 
 log = logging.getLogger("h2k.run")
+_WRAPPERS = ("h2k-v2v", "h2k-qemu-img")
 CALLED = "H2K_CALLED"  # tells the program that we call, in its environment, that h2k has called it
 
 
@@ -77,11 +77,10 @@ def pass_through(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -
 
 
 def find_program(name: str) -> str:
-    """The first program of that name on PATH that is not h2k's own wrapper: a link to it may stand there under the name
-    of the tool that it wraps. The name itself where there is none."""
-    own = os.path.realpath(sys.argv[0])
+    """The first program of that name on PATH that is none of h2k's wrappers: a link to one may stand there under the
+    name of the tool that it wraps. The name itself where there is none."""
     found = (shutil.which(name, path=directory) for directory in os.get_exec_path() if "/" not in name)
-    return next((program for program in found if program and os.path.realpath(program) != own), name)
+    return next((p for p in found if p and os.path.basename(os.path.realpath(p)) not in _WRAPPERS), name)
 
 
 def not_called_by_h2k(name: str) -> None:
