@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Optional
 
 from h2k.errors import H2kError, UsageError
@@ -80,7 +81,7 @@ def find_program(name: str) -> str:
     """The first program of that name on PATH that is none of h2k's wrappers: a link to one may stand there under the
     name of the tool that it wraps. The name itself where there is none."""
     found = (shutil.which(name, path=directory) for directory in os.get_exec_path() if "/" not in name)
-    return next((p for p in found if p and os.path.basename(os.path.realpath(p)) not in _WRAPPERS), name)
+    return next((p for p in found if p and Path(p).resolve().name not in _WRAPPERS), name)
 
 
 def not_called_by_h2k(name: str) -> None:
