@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from h2k.base.errors import BadData
+from h2k.base.finding import Finding
 from h2k.disk.reader import VolumeRef
-from h2k.errors import BadData
-from h2k.finding import Finding
-from h2k.guest import Guest, device
-from h2k.hook import Options, Proposed
+from h2k.engine.hooks import Options, Proposed
+from h2k.guest.guest import Guest, device
 
 META = {
     "name": "volumes",

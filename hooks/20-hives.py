@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from h2k.boot_place import bcdboot
-from h2k.change import ReplayLogs
-from h2k.errors import BadData
-from h2k.finding import Finding
-from h2k.guest import Guest, HiveState
-from h2k.hook import Options, Proposed
+from h2k.base.errors import BadData
+from h2k.base.finding import Finding
+from h2k.engine.hooks import Options, Proposed
+from h2k.guest.boot_files import bcdboot
+from h2k.guest.changes import ReplayLogs
+from h2k.guest.guest import Guest, HiveState
 from h2k.windows.version import ARCHITECTURES, OLDEST
 
 META = {

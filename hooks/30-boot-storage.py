@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.drivers import DriverPackage, PackageBad, PackageMissing
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Options, Proposed, Setting
-from h2k.plan import Controller, Role
-from h2k.staging import BOOT_START, binding_repairs, dword, file_repairs, override, service_key, service_repairs
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import Controller, Role
+from h2k.engine.hooks import Options, Proposed, Setting
+from h2k.guest.driver_repairs import BOOT_START, binding_repairs, dword, file_repairs, override, service_key, service_repairs
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import pnp
 from h2k.windows.services import control_set_name, driver_path, read_service
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.change import Change, DeleteValue, SetValue
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Options, Proposed
-from h2k.plan import Filter
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import Filter
+from h2k.engine.hooks import Options, Proposed
+from h2k.guest.changes import Change, DeleteValue, SetValue
+from h2k.guest.guest import Guest
 from h2k.windows import regf
 from h2k.windows.services import control_set_name, driver_path, read_service
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.drivers import PackageBad, PackageMissing
-from h2k.errors import BadData
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Options, Proposed, Setting
-from h2k.plan import Role
+from h2k.base.errors import BadData
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import Role
+from h2k.engine.hooks import Options, Proposed, Setting
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import PackageBad, PackageMissing
 from h2k.windows.pe import PeFacts, read_pe
 from h2k.windows.services import driver_path, read_service
 

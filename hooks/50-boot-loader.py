@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.boot_place import MANAGER, STORE, bcdboot, resolve
-from h2k.change import Change, SetActive, SetValue, WriteFile
+from h2k.base.errors import BadData
+from h2k.base.finding import Finding
 from h2k.disk.reader import VolumeRef
-from h2k.errors import BadData
-from h2k.finding import Finding
-from h2k.guest import FILE_LIMIT, Guest
-from h2k.hook import Options, Proposed
+from h2k.engine.hooks import Options, Proposed
+from h2k.guest.boot_files import MANAGER, STORE, bcdboot, resolve
+from h2k.guest.changes import Change, SetActive, SetValue, WriteFile
+from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.windows import bcd, regf
 
 META = {

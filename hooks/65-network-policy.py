@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from h2k.carry import Carry, carry
-from h2k.change import DeleteKey, DeleteValue
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Document, Options, Proposed
-from h2k.staging import dword
+from h2k.base.finding import Finding
+from h2k.engine.hooks import Document, Options, Proposed
+from h2k.guest.changes import DeleteKey, DeleteValue
+from h2k.guest.driver_repairs import dword
+from h2k.guest.guest import Guest
+from h2k.guest.nics import Carry, carry
 from h2k.windows.network import INTERFACE_CLASSES, IPV4_NSI, IPV6_NSI, NET_CLASS, PROFILES, Adapter, Profile
 from h2k.windows.network_carry import Assignment, by_hand
 from h2k.windows.services import control_set_name

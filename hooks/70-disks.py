@@ -6,12 +6,12 @@ import uuid
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.change import SetValue
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Options, Proposed
-from h2k.san import ONLINE, cluster_member, offline_sets, policy_key, shown
-from h2k.staging import moving
+from h2k.base.finding import Finding
+from h2k.engine.hooks import Options, Proposed
+from h2k.guest.changes import SetValue
+from h2k.guest.driver_repairs import moving
+from h2k.guest.guest import Guest
+from h2k.guest.san_policy import ONLINE, cluster_member, offline_sets, policy_key, shown
 from h2k.windows.regf import REG_DWORD
 
 META = {

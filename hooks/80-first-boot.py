@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterator
 from typing import Optional, TypeVar
 
-from h2k.carry import carry
-from h2k.change import DeleteValue, SetValue, WriteFile
-from h2k.drivers import DriverPackage, PackageBad, PackageMissing
-from h2k.errors import BadData
-from h2k.finding import Finding
-from h2k.guest import FILE_LIMIT, Guest
-from h2k.hook import Options, Proposed
-from h2k.host import runner_programs
-from h2k.plan import Role
-from h2k.san import offline_sets
-from h2k.staging import GUESTOR, first_boot_mark, installed, moving, placeholder, service_key, staged_first_boot
-from h2k.windows import firstboot, pnp
-from h2k.windows.firstboot import DIRECTORY, FirstBoot, Package
+from h2k.base.errors import BadData
+from h2k.base.finding import Finding
+from h2k.base.host import runner_programs
+from h2k.config.driver_plan import Role
+from h2k.engine.hooks import Options, Proposed
+from h2k.guest.changes import DeleteValue, SetValue, WriteFile
+from h2k.guest.driver_repairs import GUESTOR, first_boot_mark, installed, moving, placeholder, service_key, staged_first_boot
+from h2k.guest.guest import FILE_LIMIT, Guest
+from h2k.guest.nics import carry
+from h2k.guest.san_policy import offline_sets
+from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
+from h2k.windows import first_boot, pnp
+from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package
 from h2k.windows.network import Route
 from h2k.windows.network_carry import Settings
 from h2k.windows.services import control_set_name
@@ -59,7 +59,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     yield from _service(guest)
     if over:
         # The mark of an earlier conversion of the same disk; without it the runner starts anew.
-        yield DeleteValue("SOFTWARE", firstboot.MARK_KEY, firstboot.MARK_VALUE)
+        yield DeleteValue("SOFTWARE", first_boot.MARK_KEY, first_boot.MARK_VALUE)
 
 
 # What may hold the first boot up
@@ -176,7 +176,7 @@ def _tools(guest: Guest, options: Options) -> Iterator[str]:
             value = entry.value("DisplayName")
             name = (value.text() if value is not None else None) or ""
             if any(tools.programs and name.startswith(tools.programs) for tools in options.plan.tools):
-                code = firstboot.product_code(entry.name)
+                code = first_boot.product_code(entry.name)
                 if code is not None:
                     yield code
 
@@ -202,9 +202,9 @@ def _files(guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Rol
     def write(name: str, data: bytes, source: str) -> WriteFile:
         return WriteFile(guest.volume, f"{DIRECTORY}/{name}", data, source)
 
-    for name, data in firstboot.scripts().items():
+    for name, data in first_boot.scripts().items():
         yield write(name, data, "h2k")
-    yield write("settings.txt", firstboot.settings_text(wanted), f"this guest's facts and the policy ({wanted.summary()})")
+    yield write("settings.txt", first_boot.settings_text(wanted), f"this guest's facts and the policy ({wanted.summary()})")
     staged = staged_first_boot(guest)
     infs = {package.inf for package in wanted.drivers}
     for role, package in packages.items():
@@ -218,16 +218,16 @@ def _files(guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Rol
         yield write(agent[0], agent[1], "virtio-win's guest-agent")
     runner = _runner(guest)
     if runner is not None:
-        yield write(firstboot.RUNNER, runner, "this host")
+        yield write(first_boot.RUNNER, runner, "this host")
 
 
 def _runner(guest: Guest) -> Optional[bytes]:
     """rhsrvany.exe: the one that is staged already, else the host's; None without."""
-    stat = guest.stat(f"{DIRECTORY}/{firstboot.RUNNER}")
+    stat = guest.stat(f"{DIRECTORY}/{first_boot.RUNNER}")
     if staged_first_boot(guest) is not None:
         return guest.reader.read(guest.volume, stat.path, FILE_LIMIT) if stat is not None else None
     program = runner_programs()
-    if program is None or program.name != firstboot.RUNNER:
+    if program is None or program.name != first_boot.RUNNER:
         return None
     try:
         return program.read_bytes()
@@ -238,8 +238,8 @@ def _runner(guest: Guest) -> Optional[bytes]:
 def _service(guest: Guest) -> Iterator[SetValue]:
     root = guest.hive("SOFTWARE").value("Microsoft\\Windows NT\\CurrentVersion", "SystemRoot")
     drive = ((root.text() if root is not None else None) or "")[:2]
-    values = firstboot.service_values(_runner(guest) is not None, drive if re.fullmatch("[A-Za-z]:", drive) else "C:")
+    values = first_boot.service_values(_runner(guest) is not None, drive if re.fullmatch("[A-Za-z]:", drive) else "C:")
     for number in guest.control_sets.boot:
         for value in values:
-            key = service_key(number, firstboot.SERVICE) + (f"\\{value.key}" if value.key else "")
+            key = service_key(number, first_boot.SERVICE) + (f"\\{value.key}" if value.key else "")
             yield SetValue("SYSTEM", key, value.name, value.type, value.data)

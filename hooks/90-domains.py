@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from h2k.domain import DomainFacts
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Options, Proposed, Setting
+from h2k.base.finding import Finding
+from h2k.domain.facts import DomainFacts
+from h2k.engine.hooks import Options, Proposed, Setting
+from h2k.guest.guest import Guest
 from h2k.windows.regf import Key
 
 META = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from h2k.carry import carry
-from h2k.guest import Guest
-from h2k.hook import Document, Options, Proposed
+from h2k.engine.hooks import Document, Options, Proposed
+from h2k.guest.guest import Guest
+from h2k.guest.nics import carry
 from h2k.windows.network_carry import OURS, Settings, settings_of
 
 META = {

@@ -11,7 +11,7 @@ from typing import Callable
 
 import pytest
 
-from h2k.host import guestfs_settings
+from h2k.base.host import guestfs_settings
 from tests.guests import build as guests
 from tests.guests.virtio_win import make_iso, make_runner, make_tree
 

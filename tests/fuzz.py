@@ -25,10 +25,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from h2k.base.errors import BadData, UsageError
+from h2k.config.driver_plan import PLAN_DIRECTORIES, load_plan
 from h2k.disk.partition import read_table
-from h2k.domain_source import read_domain_xml, read_vmx
-from h2k.errors import BadData, UsageError
-from h2k.plan import PLAN_DIRECTORIES, load_plan
+from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.vmx import read_vmx
 from h2k.windows import pnp, regf, regf_log
 from h2k.windows.bcd import read_bcd
 from h2k.windows.inf import parse_inf
@@ -57,7 +58,7 @@ class TooSlow(BaseException):
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class GuestFiles:
     """A parser: sound cases, what runs one, words of its language, and what makes checksums right again."""
 
     name: str
@@ -274,27 +275,27 @@ def _read_table(case: Case) -> object:
 
 
 TARGETS = (
-    Target("regf", _hives, _read_hive, (b"nk", b"vk", b"lf", b"lh", b"li", b"ri", b"db", b"sk", b"hbin"), _mend_hive),
-    Target("regf_log", _dirty_hives, _replay, (b"HvLE", b"DIRT", b"regf"), _mend_logs),
-    Target("bcd", _stores, _read_store, ("{9dea862c-5cdd-4e70-acc1-f32b344d4795}".encode("utf-16-le"),), _mend_hive),
-    Target(
+    GuestFiles("regf", _hives, _read_hive, (b"nk", b"vk", b"lf", b"lh", b"li", b"ri", b"db", b"sk", b"hbin"), _mend_hive),
+    GuestFiles("regf_log", _dirty_hives, _replay, (b"HvLE", b"DIRT", b"regf"), _mend_logs),
+    GuestFiles("bcd", _stores, _read_store, ("{9dea862c-5cdd-4e70-acc1-f32b344d4795}".encode("utf-16-le"),), _mend_hive),
+    GuestFiles(
         "inf", _infs, _read_inf,
         (b"[", b"]", b"=", b",", b'"', b"%", b"%%", b"\\\r\n", b";", b"AddReg=", b"CopyFiles=@", b"[Strings]\r\n", b"0x10001", b"HKR,"),
     ),
-    Target("pe", _programs, lambda case: read_pe(case[0], "x.sys"), (b"MZ", b"PE\0\0", b"Rich", b"DanS")),
-    Target(
+    GuestFiles("pe", _programs, lambda case: read_pe(case[0], "x.sys"), (b"MZ", b"PE\0\0", b"Rich", b"DanS")),
+    GuestFiles(
         "vmx", lambda: [(VMX.encode(),)], lambda case: read_vmx(case[0], "x.vmx"),
         (b'"', b"=", b"|22", b".encoding", b"scsi0:1.fileName", b"ethernet1.present", b"\n", b'"windows-1252"'),
     ),
-    Target(
+    GuestFiles(
         "xml", lambda: [(XML.encode(),)], lambda case: read_domain_xml(case[0], "x.xml"),
         (b"<", b">", b"</", b"/>", b"&amp;", b"&#0;", b"<!DOCTYPE a>", b"<!--", b"<![CDATA[", b"xmlns:a='b'", b"<?xml version='1.0'?>"),
     ),
-    Target(
+    GuestFiles(
         "plan", _plans, _read_plan,
         (b"- ", b": ", b"[", b"{", b"&a ", b"*a", b"!!set ", b"<<: ", b"? ", b"|\n", b"0x1AF4", b"~", b"\t", b"---\n", b"'"),
     ),
-    Target("partition", _tables, _read_table, (b"EFI PART", b"\x55\xaa", b"\x05", b"\x0f", b"\xee"), _mend_gpt),
+    GuestFiles("partition", _tables, _read_table, (b"EFI PART", b"\x55\xaa", b"\x05", b"\x0f", b"\xee"), _mend_gpt),
 )  # fmt: skip
 
 
@@ -303,7 +304,7 @@ TARGETS = (
 NUMBERS = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-def damage(case: Case, others: Sequence[Case], target: Target, rng: random.Random) -> Case:
+def damage(case: Case, others: Sequence[Case], target: GuestFiles, rng: random.Random) -> Case:
     """The case with one to eight changes in one of its parts, its checksums mended as a rule."""
     parts = list(case)
     number = rng.randrange(len(parts))
@@ -345,7 +346,7 @@ def _change(data: bytearray, other: bytes, words: Sequence[bytes], rng: random.R
 # The run
 
 
-def cases(target: Target, seed: int) -> Iterator[Case]:
+def cases(target: GuestFiles, seed: int) -> Iterator[Case]:
     """The sound cases, then damaged ones without end."""
     sound = target.sound()
     yield from sound
@@ -360,7 +361,7 @@ def memory() -> int:
     return int(status[status.index("VmHWM:") + 6 :].split(maxsplit=1)[0]) * 1024
 
 
-def attempt(target: Target, case: Case, before: int) -> tuple[bool, str]:
+def attempt(target: GuestFiles, case: Case, before: int) -> tuple[bool, str]:
     """(whether the parser took the case, what was wrong with how it did: '' as a rule)."""
     accepted, wrong = False, ""
     began = time.monotonic()
@@ -390,7 +391,7 @@ def _place(error: BaseException) -> str:
     return f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}"
 
 
-def run(targets: Sequence[Target], seconds: float, seed: int, save: Path) -> int:
+def run(targets: Sequence[GuestFiles], seconds: float, seed: int, save: Path) -> int:
     """Fuzz in turns until the time is over; 0 when every parser did what it may do."""
     signal.signal(signal.SIGALRM, _alarm)
     queues = {target: cases(target, seed) for target in targets}
@@ -426,12 +427,12 @@ def _alarm(*_: Any) -> None:
     raise TooSlow
 
 
-def _report(counts: dict[Target, Count]) -> None:
+def _report(counts: dict[GuestFiles, Count]) -> None:
     for target, count in counts.items():
         print(f"{target.name:<10} {count.cases:>8} cases {count.accepted:>8} accepted {count.rejected:>8} rejected")
 
 
-def _saved(target: Target, case: Case, wrong: str, save: Path) -> str:
+def _saved(target: GuestFiles, case: Case, wrong: str, save: Path) -> str:
     save.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, part in enumerate(case):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from h2k.host import guestfs_settings
+from h2k.base.host import guestfs_settings
 
 V2V = Path(__file__).resolve().parents[1] / "wrappers" / "h2k-v2v"
 WORDS = {0: "passed", 77: "skipped"}

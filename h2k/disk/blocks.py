@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from h2k.errors import H2kError
-from h2k.run import run
+from h2k.base.errors import H2kError
+from h2k.base.run import run
 
 PIECE = 1024 * 1024  # bytes; the most that is read, copied or digested at once
 PAGE = 4096  # bytes; what the page cache writes back as one, so that a torn write mixes no smaller units

@@ -9,10 +9,10 @@ import stat
 from pathlib import Path
 from typing import Any, Optional
 
+from h2k.base.errors import BadData, Refused
+from h2k.base.run import CommandFailed, run
+from h2k.disk.truncation import check_whole
 from h2k.disk.view import View
-from h2k.disk.whole import check_whole
-from h2k.errors import BadData, Refused
-from h2k.run import CommandFailed, run
 
 _CHECK_FOUND_CORRUPTION = 2  # exit status of qemu-img check
 MAX_CHAIN = 32

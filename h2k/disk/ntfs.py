@@ -5,13 +5,13 @@ Layouts: the NTFS documentation of the Linux-NTFS project; tags: Microsoft's [MS
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Iterator
 from typing import Optional
 
+from h2k.base.errors import BadData
 from h2k.disk.partition import ReadAt
-from h2k.disk.reader import NtfsState
-from h2k.errors import BadData
 
 LINK = "a link, which is not followed"
 ENCRYPTED = "encrypted (EFS)"
@@ -25,6 +25,15 @@ _PAGE = 4096
 _CLUSTERS = {512 << n for n in range(13)}  # up to 2 MiB
 
 
+@dataclasses.dataclass(frozen=True)
+class NtfsVolumeState:
+    """$Volume's dirty flag, whether $LogFile has open transactions, and the NTFS version."""
+
+    dirty: bool
+    log_unclean: bool
+    version: str
+
+
 def reparse_reason(tag: Optional[int], directory: bool) -> str:
     """Why what has this reparse tag (None: no reparse point) can't be read as it is; '' when it can."""
     if tag is None:
@@ -36,7 +45,7 @@ def reparse_reason(tag: Optional[int], directory: bool) -> str:
     return "" if directory else f"a reparse point with tag 0x{tag:08x}, whose content lies elsewhere"
 
 
-def volume_state(read: ReadAt, start: int, name: str) -> NtfsState:
+def volume_state(read: ReadAt, start: int, name: str) -> NtfsVolumeState:
     """The state of the NTFS volume that begins at byte `start`; BadData for a damaged boot sector or file record.
 
     ReadAt reads the whole disk. $Volume and $LogFile are records 3 and 2, always in the first extent of the MFT.
@@ -61,7 +70,7 @@ def volume_state(read: ReadAt, start: int, name: str) -> NtfsState:
             if at + 12 <= len(attribute):
                 version, flags = f"{attribute[at + 8]}.{attribute[at + 9]}", attribute[at + 10]
     pages = [read(start + at, _PAGE) for at in _log_pages(record(_LOGFILE), cluster, name)]
-    return NtfsState(bool(flags & _DIRTY), _log_unclean(pages), version)
+    return NtfsVolumeState(bool(flags & _DIRTY), _log_unclean(pages), version)
 
 
 def _count(byte: int) -> int:

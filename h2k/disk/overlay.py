@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from h2k.base.errors import H2kError, Refused
+from h2k.base.run import CommandFailed, run
 from h2k.disk.blocks import Mark, copy_pieces, marks_of, pieces_of, sync, torn_between
 from h2k.disk.image import probe
-from h2k.errors import H2kError, Refused
-from h2k.run import CommandFailed, run
 
 PHASES = ("idle", "applying", "kept", "committing", "rolling-back")
 JOURNAL_LIMIT = 256 * 1024 * 1024  # bytes; a boot that rewrote 10 GiB has a journal of about 30 MiB

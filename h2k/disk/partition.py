@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Callable, Optional
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 
 ReadAt = Callable[[int, int], bytes]
 MAX_LOGICAL = 128

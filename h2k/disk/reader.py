@@ -1,19 +1,18 @@
-"""One read-only interface to the disks of a guest; the direct reader behind it, libguestfs where that one can't."""
+"""The one read-only interface to the disks of a guest, and what its two readers share."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 from typing import Callable, Optional, Protocol
 
-from h2k.disk.image import ImageInfo, probe
+from h2k.base.errors import BadData
+from h2k.disk.image import ImageInfo
+from h2k.disk.ntfs import NtfsVolumeState
 from h2k.disk.partition import PartitionTable, ReadAt, read_table
-from h2k.errors import BadData, H2kError, UsageError
 
 log = logging.getLogger("h2k.reader")
 
@@ -65,15 +64,6 @@ class FileStat:
     why: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class NtfsState:
-    """$Volume's dirty flag, whether $LogFile has open transactions, and the NTFS version."""
-
-    dirty: bool
-    log_unclean: bool
-    version: str
-
-
 class Reader(Protocol):
     """Bytes and files of a guest's disks; paths are case-insensitive, with '/' or '\\' between components."""
 
@@ -92,7 +82,7 @@ class Reader(Protocol):
     def listdir(self, ref: VolumeRef, path: str) -> tuple[FileStat, ...]:
         """The entries of a directory, sorted by path; BadData when it is none. stat alone tells encrypted files."""
 
-    def ntfs_state(self, ref: VolumeRef) -> NtfsState:
+    def ntfs_state(self, ref: VolumeRef) -> NtfsVolumeState:
         """Whether the NTFS volume was left in order."""
 
     def read_at(self, disk: int, offset: int, length: int) -> bytes:
@@ -196,24 +186,3 @@ def volume_kind(head: bytes, read_iso: Callable[[], bytes]) -> str:
     if head[510:512] == b"\x55\xaa" and (head[54:57] == b"FAT" or head[82:87] == b"FAT32"):
         return "fat"
     return "iso9660" if read_iso() == b"CD001" else "other"
-
-
-def open_reader(images: Sequence[tuple[Path, Optional[str]]], prefer: str = "direct") -> Reader:
-    """Open (path, format or None) images read-only, through the direct reader, or through libguestfs where the direct
-    reader's parts are missing or with H2K_READER=libguestfs. Refused for an image that can't be opened."""
-    how = os.environ.get("H2K_READER") or prefer
-    if how not in ("direct", "libguestfs"):
-        raise UsageError(f"H2K_READER={how}: no such reader", hint="it is direct or libguestfs")
-    infos = [probe(path, form) for path, form in images]
-    if how == "direct":
-        from h2k.disk.direct import DirectReader, missing
-
-        lacking = missing()
-        if not lacking:
-            return DirectReader(infos)
-        log.warning("%s not installed: reading through libguestfs, which takes longer", " and ".join(lacking))
-    try:
-        from h2k.disk.appliance import ApplianceReader
-    except ImportError as e:
-        raise H2kError("the guestfs bindings are not installed, and they alone could read here", hint="see h2k doctor") from e
-    return ApplianceReader(infos)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path, PosixPath
 from typing import Any, Optional
 
-from h2k.errors import BadData, Refused
-from h2k.run import CommandFailed, run
+from h2k.base.errors import BadData, Refused
+from h2k.base.run import CommandFailed, run
 
 Node = dict[str, Any]
 _TIMEOUT = 60.0  # seconds for qemu-img to open what a view rests on

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Optional
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows.regf import Hive, Key, Value
 
 BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows.inf_text import Sections, read_sections
 from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_NONE, REG_SZ
 from h2k.windows.version import WindowsVersion

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 
 MAX_SIZE = 4 * 1024 * 1024  # bytes; the largest INF files, of display drivers, have about 2 MiB
 MAX_LINES = 100_000

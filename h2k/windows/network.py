@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows.regf import REG_BINARY, Hive, Key
 from h2k.windows.services import control_set_name
 

@@ -6,7 +6,7 @@ import dataclasses
 import struct
 from typing import Any
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 
 MAX_SIZE = 64 * 1024 * 1024
 MACHINES = {0x14C: "x86", 0x8664: "amd64", 0xAA64: "arm64"}

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Optional
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ, Hive, Key
 from h2k.windows.services import control_set_name
 

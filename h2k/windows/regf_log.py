@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional, Union
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import regf
 from h2k.windows.regf import BASE_BLOCK, BASE_SECTOR
 

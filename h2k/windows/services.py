@@ -6,7 +6,7 @@ import dataclasses
 import struct
 from typing import Optional
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows.regf import Hive, Key
 
 MAX_OVERRIDES = 1024

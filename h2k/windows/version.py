@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows.regf import Hive, Key
 from h2k.windows.services import control_set_name
 

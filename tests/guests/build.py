@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 import yaml
 
-from h2k.host import guestfs_settings
+from h2k.base.host import guestfs_settings
 from tests.guests.pe import make_pe
 from tests.guests.regfile import build_hive, empty_hive, fix_dirty
 

@@ -17,16 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
 
-from h2k.catalogue import DOMAIN, ENTRIES, FIRST_BOOT, REFUSE, REPAIR
-from h2k.change import WriteFile
-from h2k.domain import DomainFacts
-from h2k.domain_source import read_domain_xml
-from h2k.emit import emit, print_outcome
-from h2k.errors import READY, REFUSED
-from h2k.host import guestfs_settings
-from h2k.pipeline import Look, Request, assess, fix, look, open_tools
-from h2k.steps import Steps
-from h2k.target import Target
+from h2k.base.errors import READY, REFUSED
+from h2k.base.host import guestfs_settings
+from h2k.base.steps import Steps
+from h2k.domain.facts import DomainFacts
+from h2k.domain.guest_files import GuestFiles
+from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.engine.catalogue import DOMAIN, ENTRIES, FIRST_BOOT, REFUSE, REPAIR
+from h2k.engine.pipeline import Examination, Request, assess, examine, fix, open_tools
+from h2k.engine.write_domains import emit, print_outcome
+from h2k.guest.changes import WriteFile
 from tests.guests import build, virtio_win
 from tests.guests.faults import FAULTS, NEW, OLD, Fault, GuestFacts, break_disk
 from tests.guests.surgery import Surgery
@@ -72,7 +72,7 @@ def facts(name: str) -> GuestFacts:
 Found = tuple[str, str, str]
 
 
-def found_in(seen: Look) -> set[Found]:
+def found_in(seen: Examination) -> set[Found]:
     """(id, subject, evidence) of the findings that are more than a remark."""
     return {(f.id, f.subject, f.evidence) for f in seen.proposal.findings if f.state != "ok"}
 
@@ -134,20 +134,20 @@ class Bench:
         domain = fault.domain(disks) if fault.domain is not None else None
         return Case(fault, name, tuple(disks), self.drivers(fault.drivers), domain)
 
-    def new_in(self, seen: Look, fault: Fault, name: str) -> set[str]:
+    def new_in(self, seen: Examination, fault: Fault, name: str) -> set[str]:
         """The ids of what is found, but not without the fault: real hives have findings of their own."""
         base = self.base(fault, name)
         if base not in self._baseline:
             with open_tools(self._request(self.drivers())) as tools:
-                self._baseline[base] = found_in(look(tools, [(base, "qcow2")], "result", None))
+                self._baseline[base] = found_in(examine(tools, [(base, "qcow2")], "result", None))
         return {found for found, _, _ in found_in(seen) - self._baseline[base]}
 
     # What h2k says and does
 
-    def find(self, case: Case) -> tuple[Look, set[str]]:
+    def find(self, case: Case) -> tuple[Examination, set[str]]:
         """(the look, the ids that the fault brought)."""
         with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
-            seen = look(tools, case.images, "result", case.domain)
+            seen = examine(tools, case.images, "result", case.domain)
         assess(seen)
         return seen, self.new_in(seen, case.fault, case.guest)
 
@@ -168,7 +168,7 @@ class Bench:
         finally:
             shutil.rmtree(case.disks[0].parent)
 
-    def _answer(self, case: Case, seen: Look) -> tuple[str, str, bool]:
+    def _answer(self, case: Case, seen: Examination) -> tuple[str, str, bool]:
         """(what h2k did, what a second look says, whether both are right)."""
         before = digests(case.disks)
         if case.fault.answer == REPAIR:
@@ -211,7 +211,7 @@ class Bench:
             done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
             if done.report.status != READY:
                 return f"status {done.report.status}", done.report.verdict, False
-            again = look(tools, case.images, "result", case.domain)
+            again = examine(tools, case.images, "result", case.domain)
         left = self.new_in(again, case.fault, case.guest)
         clean = not left and not again.todo
         return "repaired", "nothing found" if clean else f"still {', '.join(sorted(left)) or 'to do'}", clean
@@ -219,14 +219,14 @@ class Bench:
     def _repair_domain(self, case: Case, before: list[str]) -> tuple[str, str, bool]:
         """The disks stay; the domain that h2k writes has nothing wrong."""
         state = case.disks[0].with_suffix(".h2k")
-        target = Target(tuple(case.images), state, case.domain)
+        target = GuestFiles(tuple(case.images), state, case.domain)
         with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
             done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
             emit(tools, target, done, Steps(quiet=True))
             final = state / "final.xml"
             if not final.exists():
                 return f"status {done.report.status}", done.report.verdict, False
-            again = look(tools, case.images, "result", read_domain_xml(final.read_bytes(), str(final)))
+            again = examine(tools, case.images, "result", read_domain_xml(final.read_bytes(), str(final)))
         left = self.new_in(again, case.fault, case.guest)
         same = digests(case.disks) == before
         said = {f.state for f in done.report.findings if f.id == case.fault.finding} == {"repaired"}
@@ -276,7 +276,7 @@ class Bench:
             warned = [line for line in said.splitlines() if "warning:" in line]
             images = sorted(out.glob("g-sd?"))
             with open_tools(self._request(self.drivers())) as opened:
-                seen = look(opened, [(image, "qcow2") for image in images], "result", None)
+                seen = examine(opened, [(image, "qcow2") for image in images], "result", None)
             left = [f for f in seen.proposal.findings if f.id == fault.finding and f.state != "ok"]
             return _last("\n".join(warned), "warning") if warned else "nothing", "still there" if left else "gone"
         finally:

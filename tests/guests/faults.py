@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
-from h2k.catalogue import DOMAIN, FIRST_BOOT, REFUSE, REPAIR, WARN
-from h2k.domain import DiskFacts, DomainFacts
+from h2k.domain.facts import DiskFacts, DomainFacts
+from h2k.engine.catalogue import DOMAIN, FIRST_BOOT, REFUSE, REPAIR, WARN
 from h2k.windows.regf import BASE_BLOCK, Hive
 from tests.guests.build import BOOT_MANAGER
 from tests.guests.hivelog import make_dirty_pair

@@ -116,7 +116,7 @@ def _local(directory: Path, data: bytes) -> Path:
 def _fill(plain: Path, packed: Path, files: Mapping[str, bytes]) -> None:
     import guestfs
 
-    from h2k.host import guestfs_settings
+    from h2k.base.host import guestfs_settings
 
     guestfs_settings()
     appliance: Any = guestfs.GuestFS(python_return_dict=True)

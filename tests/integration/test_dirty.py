@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from h2k.disk.reader import open_reader
-from h2k.guest import Guest
+from h2k.disk.open_reader import open_reader
+from h2k.guest.guest import Guest
 from tests.guests.build import BuiltGuest, edit_guest, write_vmx
 from tests.guests.hivelog import make_dirty_pair
 from tests.guests.regfile import build_hive

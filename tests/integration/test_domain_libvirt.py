@@ -13,7 +13,9 @@ from typing import Any, Callable
 
 import pytest
 
-from h2k.domain import Choices, DiskFacts, DomainFacts, NicFacts, bootstrap_xml, choose_firmware, complete, final_xml
+from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts, complete
+from h2k.domain.firmware import choose_firmware
+from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
 from tests.integration.virthost import own_libvirt
 
 libvirt = pytest.importorskip("libvirt", reason="needs python3-libvirt")

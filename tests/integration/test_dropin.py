@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k.v2v_options import OPTIONS
+from h2k.convert.v2v_options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 H2K, V2V, QEMU_IMG = (ROOT / "wrappers" / name for name in ("h2k", "h2k-v2v", "h2k-qemu-img"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from h2k.catalogue import ENTRIES
+from h2k.engine.catalogue import ENTRIES
 from tests.guests.fault_matrix import Bench, groups, pairs
 from tests.guests.faults import FAULTS, NEW, OLD, Fault
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from h2k.change import SetValue, WriteFile
-from h2k.disk.reader import open_reader
-from h2k.errors import H2kError, Refused, UsageError
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Options, find_hooks, load_hook, propose
-from h2k.plan import load_plan
+from h2k.base.errors import H2kError, Refused, UsageError
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import load_plan
+from h2k.disk.open_reader import open_reader
+from h2k.engine.hooks import Options, find_hooks, load_hook, propose
+from h2k.guest.changes import SetValue, WriteFile
+from h2k.guest.guest import Guest
 from tests.guests.build import cached
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def test_a_failing_program_is_named(answer: str, words: str, tmp_path: Path, win
 
 
 def test_a_program_that_hangs(tmp_path: Path, windows: Guest, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("h2k.hook_program.RUN_SECONDS", 0.5)
+    monkeypatch.setattr("h2k.engine.hook_program.RUN_SECONDS", 0.5)
     with pytest.raises(H2kError, match="timed out"):
         propose([load_hook(program(tmp_path, "exec sleep 60"))], windows, options)
 

@@ -21,8 +21,8 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from h2k.disk.reader import open_reader
-from h2k.guest import Guest
+from h2k.disk.open_reader import open_reader
+from h2k.guest.guest import Guest
 from h2k.windows.pnp import find_binding
 from h2k.windows.regf import Key
 from tests.guests import linux

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from h2k.disk.reader import open_reader
-from h2k.guest import Guest
-from h2k.windows.firstboot import parse_settings, scripts
+from h2k.disk.open_reader import open_reader
+from h2k.guest.guest import Guest
+from h2k.windows.first_boot import parse_settings, scripts
 from h2k.windows.network_carry import Settings
 from tests.guests.build import edit_guest
 

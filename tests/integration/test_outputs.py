@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from h2k.disk.overlay import DiskSet
-from h2k.kubevirt import PHASES
+from h2k.domain.kubevirt import PHASES
 from tests.guests import build as guests
 from tests.integration.test_dropin import H2K, STAND_IN, V2V, Env, recorded
 from tests.integration.test_inputs import QEMU_IMG
@@ -225,7 +225,7 @@ def test_libvirt_leaves_the_phase_defined(
     uuid = host.run("virsh", "domuuid", "g").stdout.strip()
     assert all(uuid in (pool / "g.h2k" / f"{phase}.xml").read_text() for phase in PHASES)
     # h2k boot finds its way by the name alone: here it says what this host lacks, of that very guest
-    where = "import sys; from h2k.defined import report_directory; print(report_directory('g', 'qemu:///system'))"
+    where = "import sys; from h2k.convert.libvirt_result import report_directory; print(report_directory('g', 'qemu:///system'))"
     assert inside(host, {}, "/usr/bin/python3", "-c", where).stdout.strip() == str(pool / "g.h2k")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from h2k.base.errors import H2kError, Refused
 from h2k.disk.overlay import Companion, DiskSet
-from h2k.errors import H2kError, Refused
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 24 * 1024 * 1024 + 512  # bytes; no multiple of a cluster, a page or a piece

@@ -19,13 +19,14 @@ from typing import Any
 
 import pytest
 
-from h2k.disk import appliance, direct
-from h2k.disk.appliance import ApplianceReader
-from h2k.disk.direct import DirectReader
+from h2k.base.errors import BadData, H2kError, Refused, UsageError
+from h2k.disk import appliance_reader, direct_reader
+from h2k.disk.appliance_reader import ApplianceReader
+from h2k.disk.direct_reader import DirectReader
 from h2k.disk.image import probe
 from h2k.disk.ntfs import ENCRYPTED
-from h2k.disk.reader import FileStat, Reader, VolumeRef, open_reader
-from h2k.errors import BadData, H2kError, Refused, UsageError
+from h2k.disk.open_reader import open_reader
+from h2k.disk.reader import FileStat, Reader, VolumeRef
 from tests.guests.surgery import run
 from tests.guests.tables import gpt, logical, mbr
 from tests.guests.volumes import SHORT_NAME, Made, assemble, make_fat, make_volumes, noise, ntfs, text
@@ -508,7 +509,7 @@ def test_crash_in_the_child(opened: DirectReader, tmp_path: Path) -> None:
 
 
 def test_hang_in_the_child(opened: DirectReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "SILENCE_LIMIT", 0.5)
+    monkeypatch.setattr(direct_reader, "SILENCE_LIMIT", 0.5)
     os.kill(opened._child.pid, signal.SIGSTOP)
     with pytest.raises(BadData, match="no answer within"):
         opened.read(PLAIN, "/resident", LIMIT)
@@ -520,7 +521,7 @@ def test_child_that_trickles(disk: Path, tmp_path: Path, monkeypatch: pytest.Mon
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\nprintf 'J\\000\\000\\001\\000'\nwhile :; do printf x; sleep 0.05; done\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(direct, "TOTAL_LIMIT", 1.0)
+    monkeypatch.setattr(direct_reader, "TOTAL_LIMIT", 1.0)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(Refused, match="took longer than 1 s"):
         DirectReader([probe(disk)])
@@ -541,7 +542,7 @@ def test_nothing_lingers_when_the_parent_is_killed(disk: Path, tmp_path: Path) -
     code = f"""
 import time
 from pathlib import Path
-from h2k.disk.reader import open_reader
+from h2k.disk.open_reader import open_reader
 reader = open_reader([(Path({str(image)!r}), None)])
 print("open", flush=True)
 time.sleep(600)
@@ -560,7 +561,7 @@ def test_qemu_nbd_that_fails_says_why(disk: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(Refused, match=r"image.qcow2: qemu-nbd can't read this image: .*not in qcow2 format"):
         DirectReader([info])
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert direct.missing() == ["qemu-nbd"]
+    assert direct_reader.missing() == ["qemu-nbd"]
 
 
 # The choice
@@ -568,12 +569,12 @@ def test_qemu_nbd_that_fails_says_why(disk: Path, tmp_path: Path, monkeypatch: p
 
 def test_falls_back_to_libguestfs(disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     opened: list[Any] = []
-    monkeypatch.setattr(appliance, "ApplianceReader", opened.append)
-    monkeypatch.setattr(direct, "missing", lambda: ["nbd", "pytsk3"])
+    monkeypatch.setattr(appliance_reader, "ApplianceReader", opened.append)
+    monkeypatch.setattr(direct_reader, "missing", lambda: ["nbd", "pytsk3"])
     open_reader([(disk, None)])
     assert "nbd and pytsk3 not installed" in caplog.text
     monkeypatch.undo()
-    monkeypatch.setattr(appliance, "ApplianceReader", opened.append)
+    monkeypatch.setattr(appliance_reader, "ApplianceReader", opened.append)
     monkeypatch.setenv("H2K_READER", "libguestfs")
     open_reader([(disk, None)])
     assert [[info.path for info in infos] for infos in opened] == [[disk], [disk]]
@@ -596,7 +597,7 @@ def test_request_that_takes_too_long_ends_the_appliance(readers: Mapping[str, Re
     """The last test of this file: the appliance is gone afterwards."""
     reader = readers["libguestfs"]
     assert isinstance(reader, ApplianceReader)
-    monkeypatch.setattr(appliance, "TOTAL_LIMIT", 0.01)
+    monkeypatch.setattr(appliance_reader, "TOTAL_LIMIT", 0.01)
     with pytest.raises(BadData, match="took longer than"):
         reader.read(PLAIN, "/fragments.bin", LIMIT)
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k.host import kvm_works
+from h2k.base.host import kvm_works
 
 ROOT = Path(__file__).resolve().parents[2]
 H2K = ROOT / "wrappers" / "h2k"

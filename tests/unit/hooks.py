@@ -7,11 +7,11 @@ import functools
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from h2k.change import Change
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Hook, Options, Setting, find_hooks
-from h2k.plan import load_plan
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import load_plan
+from h2k.engine.hooks import Hook, Options, Setting, find_hooks
+from h2k.guest.changes import Change
+from h2k.guest.guest import Guest
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Optional
 
-from h2k.boot_place import ESP_TYPE
+from h2k.base.errors import BadData
 from h2k.disk.image import ImageInfo
+from h2k.disk.ntfs import NtfsVolumeState
 from h2k.disk.partition import Partition, PartitionTable
-from h2k.disk.reader import Disk, FileStat, NtfsState, Volume, VolumeRef, components
-from h2k.errors import BadData
-from h2k.guest import Guest
+from h2k.disk.reader import Disk, FileStat, Volume, VolumeRef, components
+from h2k.guest.boot_files import ESP_TYPE
+from h2k.guest.guest import Guest
 from tests.guests.pe import make_pe
 from tests.guests.regfile import build_hive
 
@@ -46,7 +47,7 @@ class MemoryReader:
         self,
         disks: Sequence[Disk],
         files: Mapping[VolumeRef, Mapping[str, bytes]],
-        states: Optional[Mapping[VolumeRef, NtfsState]] = None,
+        states: Optional[Mapping[VolumeRef, NtfsVolumeState]] = None,
         unreadable: Optional[Mapping[tuple[VolumeRef, str], str]] = None,
         raw: Optional[Mapping[int, bytes]] = None,
     ) -> None:
@@ -98,8 +99,8 @@ class MemoryReader:
         found = [self.stat(ref, spelt) for spelt in names.values()]
         return tuple(f for f in found if f is not None)
 
-    def ntfs_state(self, ref: VolumeRef) -> NtfsState:
-        return self.states.get(ref, NtfsState(False, False, "3.1"))
+    def ntfs_state(self, ref: VolumeRef) -> NtfsVolumeState:
+        return self.states.get(ref, NtfsVolumeState(False, False, "3.1"))
 
     def read_at(self, disk: int, offset: int, length: int) -> bytes:
         return self.raw.get(disk, b"")[offset : offset + length].ljust(length, b"\0")
@@ -179,11 +180,11 @@ def windows_guest(
 
 
 def apply_changes(guest: Guest, changes: Sequence[object]) -> Guest:
-    """A new Guest with the changes carried out as h2k.apply does, on copies in memory."""
+    """A new Guest with the changes carried out as h2k.engine.apply does, on copies in memory."""
     import tempfile
 
-    from h2k.change import SetActive, WriteFile
-    from h2k.windows.hive import edit_hive
+    from h2k.guest.changes import SetActive, WriteFile
+    from h2k.windows.hive_edit import edit_hive
 
     reader = guest.reader
     assert isinstance(reader, MemoryReader)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import bcd
 from h2k.windows.bcd import BOOT_MANAGER, BcdDevice, BcdStore, decode_device, encode_partition, read_bcd, resolve
 from h2k.windows.regf import Hive

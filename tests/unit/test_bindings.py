@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.plan import load_plan
-from h2k.staging import binding_repairs
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import load_plan
+from h2k.guest.driver_repairs import binding_repairs
+from h2k.guest.guest import Guest
 from tests.unit.memory_reader import apply_changes, windows_guest
 from tests.unit.test_pnp import HDC, SCSI, package
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from h2k.catalogue import DOMAIN, ENTRIES, OF_THE_WRAPPER, in_domain, page
-from h2k.hook import find_hooks
+from h2k.engine.catalogue import DOMAIN, ENTRIES, OF_THE_WRAPPER, in_domain, page
+from h2k.engine.hooks import find_hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = {entry.id for entry in ENTRIES}

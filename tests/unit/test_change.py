@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from h2k.change import DeleteKey, DeleteValue, SetActive, SetValue, WriteFile, as_json, pending
 from h2k.disk.reader import VolumeRef
-from h2k.guest import Guest
+from h2k.guest.changes import DeleteKey, DeleteValue, SetActive, SetValue, WriteFile, as_json, pending
+from h2k.guest.guest import Guest
 from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_SZ
 from tests.unit.memory_reader import MemoryReader, apply_changes, windows_guest
 

@@ -8,7 +8,7 @@ from typing import Optional
 
 import pytest
 
-from h2k import host
+from h2k.base import host
 
 
 @pytest.mark.parametrize(

@@ -15,20 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from h2k.domain import (
-    Choices,
-    DiskFacts,
-    DomainFacts,
-    Firmware,
-    NicFacts,
-    Topology,
-    bootstrap_xml,
-    choose_firmware,
-    complete,
-    final_xml,
-)
-from h2k.domain_source import read_domain_xml, read_vmx
-from h2k.errors import BadData, Refused
+from h2k.base.errors import BadData, Refused
+from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts, Topology, complete
+from h2k.domain.firmware import Firmware, choose_firmware
+from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
+from h2k.domain.vmx import read_vmx
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")

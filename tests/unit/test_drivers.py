@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from h2k.base.errors import REFUSED, BadData, Refused, UsageError
+from h2k.config.driver_plan import PLAN_DIRECTORIES, Plan, Role, load_plan
 from h2k.disk.reader import FileStat, VolumeRef
-from h2k.drivers import DriverPackage, DriverSource, PackageBad, PackageMissing, _Iso, open_source
-from h2k.emit import iso_for_cdrom
-from h2k.errors import REFUSED, BadData, Refused, UsageError
-from h2k.plan import PLAN_DIRECTORIES, Plan, Role, load_plan
+from h2k.engine.write_domains import iso_for_cdrom
+from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageBad, PackageMissing, _Iso, open_source
 from h2k.windows.version import WindowsVersion
 from tests.guests.pe import make_pe
 from tests.guests.virtio_win import RELEASES, X86, make_tree
@@ -228,10 +228,10 @@ def test_a_driver_file_that_is_a_directory(tree: Path) -> None:
 
 
 def test_files_and_packages_that_are_too_large(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("h2k.drivers.MAX_FILE", 100)
+    monkeypatch.setattr("h2k.guest.virtio_win.MAX_FILE", 100)
     assert "larger than 100 bytes; not a driver file" in refused(tree, PackageBad)
-    monkeypatch.setattr("h2k.drivers.MAX_FILE", 1 << 20)
-    monkeypatch.setattr("h2k.drivers.MAX_PACKAGE", 100)
+    monkeypatch.setattr("h2k.guest.virtio_win.MAX_FILE", 1 << 20)
+    monkeypatch.setattr("h2k.guest.virtio_win.MAX_PACKAGE", 100)
     assert "the package has more than 100 bytes" in refused(tree, PackageBad)
 
 

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.change import WriteFile, pending
-from h2k.domain import DomainFacts, NicFacts
-from h2k.drivers import DriverSource, open_source
-from h2k.errors import BadData
-from h2k.guest import Guest
-from h2k.hook import Hook, Options, Proposal, find_hooks, propose
-from h2k.plan import Plan, load_plan
-from h2k.policy import NicOverride, Policy
-from h2k.windows import firstboot
-from h2k.windows.firstboot import FirstBoot, Package, parse_settings, scripts, settings_text
+from h2k.base.errors import BadData
+from h2k.config.driver_plan import Plan, load_plan
+from h2k.config.policy import NicOverride, Policy
+from h2k.domain.facts import DomainFacts, NicFacts
+from h2k.engine.hooks import Hook, Options, Proposal, find_hooks, propose
+from h2k.guest.changes import WriteFile, pending
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverSource, open_source
+from h2k.windows import first_boot
+from h2k.windows.first_boot import FirstBoot, Package, parse_settings, scripts, settings_text
 from h2k.windows.network import Gateway, Route
 from h2k.windows.network_carry import Settings
 from tests.guests.pe import make_pe
@@ -112,10 +112,10 @@ def test_scripts_are_clean(name: str) -> None:
 
 
 def test_every_step_has_its_script() -> None:
-    assert {f"{step}.cmd" for step in firstboot.STEPS[1:-1]} <= set(scripts())
+    assert {f"{step}.cmd" for step in first_boot.STEPS[1:-1]} <= set(scripts())
     runner = scripts()["runner.cmd"].decode()
     (order,) = re.findall(r"for %%s in \(([a-z ]+)\) do call :step", runner)
-    assert tuple(order.split()) == firstboot.STEPS[1:-1]
+    assert tuple(order.split()) == first_boot.STEPS[1:-1]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from tests import fuzz
-from tests.fuzz import TARGETS, Case, Target, cases, main, run
+from tests.fuzz import TARGETS, Case, GuestFiles, cases, main, run
 
 
-def planted(fault: object = None) -> Target:
+def planted(fault: object = None) -> GuestFiles:
     """A parser that takes what begins with "s", and meets its fault when there is a "!" in it."""
 
     def parse(case: Case) -> object:
@@ -27,7 +27,7 @@ def planted(fault: object = None) -> Target:
             raise BadData("x: does not begin with s")
         return case
 
-    return Target("planted", lambda: [(b"sound",)], parse, words=(b"!",))
+    return GuestFiles("planted", lambda: [(b"sound",)], parse, words=(b"!",))
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_a_sound_parser_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_sound_case_that_is_rejected_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = Target("broken", lambda: [(b"unsound",)], planted().run)
+    broken = GuestFiles("broken", lambda: [(b"unsound",)], planted().run)
     assert run([broken], seconds=1, seed=1, save=tmp_path) == 1
     assert "broken: a sound case was rejected" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=[t.name for t in TARGETS])
-def test_the_same_seed_gives_the_same_cases(target: Target) -> None:
+def test_the_same_seed_gives_the_same_cases(target: GuestFiles) -> None:
     first, second, other = (list(itertools.islice(cases(target, seed), 30)) for seed in (7, 7, 8))
     assert first == second and first != other
 

@@ -7,9 +7,9 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k import gate
+from h2k.boot import disk_evidence
+from h2k.boot.com1 import STEPS, Signal
 from h2k.disk.reader import FileStat
-from h2k.signals import STEPS, Signal
 from h2k.windows.services import control_sets
 from tests.unit.helpers import hive
 from tests.unit.test_hardware import BOUND, LEGACY, MODERN, SELECT, SERVICE
@@ -28,7 +28,7 @@ def guest(text: str, markers: tuple[str, ...] = ()) -> Any:
 
 
 def checks(text: str) -> dict[str, str]:
-    return {check.name: check.state for check in gate._driver(guest(text), MODERN)}
+    return {check.name: check.state for check in disk_evidence._driver(guest(text), MODERN)}
 
 
 def test_bound_by_plug_and_play() -> None:
@@ -54,7 +54,7 @@ def test_a_device_that_windows_did_not_bind(enum: str) -> None:
 
 
 def test_a_legacy_device_is_not_proved_by_a_modern_one() -> None:
-    found = {check.name: check.state for check in gate._driver(guest(SERVICE + BOUND + MET), LEGACY)}
+    found = {check.name: check.state for check in disk_evidence._driver(guest(SERVICE + BOUND + MET), LEGACY)}
     assert found == {"driver-starts-at-boot": "passed", "virtio-bound": "failed"}
 
 
@@ -68,7 +68,7 @@ def test_a_service_that_was_demoted_meanwhile() -> None:
 
 def steps(signals: dict[str, str], markers: tuple[str, ...] = (), final: bool = True) -> dict[str, str]:
     heard = [Signal(0.0, step, state, "why") for step, state in signals.items()]
-    found = gate._steps(guest("[ControlSet001]\n", markers), heard, final)
+    found = disk_evidence._steps(guest("[ControlSet001]\n", markers), heard, final)
     return {check.name.replace("first-boot: ", ""): check.state for check in found}
 
 
@@ -91,7 +91,7 @@ def test_markers_stand_for_signals_that_were_lost() -> None:
 
 @pytest.mark.parametrize("step", STEPS[1:-1])
 def test_a_step_that_failed(step: str) -> None:
-    optional = step in gate.OPTIONAL_STEPS
+    optional = step in disk_evidence.OPTIONAL_STEPS
     assert steps({**ALL, step: "failed"}, ("done",))[step] == ("unknown" if optional else "failed")
     assert steps({**ALL, step: "failed"}, ("done",), final=False)[step] == "unknown", "it is tried again"
 
@@ -110,4 +110,4 @@ def test_nothing_heard_and_nothing_there() -> None:
     ],
 )
 def test_whether_the_next_boot_speaks(text: str, expected: bool) -> None:
-    assert gate.expects_signals(guest(text)) == expected
+    assert disk_evidence.expects_signals(guest(text)) == expected

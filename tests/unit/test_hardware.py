@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from h2k.domain_source import read_domain_xml
-from h2k.errors import BadData
-from h2k.hardware import PciDevice, disk_controllers, judge, parse_qtree, scratch_copy
+from h2k.base.errors import BadData
+from h2k.boot.hardware import PciDevice, compare, disk_controllers, parse_qtree, scratch_copy
+from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.windows.services import control_sets
 from tests.unit.helpers import hive
 from tests.unit.test_pnp import package
@@ -124,7 +124,7 @@ def guest(text: str) -> Any:
 
 
 def verdict(text: str, device: PciDevice) -> tuple[str, str, str]:
-    (finding,) = judge(guest(text), "final", [device])
+    (finding,) = compare(guest(text), "final", [device])
     return finding.id, finding.state, finding.evidence
 
 

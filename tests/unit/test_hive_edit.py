@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import regf
-from h2k.windows.hive import DeleteKey, DeleteValue, HiveEdit, SetValue, edit_hive
+from h2k.windows.hive_edit import DeleteKey, DeleteValue, HiveEdit, SetValue, edit_hive
 from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_SZ, Hive
 from tests.guests.rawhive import Node, RawHive
 from tests.guests.regfile import fix_dirty, make_dirty

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from h2k import hook
-from h2k.change import DeleteKey, SetValue
-from h2k.errors import BadData, H2kError, Refused, UsageError
-from h2k.finding import Finding
-from h2k.hook import Document, Hook, Options, Proposal, Setting, find_hooks, propose
-from h2k.plan import load_plan
+from h2k.base.errors import BadData, H2kError, Refused, UsageError
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import load_plan
+from h2k.engine import hooks
+from h2k.engine.hooks import Document, Hook, Options, Proposal, Setting, find_hooks, propose
+from h2k.guest.changes import DeleteKey, SetValue
 from h2k.windows.regf import REG_DWORD
 
 META = 'META = {{"name": "{name}", "summary": "made", "answers": ["some-finding"], "gate": {gate}}}\n'
@@ -28,8 +28,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path,
     found = tmp_path / "packaged", tmp_path / "local", tmp_path / "extra"
     for place in found:
         place.mkdir()
-    monkeypatch.setattr(hook, "PACKAGED", (found[0],))
-    monkeypatch.setattr(hook, "LOCAL", found[1])
+    monkeypatch.setattr(hooks, "PACKAGED", (found[0],))
+    monkeypatch.setattr(hooks, "LOCAL", found[1])
     return found
 
 
@@ -188,4 +188,4 @@ def test_a_packaged_hook_knows_neither_guestfs_nor_libvirt_and_has_its_duty_in_i
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert not {m for m in imported if m.split(".")[0] in ("guestfs", "libvirt", "subprocess", "hivex", "click")}
-    assert not {m for m in imported if m in ("h2k.pipeline", "h2k.convert", "h2k.cli", "h2k.apply")}
+    assert not {m for m in imported if m in ("h2k.engine.pipeline", "h2k.convert", "h2k.cli", "h2k.engine.apply")}

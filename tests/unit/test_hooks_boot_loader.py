@@ -9,10 +9,10 @@ from typing import Optional
 
 import pytest
 
-from h2k.change import SetActive, SetValue, WriteFile
 from h2k.disk.partition import Partition
 from h2k.disk.reader import Disk, VolumeRef
-from h2k.guest import Guest
+from h2k.guest.changes import SetActive, SetValue, WriteFile
+from h2k.guest.guest import Guest
 from tests.guests.pe import make_pe
 from tests.guests.regfile import build_hive
 from tests.unit.hooks import Said, ask

@@ -8,15 +8,16 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k.change import SetValue
-from h2k.disk.reader import NtfsState, VolumeRef
-from h2k.domain import DiskFacts, DomainFacts
-from h2k.drivers import open_source
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import propose
-from h2k.plan import load_plan
-from h2k.policy import Policy
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import load_plan
+from h2k.config.policy import Policy
+from h2k.disk.ntfs import NtfsVolumeState
+from h2k.disk.reader import VolumeRef
+from h2k.domain.facts import DiskFacts, DomainFacts
+from h2k.engine.hooks import propose
+from h2k.guest.changes import SetValue
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import open_source
 from tests.guests.pe import make_pe
 from tests.guests.virtio_win import make_tree
 from tests.unit.hooks import ask, options, packaged
@@ -253,7 +254,7 @@ def volume_findings(guest: Guest, policy: Policy = SAFE) -> dict[str, set[str]]:
     return ask("volumes", guest, policy=policy).states()
 
 
-def with_states(guest: Guest, **states: NtfsState) -> Guest:
+def with_states(guest: Guest, **states: NtfsVolumeState) -> Guest:
     assert isinstance(guest.reader, MemoryReader)
     refs = {"windows": WINDOWS, "data": VolumeRef(1, 1)}
     guest.reader.states.update({refs[name]: state for name, state in states.items()})
@@ -261,13 +262,13 @@ def with_states(guest: Guest, **states: NtfsState) -> Guest:
 
 
 def test_dirty_volumes() -> None:
-    dirty = NtfsState(True, False, "3.1")
+    dirty = NtfsVolumeState(True, False, "3.1")
     assert volume_findings(with_states(windows_guest(), windows=dirty)) == {"volume-dirty": {"refused"}}
     assert volume_findings(with_states(windows_guest(data_disks=1), data=dirty)) == {"volume-dirty": {"warning"}}
 
 
 def test_an_unclean_log_is_the_policy_s_to_judge() -> None:
-    unclean = NtfsState(False, True, "3.1")
+    unclean = NtfsVolumeState(False, True, "3.1")
     assert volume_findings(with_states(windows_guest(), windows=unclean)) == {"volume-log-unclean": {"warning"}}
     refuse = dataclasses.replace(Policy(), log_unclean="refuse")
     assert volume_findings(with_states(windows_guest(), windows=unclean), refuse) == {"volume-log-unclean": {"refused"}}

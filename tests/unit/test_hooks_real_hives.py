@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from h2k.drivers import open_source
-from h2k.guest import Guest
-from h2k.hook import Proposal, propose
+from h2k.engine.hooks import Proposal, propose
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import open_source
 from h2k.windows.regf import Hive
 from h2k.windows.services import control_set_name, driver_path, read_service
 from tests.guests.pe import make_pe

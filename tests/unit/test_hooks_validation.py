@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from h2k.domain import DomainFacts, NicFacts
-from h2k.hook import Document
-from h2k.policy import Policy, Validation
-from h2k.validate import read_steps
+from h2k.boot.validate import read_steps
+from h2k.config.policy import Policy, Validation
+from h2k.domain.facts import DomainFacts, NicFacts
+from h2k.engine.hooks import Document
 from tests.unit.hooks import ask
 from tests.unit.memory_reader import windows_guest
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from h2k.errors import UsageError
-from h2k.hyper2kvm import Brought, read_hyper2kvm
-from h2k.plan import Plan, load_plan
-from h2k.policy import Policy, load_policy
+from h2k.base.errors import UsageError
+from h2k.config.driver_plan import Plan, load_plan
+from h2k.config.hyper2kvm import Brought, read_hyper2kvm
+from h2k.config.policy import Policy, load_policy
 from h2k.windows.version import WindowsVersion
 
 DOCUMENTED = r"""

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.domain import NicFacts
-from h2k.errors import BadData, Refused, UsageError
-from h2k.kubevirt import machine, read_target, write_machines
+from h2k.base.errors import BadData, Refused, UsageError
+from h2k.domain.facts import NicFacts
+from h2k.domain.kubevirt import machine, read_target, write_machines
 from tests.guests.stand_in_outputs import MAC, MACHINE
 from tests.unit.helpers import many
 

@@ -11,11 +11,12 @@ from typing import Any
 import click
 import pytest
 
-from h2k import __version__, qemu_img, v2v
-from h2k.cli import cli
-from h2k.errors import UsageError
-from h2k.policy import SCHEMA as POLICY_SCHEMA
-from h2k.policy import Policy, load_policy
+from h2k import __version__
+from h2k.base.errors import UsageError
+from h2k.cli.main import cli
+from h2k.config.policy import SCHEMA as POLICY_SCHEMA
+from h2k.config.policy import Policy, load_policy
+from h2k.convert import qemu_img_command, v2v_command
 
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = ROOT / "docs" / "man"
@@ -56,13 +57,13 @@ def own_options(answer: str) -> set[str]:
 
 def of_v2v() -> set[str]:
     with pytest.raises(UsageError) as refused:
-        v2v.parse(["--h2k-nonsense"])
+        v2v_command.parse(["--h2k-nonsense"])
     return own_options(refused.value.hint or "")
 
 
 def of_qemu_img() -> set[str]:
     with pytest.raises(UsageError) as refused:
-        qemu_img.parse(["convert", "--h2k-nonsense"])
+        qemu_img_command.parse(["convert", "--h2k-nonsense"])
     return own_options(refused.value.hint or "")
 
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2k.disk.ntfs import LINK, reparse_reason, volume_state
-from h2k.disk.reader import NtfsState
-from h2k.errors import BadData
+from h2k.base.errors import BadData
+from h2k.disk.ntfs import LINK, NtfsVolumeState, reparse_reason, volume_state
 
 START = 4096
 CLUSTER, RECORD = 4096, 1024
@@ -70,12 +69,12 @@ def volume(
     return content
 
 
-def state(content: bytes) -> NtfsState:
+def state(content: bytes) -> NtfsVolumeState:
     return volume_state(lambda at, length: bytes(content[max(at, 0) : max(at + length, 0)]), START, "disk")
 
 
 def test_clean() -> None:
-    assert state(volume()) == NtfsState(False, False, "3.1")
+    assert state(volume()) == NtfsVolumeState(False, False, "3.1")
 
 
 @pytest.mark.parametrize("flags", [1, 0x8001])

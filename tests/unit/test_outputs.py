@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.defined import STATE, marked_xml
-from h2k.domain import NicFacts, Topology
-from h2k.domain_source import parse_xml
-from h2k.errors import BadData, H2kError, UsageError
-from h2k.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
-from h2k.phase import MARK
-from h2k.qemu_script import read_target, script
-from h2k.v2v import in_two_steps, parse
+from h2k.base.errors import BadData, H2kError, UsageError
+from h2k.base.xml import parse_xml
+from h2k.boot.phase_domain import MARK
+from h2k.convert.libvirt_result import STATE, marked_xml
+from h2k.convert.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
+from h2k.convert.v2v_command import in_two_steps, parse
+from h2k.domain.facts import NicFacts, Topology
+from h2k.domain.qemu_script import read_target, script
 from tests.guests.stand_in_outputs import MAC, SCRIPT
 from tests.unit.helpers import many
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from h2k import ova
+from h2k.base.errors import BadData, Unknown
 from h2k.disk.view import View
-from h2k.errors import BadData, Unknown
-from h2k.ova import opened_ova
-from h2k.tar import entries
+from h2k.domain import ova
+from h2k.domain.ova import opened_ova
+from h2k.domain.tar import entries
 from tests.guests.ova import ovf_text, pack
 from tests.unit.helpers import damaged, many
 

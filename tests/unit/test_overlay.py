@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from h2k.base.errors import Refused
 from h2k.disk.blocks import PAGE, PIECE, Mark, torn_between
 from h2k.disk.overlay import DiskSet, RollbackResult
-from h2k.errors import Refused
 
 OLD, NEW = b"\x11" * PIECE, b"\x22" * PIECE
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from h2k.domain import DiskFacts, NicFacts, Topology
-from h2k.errors import BadData
-from h2k.ovf import OvfFile, read_ovf
+from h2k.base.errors import BadData
+from h2k.domain.facts import DiskFacts, NicFacts, Topology
+from h2k.domain.ovf import OvfFile, read_ovf
 from tests.guests.ova import ovf_text
 from tests.unit.helpers import damaged, many
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from h2k.base.errors import BadData
 from h2k.disk.partition import Partition, PartitionTable, read_table
-from h2k.errors import BadData
 from tests.guests.tables import BASIC_DATA, DISK, gpt, logical, mbr, partition_guid
 
 KIB = 1024

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import pe
 from h2k.windows.pe import read_pe
 from tests.guests.pe import make_pe

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from h2k import plan as plan_module
-from h2k.errors import UsageError
-from h2k.hook import load_hook
-from h2k.plan import PLAN_DIRECTORIES, load_plan
+from h2k.base.errors import UsageError
+from h2k.config import driver_plan as plan_module
+from h2k.config.driver_plan import PLAN_DIRECTORIES, load_plan
+from h2k.engine.hooks import load_hook
 
 SKIP = "skip: ['%s']\n"
 

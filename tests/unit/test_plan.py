@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from h2k.errors import UsageError
-from h2k.plan import PLAN_DIRECTORIES, Plan, load_plan
+from h2k.base.errors import UsageError
+from h2k.config.driver_plan import PLAN_DIRECTORIES, Plan, load_plan
 from h2k.windows.version import WindowsVersion
 from tests.unit.helpers import damaged, few, windows
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import pnp
 from h2k.windows.pnp import Binding, RegEntry, cdd_entries, device_ids, driver_database_entries, find_binding
 from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ, Hive

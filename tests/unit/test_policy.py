@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from h2k.errors import UsageError
-from h2k.policy import SCHEMA, TIMEOUTS, NicOverride, Policy, load_policy
+from h2k.base.errors import UsageError
+from h2k.config.policy import SCHEMA, TIMEOUTS, NicOverride, Policy, load_policy
 
 NONE = Path("/nonexistent/policy.yaml")
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.progress import with_bar
-from h2k.steps import Steps, counted
-from h2k.verdict import explain, screen
+from h2k.base.progress import with_bar
+from h2k.base.steps import Steps, counted
+from h2k.engine.verdict import explain, screen
 from tests.unit.helpers import many
 
 STATES = ("refused", "broken", "repaired", "warning", "ok")

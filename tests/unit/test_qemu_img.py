@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.beside import Wanted
-from h2k.errors import UsageError
-from h2k.qemu_img import ConvertCommand, parse
+from h2k.base.errors import UsageError
+from h2k.convert.disk_description import Wanted
+from h2k.convert.qemu_img_command import ConvertCommand, parse
 from tests.unit.helpers import many
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import regf
 from h2k.windows.regf import Hive, Key
 from tests.guests.rawhive import NIL, Node, RawHive, resum

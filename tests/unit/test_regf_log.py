@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import regf
 from h2k.windows.regf_log import MAX_LOG, Replay, marvin32, replay
 from tests.guests.hivelog import entry, make_dirty_pair, marvin, new_log, old_log, steps

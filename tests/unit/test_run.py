@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from h2k.run import find_program
+from h2k.base.run import find_program
 
 WRAPPERS = Path(__file__).resolve().parents[2] / "wrappers"
 

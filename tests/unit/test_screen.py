@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from h2k.errors import BadData
-from h2k.screen import Picture, Screens, read_shot
+from h2k.base.errors import BadData
+from h2k.boot.screenshots import Picture, Screens, read_shot
 
 WIDTH, HEIGHT = 64, 40
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows import services
 from h2k.windows.regf import Hive
 from h2k.windows.services import Service, control_sets, driver_path, group_order, read_service

@@ -10,9 +10,9 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k.policy import TIMEOUTS
-from h2k.signals import LOG_LIMIT, MAX_RESTARTS, PATIENCE, STEPS, Com1, Seen, Signal, judge, parse_line
-from h2k.virt import State
+from h2k.base.libvirt_connection import State
+from h2k.boot.com1 import LOG_LIMIT, MAX_RESTARTS, PATIENCE, STEPS, Com1, Seen, Signal, ending_of, parse_line
+from h2k.config.policy import TIMEOUTS
 
 RUNNING = State("running")
 
@@ -127,7 +127,7 @@ def seen(now: float, *steps: str, **more: Any) -> Seen:
 
 
 def why(found: Seen, expects_done: bool = True, good: Optional[bool] = False) -> str:
-    ending = judge(found, TIMEOUTS, expects_done)
+    ending = ending_of(found, TIMEOUTS, expects_done)
     assert (ending.good if ending is not None else None) == good
     return ending.why if ending is not None else ""
 

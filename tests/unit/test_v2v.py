@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from h2k.errors import UsageError
-from h2k.v2v import V2vCommand, parse, with_input
+from h2k.base.errors import UsageError
+from h2k.convert.v2v_command import V2vCommand, parse, with_input
 from tests.unit.helpers import many
 
 

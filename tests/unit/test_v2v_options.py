@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from h2k import convert
-from h2k.errors import H2kError
-from h2k.v2v import parse
-from h2k.v2v_options import BY_LETTER, BY_NAME, OPTIONS, SIDES, Option
+from h2k.base.errors import H2kError
+from h2k.convert import v2v
+from h2k.convert.v2v_command import parse
+from h2k.convert.v2v_options import BY_LETTER, BY_NAME, OPTIONS, SIDES, Option
 
 # virt-v2v 2.2 --long-options and --short-options, without --bridge and the like that have both.
 OF_2_2 = """bridge bandwidth bandwidth-file color colors colour colours compressed debug-gc echo-keys help ic if in-place io
@@ -49,8 +49,8 @@ def arrived(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         raise H2kError("no source in this test")
 
     monkeypatch.setenv("H2K_KVM", "no")
-    monkeypatch.setattr(convert, "pass_through", record)
-    monkeypatch.setattr(convert, "open_source", unreadable)
+    monkeypatch.setattr(v2v, "pass_through", record)
+    monkeypatch.setattr(v2v, "open_source", unreadable)
     return found
 
 
@@ -60,7 +60,7 @@ def test_every_option_reaches_virt_v2v_as_it_was_given(
 ) -> None:
     monkeypatch.setenv("H2K_MODE", "report")
     argv = ["-q", *way, "-v", "--wrap"]
-    assert convert.main_v2v(argv) == 0
+    assert v2v.main_v2v(argv) == 0
     assert arrived == [["virt-v2v", *argv]]
 
 
@@ -91,7 +91,7 @@ def test_a_question_is_virt_v2vs_alone(
         raise AssertionError("h2k looked at the source of a question")
 
     monkeypatch.delenv("H2K_MODE", raising=False)
-    monkeypatch.setattr(convert, "open_source", never)
+    monkeypatch.setattr(v2v, "open_source", never)
     argv = ["-i", "disk", "g.img", f"--{question.name}"]
-    assert convert.main_v2v(argv) == 0
+    assert v2v.main_v2v(argv) == 0
     assert arrived == [["virt-v2v", *argv]]

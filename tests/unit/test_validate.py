@@ -12,10 +12,10 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k.errors import BadData, UsageError
-from h2k.policy import Policy, Validation
-from h2k.validate import default_steps, read_steps, validate
-from h2k.virt import Event, State, Virt
+from h2k.base.errors import BadData, UsageError
+from h2k.base.libvirt_connection import Event, State, Virt
+from h2k.boot.validate import default_steps, read_steps, validate
+from h2k.config.policy import Policy, Validation
 
 UUID = "6fa4b3a0-0f6c-4a51-8a7e-2a6d2f1a2f10"
 MAC = "52:54:00:12:34:56"

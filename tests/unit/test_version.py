@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from h2k.errors import BadData
+from h2k.base.errors import BadData
 from h2k.windows.regf import Hive
 from h2k.windows.version import WindowsVersion, read_version
 from tests.guests.regfile import build_hive

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from h2k.change import SetValue
-from h2k.finding import Finding
-from h2k.guest import Guest
-from h2k.hook import Options, Proposed
+from h2k.base.finding import Finding
+from h2k.engine.hooks import Options, Proposed
+from h2k.guest.changes import SetValue
+from h2k.guest.guest import Guest
 from h2k.windows.regf import REG_DWORD
 
 META = {

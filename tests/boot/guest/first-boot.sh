@@ -1,4 +1,4 @@
-# The first-boot steps by the rules of the real runner, h2k/windows/firstboot/runner.cmd, as far as a stand-in can do
+# The first-boot steps by the rules of the real runner, h2k/windows/first_boot_scripts/runner.cmd, as far as a stand-in can do
 # them: each step once, one signal for each, what needs the final hardware left to the next boot, the service deleted
 # at the end. No Windows program runs here, so what only one could do is skipped, and says so.
 

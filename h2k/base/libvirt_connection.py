@@ -1,0 +1,323 @@
+"""libvirt: a connection that outlives a restart of its daemon, and one domain with its events, screen and agent."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+from typing import Any, Callable, Optional, TypeVar
+
+from h2k.base.errors import H2kError, UsageError
+
+DEFAULT_URI = "qemu:///system"
+RECONNECT_LIMIT = 120.0  # seconds for a daemon that was killed to come back
+SCREEN_LIMIT = 64 * 1024 * 1024  # bytes of one screenshot
+AGENT_LIMIT = 4 * 1024 * 1024  # bytes of one answer of the guest agent
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something that libvirt told about the domain: "started", "reboot", "shutdown", "stopped", "crashed",
+    "io-error" …; `at` in seconds of the monotonic clock."""
+
+    at: float
+    kind: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A domain as it is: "running", "paused", "crashed", "off" or "gone", and libvirt's reason in a word."""
+
+    state: str
+    reason: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a QEMU process."""
+        return self.state in ("running", "paused", "crashed")
+
+
+def _import() -> Any:
+    try:
+        import libvirt
+    except ImportError as e:
+        raise H2kError("python3-libvirt is not installed", hint="apt install python3-libvirt") from e
+    return libvirt
+
+
+class Virt:
+    """A connection to libvirt. Every call goes through `call`, which opens it anew when the daemon was restarted.
+
+    A thread of its own runs libvirt's event loop: it takes in the events, and answers the daemon's keepalive however
+    long the caller is busy with the disks.
+    """
+
+    def __init__(self, uri: str = DEFAULT_URI) -> None:
+        self.uri = uri
+        self.libvirt = _import()
+        self.libvirt.registerErrorHandler(lambda *_: None, None)
+        self.libvirt.virEventRegisterDefaultImpl()
+        # Without a timer the loop would not see that it is to end.
+        self._timer = self.libvirt.virEventAddTimeout(500, lambda *_: None, None)
+        self._ending = False
+        self._loop = threading.Thread(target=self._run_loop, name="libvirt events", daemon=True)
+        self._loop.start()
+        self.reconnects = 0
+        self._listeners: dict[str, Domain] = {}
+        try:
+            self._connection = self._open()
+            self._check_local()
+        except self.libvirt.libvirtError as e:
+            self._end_loop()
+            hint = "start libvirtd (or virtqemud), or give --connect URI"
+            raise UsageError(f"{uri}: libvirt does not answer: {e}", hint) from e
+        except H2kError:
+            self.close()
+            raise
+
+    def _run_loop(self) -> None:
+        while not self._ending:
+            self.libvirt.virEventRunDefaultImpl()
+
+    def listen(self, domain: Domain) -> None:
+        """Hand the events of that domain to it from now on."""
+        self._listeners[domain.uuid] = domain
+
+    def _open(self) -> Any:
+        connection = self.libvirt.open(self.uri)
+        self._register(connection)
+        return connection
+
+    def _register(self, connection: Any) -> None:
+        """For the events of all domains: ours may not exist yet, and may come and go."""
+        lv = self.libvirt
+        for event, callback in (
+            (lv.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
+            (lv.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
+            (lv.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
+        ):
+            connection.domainEventRegisterAny(None, event, callback, None)
+
+    def _tell(self, domain: Any, kind: str, detail: str = "") -> None:
+        listener = self._listeners.get(domain.UUIDString())
+        if listener is not None:
+            listener.events.append(Event(time.monotonic(), kind, detail))
+
+    def _on_lifecycle(self, _: Any, domain: Any, event: int, detail: int, __: Any) -> None:
+        lv = self.libvirt
+        kinds = {
+            lv.VIR_DOMAIN_EVENT_STARTED: "started",
+            lv.VIR_DOMAIN_EVENT_SUSPENDED: "suspended",
+            lv.VIR_DOMAIN_EVENT_SHUTDOWN: "shutdown",
+            lv.VIR_DOMAIN_EVENT_STOPPED: "stopped",
+            lv.VIR_DOMAIN_EVENT_CRASHED: "crashed",
+        }
+        if event in kinds:
+            self._tell(domain, kinds[event], str(detail))
+
+    def _on_reboot(self, _: Any, domain: Any, __: Any) -> None:
+        self._tell(domain, "reboot")
+
+    def _on_io_error(self, _: Any, domain: Any, path: str, device: str, __: int, reason: str, ___: Any) -> None:
+        self._tell(domain, "io-error", f"{device}: {reason or 'I/O error'} ({path})")
+
+    def _check_local(self) -> None:
+        uri = self._connection.getURI()
+        host = uri.split("://", 1)[-1].split("/", 1)[0]
+        if host and host not in ("localhost", "127.0.0.1"):
+            raise UsageError(f"{self.uri}: libvirt on another host can't see the overlays here", hint="run h2k there")
+
+    def call(self, what: Callable[[Any], T]) -> T:
+        """what(connection), once more on a new connection when this one has died. libvirtError, H2kError."""
+        try:
+            return what(self._connection)
+        except self.libvirt.libvirtError:
+            if self._alive():
+                raise
+        self._reopen()
+        return what(self._connection)
+
+    def _alive(self) -> bool:
+        try:
+            self._connection.getLibVersion()
+            return bool(self._connection.isAlive())
+        except self.libvirt.libvirtError:
+            return False
+
+    def _reopen(self) -> None:
+        deadline = time.monotonic() + RECONNECT_LIMIT
+        while True:
+            try:
+                self._connection = self._open()
+                self._connection.getLibVersion()
+                break
+            except self.libvirt.libvirtError as e:
+                if time.monotonic() > deadline:
+                    raise H2kError(
+                        f"{self.uri}: libvirt is gone and did not come back in {RECONNECT_LIMIT:.0f} s: {e}",
+                        hint="start it again, then give the same command to clean up",
+                    ) from e
+            time.sleep(0.5)
+        self.reconnects += 1
+
+    def lookup(self, uuid: str) -> Optional[Any]:
+        """The domain of that UUID, or None."""
+        return self._none_if_missing(lambda connection: connection.lookupByUUIDString(uuid))
+
+    def lookup_name(self, name: str) -> Optional[Any]:
+        """The domain of that name, or None."""
+        return self._none_if_missing(lambda connection: connection.lookupByName(name))
+
+    def _none_if_missing(self, find: Callable[[Any], Any]) -> Optional[Any]:
+        try:
+            return self.call(find)
+        except self.libvirt.libvirtError as e:
+            if e.get_error_code() == self.libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise self.failure("looking for the domain", e) from e
+
+    def failure(self, what: str, error: Any) -> H2kError:
+        """libvirt's error as one of ours, in one line."""
+        text = " ".join(str(error).split())
+        return H2kError(f"{what}: {text}", hint=_advice(text))
+
+    def close(self) -> None:
+        """End the connection; domains started with AUTODESTROY end with it."""
+        with contextlib.suppress(self.libvirt.libvirtError):
+            self._connection.close()
+        self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._ending = True
+        self._loop.join(timeout=10)
+        self.libvirt.virEventRemoveTimeout(self._timer)
+
+
+def _advice(text: str) -> str:
+    if "Permission denied" in text:
+        return "QEMU's user must reach the disks: chmod o+x on each directory above, or use /var/lib/libvirt/images"
+    if "No space left" in text:
+        return "free some space, then give the same command"
+    return ""
+
+
+class Domain:
+    """One domain by UUID, whatever happens to the connection; its events in the order of arrival."""
+
+    def __init__(self, virt: Virt, name: str, uuid: str) -> None:
+        self.virt, self.name, self.uuid = virt, name, uuid
+        self.events: list[Event] = []
+        virt.listen(self)
+
+    def count(self, kind: str) -> int:
+        """How many events of that kind have arrived."""
+        return sum(event.kind == kind for event in self.events)
+
+    def _with(self, action: Callable[[Any], Any]) -> Any:
+        def on(connection: Any) -> Any:
+            return action(connection.lookupByUUIDString(self.uuid))
+
+        return self.virt.call(on)
+
+    def state(self) -> State:
+        """What libvirt says of the domain now."""
+        lv = self.virt.libvirt
+        try:
+            state, reason = self._with(lambda domain: domain.state())[:2]
+        except lv.libvirtError as e:
+            if e.get_error_code() == lv.VIR_ERR_NO_DOMAIN:
+                return State("gone")
+            raise self.virt.failure(f"{self.name}: its state", e) from e
+        if state == lv.VIR_DOMAIN_CRASHED:
+            return State("crashed", "panicked")
+        if state == lv.VIR_DOMAIN_SHUTOFF:
+            return State("off", {lv.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed", lv.VIR_DOMAIN_SHUTOFF_FAILED: "failed"}.get(reason, ""))
+        if state == lv.VIR_DOMAIN_PAUSED:
+            names = {lv.VIR_DOMAIN_PAUSED_IOERROR: "I/O error", lv.VIR_DOMAIN_PAUSED_CRASHED: "crashed"}
+            return State("crashed" if reason == lv.VIR_DOMAIN_PAUSED_CRASHED else "paused", names.get(reason, ""))
+        return State("running")
+
+    def start(self, xml: str, paused: bool = False, with_us: bool = False) -> None:
+        """Start it transiently; `with_us`: it ends when our connection does. H2kError with libvirt's reason."""
+        lv = self.virt.libvirt
+        flags = (lv.VIR_DOMAIN_START_PAUSED if paused else 0) | (lv.VIR_DOMAIN_START_AUTODESTROY if with_us else 0)
+        before = self.virt.reconnects
+
+        def create(connection: Any) -> None:
+            connection.createXML(xml, flags)
+
+        try:
+            self.virt.call(create)
+        except lv.libvirtError as e:
+            if self.virt.reconnects > before and self.state().active:
+                return  # the daemon died after it had started it
+            raise self.virt.failure(f"{self.name} does not start", e) from e
+
+    def screenshot(self) -> Optional[bytes]:
+        """The screen as libvirt gives it (PPM or PNG); None when there is none to be had."""
+        data = bytearray()
+
+        def shoot(connection: Any) -> None:
+            stream = connection.newStream(0)
+            connection.lookupByUUIDString(self.uuid).screenshot(stream, 0, 0)
+            while len(data) < SCREEN_LIMIT:
+                piece = stream.recv(256 * 1024)
+                if not piece:
+                    stream.finish()
+                    return
+                data.extend(piece)
+            stream.abort()
+
+        try:
+            self.virt.call(shoot)
+        except self.virt.libvirt.libvirtError:
+            return None
+        return bytes(data)
+
+    def agent(self, command: str, arguments: Optional[dict[str, Any]] = None, seconds: int = 5) -> Optional[Any]:
+        """The guest agent's answer to a command, None when it has none (no channel, no agent, an error)."""
+        try:
+            import libvirt_qemu
+        except ImportError:
+            return None
+        request = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
+        try:
+            answer = self._with(lambda domain: libvirt_qemu.qemuAgentCommand(domain, request, seconds, 0))
+            content = json.loads(answer) if answer is not None and len(answer) <= AGENT_LIMIT else {}
+            return content.get("return") if isinstance(content, dict) else None
+        except (self.virt.libvirt.libvirtError, ValueError, RecursionError):
+            return None
+
+    def ask_to_shut_down(self, how: str) -> bool:
+        """Ask the guest, through its "agent" or by the "acpi" power button; whether libvirt could ask."""
+        lv = self.virt.libvirt
+        flag = {"agent": lv.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT, "acpi": lv.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN}[how]
+        try:
+            self._with(lambda domain: domain.shutdownFlags(flag))
+        except lv.libvirtError:
+            return False
+        return True
+
+    def destroy(self) -> None:
+        """Stop it at once, if it runs. H2kError when libvirt can't."""
+        lv = self.virt.libvirt
+        try:
+            self._with(lambda domain: domain.destroy())
+        except lv.libvirtError as e:
+            if self.state().active:
+                raise self.virt.failure(f"{self.name} can't be stopped", e) from e
+
+    def monitor(self, command: str) -> str:
+        """The answer of QEMU's human monitor."""
+        try:
+            import libvirt_qemu
+
+            return str(self._with(lambda domain: libvirt_qemu.qemuMonitorCommand(domain, command, 1)))
+        except ImportError as e:
+            raise H2kError("libvirt's QEMU bindings are not installed", hint="apt install python3-libvirt") from e
+        except self.virt.libvirt.libvirtError as e:
+            raise self.virt.failure(f"{self.name}: {command}", e) from e

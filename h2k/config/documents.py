@@ -1,0 +1,103 @@
+"""Configuration in YAML or JSON, bounded and checked by a schema: every fault is named with its file and line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import jsonschema
+import yaml
+
+from h2k.base.errors import UsageError
+
+MAX_SIZE = 128 * 1024  # bytes; hand-written files have a few KiB
+Step = Union[str, int]
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
+    """YAML without anchors and aliases, which can make much of little, and with plain, unique keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag != "tag:yaml.org,2002:str" or key.value in seen:
+                what = "a key that is there twice" if key.tag.endswith(":str") else "a key that is no plain name"
+                raise yaml.MarkedYAMLError(problem=f"{what}: {str(key.value)[:60]!r}", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A file that was read: its content, and the tree of nodes that knows the lines."""
+
+    path: Path
+    content: Any
+    tree: Any = dataclasses.field(repr=False)
+
+    def line(self, path: Sequence[Step], fault: Any = None) -> int:
+        """The line (from 1) of the node at a path; of the unknown key itself where that is the schema's fault."""
+        node = self.tree
+        for step in path:
+            if isinstance(node, yaml.MappingNode):
+                node = next((v for k, v in node.value if k.value == str(step)), node)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+        if fault is not None and fault.validator == "additionalProperties" and isinstance(node, yaml.MappingNode):
+            known = fault.schema.get("properties", {})
+            return next((int(k.start_mark.line) + 1 for k, _ in node.value if k.value not in known), 1)
+        return int(node.start_mark.line) + 1 if node is not None else 1
+
+    def error(self, path: Sequence[Step], what: str, hint: str = "", fault: Any = None) -> UsageError:
+        """The error for a fault at a path below the top."""
+        place = "/".join(map(str, path)) or "the top"
+        return UsageError(f"{self.path}, line {self.line(path, fault)}: {place}: {what}", hint=hint)
+
+
+def read_document(path: Path, what: str, limit: int = MAX_SIZE) -> Document:
+    """Read YAML, or JSON by the file's name; `what` says what it should be ("a policy"), for the messages.
+
+    UsageError for a file that is missing, above `limit` bytes, no YAML, or that has anchors or a key twice.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise UsageError(f"{path}: larger than {limit} bytes; not {what}")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path}: can't be read as {what}: {e}") from e
+    try:
+        if path.suffix.lower() == ".json":
+            json.loads(text)
+            text = text.replace("\t", " ")  # the one thing that JSON allows between tokens and YAML does not
+        loader = _Loader(text)
+        try:
+            tree = loader.get_single_node()
+            return Document(path, loader.construct_document(tree) if tree is not None else None, tree)
+        finally:
+            loader.dispose()
+    except json.JSONDecodeError as e:
+        raise UsageError(f"{path}, line {e.lineno}: not JSON: {e.msg}") from e
+    except yaml.reader.ReaderError as e:
+        line_number = text.count("\n", 0, e.position) + 1
+        raise UsageError(f"{path}, line {line_number}: not {what}: {e.reason}") from e
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as e:
+        mark = getattr(e, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        why = " ".join(str(getattr(e, "problem", None) or e).split())
+        raise UsageError(f"{path}{line}: not {what}: {why[:200]}") from e
+
+
+def check(document: Document, schema: dict[str, Any], hint: str) -> None:
+    """UsageError with the line of what the schema (draft 7) refuses."""
+    fault: Optional[Any] = jsonschema.exceptions.best_match(
+        jsonschema.Draft7Validator(schema).iter_errors(document.content)
+    )
+    if fault is not None:
+        raise document.error(list(fault.absolute_path), fault.message[:200], hint, fault)

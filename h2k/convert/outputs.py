@@ -1,0 +1,168 @@
+"""Where virt-v2v's -o sends a guest: what h2k does about each, where the result then is, and what is written beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, Callable, Optional, Protocol
+
+from h2k.base.errors import H2kError, UsageError
+from h2k.base.run import run
+from h2k.convert.libvirt_result import LibvirtOutput
+from h2k.convert.v2v_command import V2vCommand
+from h2k.domain import kubevirt, qemu_script
+from h2k.domain.guest_files import GuestFiles, described, open_guest_files, read_description
+from h2k.engine.pipeline import Examination
+
+# Other names that virt-v2v has for an output.
+ALIASES = {
+    "osp": "openstack", "rhosp": "openstack", "rhev": "rhv", "ovirt": "rhv", "rhv_upload": "rhv-upload",
+    "ovirt-upload": "rhv-upload", "ovirt_upload": "rhv-upload",
+}  # fmt: skip
+# The result is gone from this machine when virt-v2v ends, so that nothing can be repaired.
+LEAVING = frozenset(("glance", "openstack", "rhv", "rhv-upload", "vdsm"))
+# virt-v2v's document of the result beside its disks, and our reader of it.
+Reader = Callable[[bytes, str, Path, Path], GuestFiles]
+_DOCUMENTS: dict[str, tuple[str, Reader]] = {
+    "local": (".xml", described),
+    "qemu": (".sh", qemu_script.read_target),
+    "kubevirt": (".yaml", kubevirt.read_target),
+}
+REPAIRED = (*_DOCUMENTS, "libvirt")
+DOCUMENT_SUFFIXES = {suffix: mode for mode, (suffix, _) in _DOCUMENTS.items()}
+
+
+class Output(Protocol):
+    """One output mode whose result stays on this machine."""
+
+    def fails_at_once(self) -> bool:
+        """Whether virt-v2v refuses this output before it reads anything."""
+
+    def begin(self) -> None:
+        """What must be known from before virt-v2v runs."""
+
+    def state(self, name: str) -> Path:
+        """The report directory of a result of that name."""
+
+    def earlier(self, name: str) -> Optional[GuestFiles]:
+        """The result of an earlier run of the same name, where there is one that is about to be written anew."""
+
+    def result(self, name: Optional[str]) -> GuestFiles:
+        """What virt-v2v wrote; `name` is None when it alone knew it. H2kError when there is no such result."""
+
+    def finish(self, target: GuestFiles, seen: Examination) -> None:
+        """What this output gets beside bootstrap.xml and final.xml; called when those are written."""
+
+
+def leaves(command: V2vCommand) -> bool:
+    """Whether the result leaves the machine while virt-v2v runs."""
+    return ALIASES.get(command.output_mode, command.output_mode) in LEAVING
+
+
+def is_nobodys(command: V2vCommand) -> bool:
+    """Whether neither h2k nor the virt-v2v of this host knows the output, which virt-v2v then says itself."""
+    mode = command.output_mode
+    if mode in (*REPAIRED, "null") or leaves(command):
+        return False
+    return f"output:{mode}" not in run(["virt-v2v", "--machine-readable"], check=False).stdout.decode("utf-8", "replace").split()
+
+
+def choose(command: V2vCommand) -> Optional[Output]:
+    """The output of a command; None where there is no result to look at: -o null, and what leaves the machine.
+
+    UsageError for a mode that h2k does not know, and where virt-v2v would start the guest by itself.
+    """
+    mode = command.output_mode
+    if mode == "null" or leaves(command):
+        return None
+    if mode not in REPAIRED:
+        raise UsageError(f"-o {mode}: h2k does not know this output", hint=f"h2k repairs -o {', '.join(REPAIRED)}")
+    if mode == "libvirt":
+        return LibvirtOutput(command.output_connection, command.output_storage, command.h2k.report, command.define)
+    directory = Path(command.output_storage or "")
+    return FileOutput(mode, directory, command.h2k.report, command.output_format, command.output_storage is not None)
+
+
+@dataclasses.dataclass
+class FileOutput:
+    """Disks and a document in a directory: OS/NAME-sda … and OS/NAME.xml, .sh or .yaml."""
+
+    mode: str
+    directory: Path
+    report: Optional[str] = None
+    form: Optional[str] = None
+    named: bool = True
+    began: float = dataclasses.field(default_factory=time.time)
+
+    @property
+    def _suffix(self) -> str:
+        return _DOCUMENTS[self.mode][0]
+
+    def fails_at_once(self) -> bool:
+        """Without a directory that exists."""
+        return not self.named or not self.directory.is_dir()
+
+    def begin(self) -> None:
+        """Remember when, to find the one document that is new."""
+        self.began = time.time()
+
+    def state(self, name: str) -> Path:
+        """OS/NAME.h2k, or what --h2k-report says."""
+        return Path(self.report) if self.report else self.directory / f"{name}.h2k"
+
+    def earlier(self, name: str) -> Optional[GuestFiles]:
+        """OS/NAME.xml of an earlier run with all of its disks."""
+        document = self.directory / f"{name}{self._suffix}"
+        if not document.exists():
+            return None
+        target = self._read(document)
+        return target if all(path.exists() for path, _ in target.images) else None
+
+    def result(self, name: Optional[str]) -> GuestFiles:
+        """OS/NAME.xml with its disks."""
+        document = self.directory / f"{name or self._name_written()}{self._suffix}"
+        if not document.exists():
+            raise H2kError(f"{document}: virt-v2v wrote no such file", hint=f"run: h2k post NAME{self._suffix}")
+        return self._read(document)
+
+    def _read(self, document: Path) -> GuestFiles:
+        state = self.state(document.name[: -len(self._suffix)])
+        target = _DOCUMENTS[self.mode][1](read_description(document), str(document), document.parent, state)
+        return dataclasses.replace(target, images=tuple((path, form or self.form) for path, form in target.images))
+
+    def _name_written(self) -> str:
+        """The name that virt-v2v alone knew: that of the one document that is new in -os."""
+        written = [p.stem for p in self.directory.glob(f"*{self._suffix}") if p.stat().st_mtime > self.began - 0.1]
+        if len(written) != 1:
+            hint = f"give -on NAME, or run: h2k post NAME{self._suffix}"
+            raise H2kError("virt-v2v alone knows the name of its result", hint=hint)
+        return written[0]
+
+    def finish(self, target: GuestFiles, seen: Examination) -> None:
+        """Run scripts for -o qemu, virtual machines for -o kubevirt, made of the two domains."""
+        writer = {"qemu": qemu_script.write_scripts, "kubevirt": kubevirt.write_machines}.get(self.mode)
+        if writer is not None and "bootstrap" in seen.report.files:
+            seen.report.files.update(writer(target.state))
+
+
+def open_result(
+    argument: str, report: Optional[str] = None, connection: Optional[str] = None, define: Optional[str] = None
+) -> tuple[Output, GuestFiles]:
+    """What virt-v2v wrote elsewhere or earlier: NAME.xml, NAME.sh, NAME.yaml, or a domain that libvirt knows.
+
+    `define`: the phase to leave a domain of libvirt defined as. UsageError when it is none of them.
+    """
+    path = Path(argument)
+    mode = DOCUMENT_SUFFIXES.get(path.suffix.lower())
+    output: Any
+    if mode is not None and (path.exists() or "/" in argument):
+        output = FileOutput(mode, path.parent, report)
+        if mode == "local":
+            return output, open_guest_files([argument], report)
+        read_description(path)  # says what is wrong with it
+        return output, output.result(path.name[: -len(path.suffix)])
+    if "/" in argument or path.exists():
+        raise UsageError(f"{argument}: no result of virt-v2v", hint="give NAME.xml, NAME.sh, NAME.yaml or a domain of libvirt")
+    output = LibvirtOutput(connection, None, report, define or "bootstrap")
+    return output, output.result(argument)

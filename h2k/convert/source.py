@@ -1,0 +1,160 @@
+"""The source of a conversion, opened for the look before the copy wherever it can be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+from lxml import etree
+
+from h2k.base.errors import H2kError, Unknown
+from h2k.base.finding import Finding
+from h2k.base.xml import parse_xml
+from h2k.convert.remote_source import nbd_view, ssh_vmx
+from h2k.convert.v2v_command import V2vCommand
+from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
+from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.ova import Say, large_directory, opened_ova
+from h2k.domain.vmx import read_vmx
+
+LOCAL_URIS = (None, "", "qemu:///system", "qemu:///session")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:")
+_OF_FILES = ("disk", "vmx", "ova", "libvirtxml")  # inputs whose arguments are files
+# What virt-v2v takes off a file's name to make the guest's (its name_from_disk.ml).
+_SUFFIXES = (".img", ".ova", ".qcow2", ".raw", ".vmdk", ".vmx", "-sda")
+
+
+@contextmanager
+def open_source(command: V2vCommand, say: Say) -> Iterator[tuple[Optional[GuestFiles], str]]:
+    """(the source's images and facts, ""), as long as this block lasts; or (None, why it can't be read beforehand).
+
+    `say` hears what takes time or room. Errors are those of a source that is there and broken.
+    """
+    with ExitStack() as stack:
+        try:
+            found: tuple[Optional[GuestFiles], str] = _open(command, stack, say), ""
+        except Unknown as unknown:
+            found = None, unknown.message
+        yield found
+
+
+def is_missing(command: V2vCommand) -> bool:
+    """Whether a file of the source is not there, which virt-v2v refuses before anything else."""
+    files = [a for a in command.arguments if not _ADDRESS.match(a)] if command.input_mode in _OF_FILES else []
+    return not all(Path(file).exists() for file in files)
+
+
+def unknown_hives(command: V2vCommand, why: str) -> Finding:
+    """What the report says of a source that could not be read beforehand."""
+    return Finding(
+        "hive-dirty",
+        "warning",
+        command.arguments[0] if command.arguments else f"-i {command.input_mode}",
+        f"unknown: {why}; virt-v2v marks dirty hives clean, and what their logs held is lost",
+        "shut the source down cleanly before it is copied: shutdown /s /t 0, fast startup off",
+    )
+
+
+def _open(command: V2vCommand, stack: ExitStack, say: Say) -> GuestFiles:
+    arguments = command.arguments
+    if not arguments:
+        raise Unknown("no guest is named")
+    if command.input_transport == "ssh" and command.input_mode == "vmx":
+        work = _directory(stack)
+        domain, views = stack.enter_context(ssh_vmx(arguments[0], command.password_file, work))
+        return GuestFiles(tuple((view, "qcow2") for view in views), Path(), domain)
+    if command.input_transport is not None:
+        raise Unknown(f"the source is read through -it {command.input_transport}, by virt-v2v alone")
+    if command.input_mode == "libvirt":
+        return _libvirt(command)
+    path = Path(arguments[0])
+    if command.input_mode == "disk":
+        return GuestFiles(tuple(_disk(a, command.input_format, stack) for a in arguments), path.parent)
+    if command.input_mode == "vmx" and "://" not in arguments[0]:
+        domain = read_vmx(read_description(path), str(path))
+        return GuestFiles(images_of(domain, path.parent), path.parent, domain)
+    if command.input_mode == "libvirtxml":
+        return _described(read_description(path), str(path), path.parent)
+    if command.input_mode == "ova":
+        ovf, images = stack.enter_context(opened_ova(path, say))
+        domain = ovf.domain if ovf.named else dataclasses.replace(ovf.domain, name=name_from_disk(path))
+        return GuestFiles(tuple((image, None) for image in images), path.parent, domain)
+    raise Unknown(f"-i {command.input_mode} {arguments[0]}: h2k can't read this beforehand")
+
+
+def _directory(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="h2k-source-", dir=large_directory())))
+
+
+def _disk(argument: str, form: Optional[str], stack: ExitStack) -> tuple[Path, Optional[str]]:
+    """A disk of `-i disk`: a file, or an NBD export."""
+    if not _ADDRESS.match(argument):
+        return Path(argument), form
+    if not argument.startswith("nbd"):
+        raise Unknown(f"{argument}: h2k can't read this address beforehand")
+    return nbd_view(argument, _directory(stack), form or "raw"), "qcow2"
+
+
+def _described(xml: bytes, name: str, base: Path) -> GuestFiles:
+    """Unknown unless every hard disk of the domain is here to be read: one of several could be the boot disk."""
+    for disk in read_domain_xml(xml, name).disks:
+        if disk.path is None:
+            raise Unknown(f"the disk {disk.target} of {name} is neither a file nor a block device of this host")
+    return described(xml, name, base, base)
+
+
+def _libvirt(command: V2vCommand) -> GuestFiles:
+    """The domain of a local libvirt, by name or UUID; another host's images are not here to be read."""
+    if command.input_connection not in LOCAL_URIS:
+        raise Unknown(f"the guest is another host's, {command.input_connection}, whose disks virt-v2v alone reads")
+    import libvirt
+
+    name = command.arguments[0]
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    try:
+        connection = libvirt.openReadOnly(command.input_connection or None)
+        try:
+            found = connection.lookupByName(name)
+        except libvirt.libvirtError:
+            found = connection.lookupByUUIDString(name)
+        xml = volumes_as_files(connection, found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), name)
+    except libvirt.libvirtError as e:
+        raise H2kError(f"{name}: libvirt does not give this domain: {e}", hint="virsh list --all shows the names") from e
+    return _described(xml, name, Path("/"))
+
+
+def volumes_as_files(connection: Any, xml: bytes, name: str) -> bytes:
+    """The domain with the volumes of libvirt's pools named by their files, as virt-v2v looks them up too."""
+    domain = parse_xml(xml, name)
+    for disk in domain.iterfind("devices/disk[@type='volume']"):
+        source = disk.find("source")
+        if source is None:
+            continue
+        pool = connection.storagePoolLookupByName(source.get("pool", ""))
+        file = pool.storageVolLookupByName(source.get("volume", "")).path()
+        disk.set("type", "file")
+        source.attrib.clear()
+        source.set("file", file)
+    return bytes(etree.tostring(domain))
+
+
+def name_from_disk(path: Path) -> str:
+    """The guest's name that virt-v2v makes of a file's."""
+    for suffix in _SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def name_of(command: V2vCommand, source: Optional[GuestFiles]) -> Optional[str]:
+    """The name that virt-v2v gives the result: -on, else the source's; None where only virt-v2v knows it."""
+    if command.output_name is not None:
+        return command.output_name
+    if source is None:
+        return None
+    return source.domain.name if source.domain is not None else name_from_disk(Path(command.arguments[0]))

@@ -1,0 +1,44 @@
+"""Outputs that leave the machine while virt-v2v runs: in two steps, with the repair in between."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable, Optional
+
+from h2k.base.errors import READY, UsageError
+from h2k.base.run import pass_through
+from h2k.base.steps import Steps
+from h2k.convert.source import name_of
+from h2k.convert.v2v_command import V2vCommand, in_two_steps, parse
+from h2k.domain.guest_files import GuestFiles
+
+PLACE = "STAGE"  # in the refusal; the user names a directory
+Convert = Callable[[V2vCommand], tuple[int, Optional[GuestFiles]]]
+
+
+def refusal(command: V2vCommand, argv: Sequence[str]) -> UsageError:
+    """What to say of such an output: nothing can be repaired there, and the two commands that do it."""
+    first, second = in_two_steps(argv, PLACE, name_of(command, None) or "NAME")
+    return UsageError(
+        f"-o {command.output_mode}: the guest would leave this machine before it can be repaired\n"
+        f"in two steps:\n  h2k-v2v {shlex.join(first)}\n  virt-v2v {shlex.join(second)}\n"
+        f"or both by --h2k-stage {PLACE}"
+    )
+
+
+def in_stages(command: V2vCommand, argv: Sequence[str], convert: Convert, steps: Steps) -> int:
+    """Convert to files in the directory of --h2k-stage, and take them on only when they are ready. The files stay."""
+    directory = command.stage or ""
+    if not Path(directory).is_dir():
+        raise UsageError(f"--h2k-stage {directory}: no such directory")
+    first, _ = in_two_steps(argv, directory, "")
+    status, target = convert(parse(first))
+    if status != READY or target is None or target.domain is None:
+        return status
+    _, second = in_two_steps(argv, directory, target.domain.name)
+    with steps.step("upload", f"virt-v2v {shlex.join(second)}"):
+        status = pass_through(["virt-v2v", *second])
+    steps.say(f"{directory} still has the disks and {target.state.name}")
+    return status

@@ -1,0 +1,1 @@
+"""Descriptions of virtual machines: libvirt, VMX, OVF, OVA, QEMU scripts, KubeVirt. Knows no command line."""

@@ -1,0 +1,1 @@
+"""Hooks and the way of a repair: examine, propose, apply, verify, commit, and the report of it."""

@@ -1,0 +1,220 @@
+"""Hooks: found by path, ordered by name, loaded by this one loader; each proposes findings and changes, and writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional, Union
+
+from h2k.base import paths
+from h2k.base.errors import BadData, H2kError, Refused, UsageError
+from h2k.base.finding import Finding
+from h2k.config.driver_plan import Plan
+from h2k.config.policy import Policy
+from h2k.domain.facts import DomainFacts
+from h2k.engine.hook_program import describe
+from h2k.guest.changes import Change
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverSource
+
+log = logging.getLogger("h2k.hook")
+
+PACKAGED = (paths.HOOKS,)
+LOCAL = paths.LOCAL / "hooks.d"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A hook's decision about the domains ("bootstrap-bus" → "sata"), with the reason."""
+
+    name: str
+    value: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A file that a hook hands to the report directory, beside report.json: `name` "network.json", `content` JSON."""
+
+    name: str
+    content: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user and the plan ask for, the same for every hook of a run.
+
+    `phase` is "source" before the copy and "result" after it; `drivers` is None when no virtio-win was found.
+    """
+
+    plan: Plan
+    bus: str = "virtio"
+    drivers: Optional[DriverSource] = None
+    phase: str = "result"
+    domain: Optional[DomainFacts] = None
+    accept: frozenset[str] = frozenset()
+    policy: Policy = Policy()
+
+
+Proposed = Union[Finding, Change, Setting, Document]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """One loaded hook: META, and `propose`, which looks at a guest and yields what it found. A gate's refusal stops
+    the hooks after it."""
+
+    name: str
+    path: Path
+    summary: str
+    answers: tuple[str, ...]
+    gate: bool
+    propose: Callable[[Guest, Options], Iterable[Proposed]] = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """All that the hooks said about one guest."""
+
+    findings: tuple[Finding, ...]
+    changes: tuple[Change, ...]
+    settings: tuple[Setting, ...]
+    documents: tuple[Document, ...] = ()
+
+    @property
+    def refused(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.state == "refused")
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.state == "broken")
+
+    def setting(self, name: str, default: str) -> str:
+        """The last value that a hook gave to a setting."""
+        return next((s.value for s in reversed(self.settings) if s.name == name), default)
+
+
+def find_hooks(extra: Sequence[Path] = ()) -> tuple[Hook, ...]:
+    """Load every hook, in name order: packaged, then local, then `extra` directories; a same name overrides,
+    a link to /dev/null masks. UsageError for a missing directory or a hook that can't be loaded."""
+    for directory in extra:
+        if not directory.is_dir():
+            raise UsageError(f"{directory}: no such hook directory")
+    files: dict[str, Path] = {}
+    for directory in (*PACKAGED, LOCAL, *extra):
+        if directory.is_dir():
+            files.update({entry.name: entry for entry in sorted(directory.iterdir()) if _is_hook(entry)})
+    masked = {name for name, path in files.items() if path.is_symlink() and path.resolve() == Path("/dev/null")}
+    return tuple(load_hook(files[name]) for name in sorted(files) if name not in masked)
+
+
+def _is_hook(entry: Path) -> bool:
+    return entry.name[:2].isdigit() and (entry.suffix == ".py" or entry.is_symlink() or os.access(entry, os.X_OK))
+
+
+def load_hook(path: Path) -> Hook:
+    """One hook from its file, Python or any other executable; UsageError when it can't be loaded, Refused when others
+    could have written it."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as e:
+        raise UsageError(f"{path}: can't read this hook: {e.strerror}") from e
+    if os.geteuid() == 0 and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Refused(f"{path}: others can write this hook", hint=f"chmod go-w {path}")
+    return _load_python(path) if path.suffix == ".py" else _load_program(path)
+
+
+def _load_program(path: Path) -> Hook:
+    program = describe(path)
+
+    def propose(guest: Guest, options: Options) -> Iterable[Proposed]:
+        wishes = {"bus": options.bus, "phase": options.phase, "policy": dataclasses.asdict(options.policy)}
+        return program.propose(guest, wishes)
+
+    meta = program.meta
+    return Hook(meta["name"], path, meta["summary"], tuple(meta["answers"]), bool(meta.get("gate", False)), propose)
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Reads compiled code and writes none: in directories of packages it would stay behind them."""
+
+    def set_data(self, path: Any, data: Any, *, _mode: int = 0o666) -> None:
+        """Nothing is kept."""
+
+
+def _load_python(path: Path) -> Hook:
+    name = "h2k_hook_" + path.stem.replace("-", "_")
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python hook")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        meta: dict[str, Any] = module.META
+        return Hook(
+            name=meta["name"],
+            path=path,
+            summary=meta["summary"],
+            answers=tuple(meta["answers"]),
+            gate=bool(meta.get("gate", False)),
+            propose=module.propose,
+        )
+    except Exception as e:  # a hook may be anybody's, and importing it runs it
+        raise UsageError(f"{path}: this hook can't be loaded: {type(e).__name__}: {e}") from e
+
+
+def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequence[str] = ()) -> Proposal:
+    """Ask every hook that is not skipped; an accepted refusal becomes a warning."""
+    findings: list[Finding] = []
+    changes: list[Change] = []
+    settings: list[Setting] = []
+    documents: list[Document] = []
+    for hook in hooks:
+        if hook.name in skip:
+            continue
+        stopped = False
+        try:
+            for item in hook.propose(guest, options):
+                if isinstance(item, Finding):
+                    findings.append(_accepted(item, options))
+                    stopped = stopped or findings[-1].state == "refused"
+                elif isinstance(item, Setting):
+                    settings.append(item)
+                elif isinstance(item, Document):
+                    documents.append(item)
+                else:
+                    changes.append(item)
+        except BadData as bad:
+            findings.append(_unsound(hook, bad))
+            break  # what this hook could not read, the others must not build on
+        except H2kError as e:
+            e.message = f"hook {hook.name}: {e.message}"
+            raise
+        except Exception as e:  # a hook may be anybody's: its failure is named, and stops everything before a write
+            log.debug("hook %s", hook.name, exc_info=True)
+            raise H2kError(f"hook {hook.name} failed: {type(e).__name__}: {e}", hint=f"--skip {hook.name}; h2k -v") from e
+        if stopped and hook.gate:
+            break
+    unique = tuple(dict.fromkeys(findings))
+    return Proposal(unique, tuple(dict.fromkeys(changes)), tuple(settings), tuple(documents))
+
+
+def _accepted(finding: Finding, options: Options) -> Finding:
+    if finding.state == "refused" and finding.id in options.accept:
+        return dataclasses.replace(finding, state="warning", repair="accepted by --h2k-accept")
+    return finding
+
+
+def _unsound(hook: Hook, bad: BadData) -> Finding:
+    """Guest content that a hook could not read on its way; errors about a hive begin with its name."""
+    name = bad.message.split(":", 1)[0]
+    found = {"SYSTEM": "hive-corrupt", "SOFTWARE": "hive-corrupt", "DRIVERS": "hive-corrupt", "BCD": "bcd-corrupt"}
+    evidence = f"{bad.message} (met by the hook {hook.name})"
+    repair = bad.hint or "restore it from a backup of the source"
+    return Finding(found.get(name, "file-unreadable"), "refused", name, evidence, repair)

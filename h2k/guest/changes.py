@@ -1,0 +1,176 @@
+"""Typed changes to a guest: data, printable as a diff, and dropped when they already hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Union
+
+from h2k.disk.reader import VolumeRef
+from h2k.guest.guest import FILE_LIMIT, Guest
+from h2k.windows import hive_edit, regf
+from h2k.windows.bcd import decode_device
+
+_TYPES = {regf.REG_SZ: "SZ", regf.REG_EXPAND_SZ: "EXPAND_SZ", regf.REG_DWORD: "DWORD", regf.REG_MULTI_SZ: "MULTI_SZ"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SetValue:
+    """Registry value `name` of `key` (below the hive's root) becomes `data` of `type`; missing keys are made."""
+
+    hive: str
+    key: str
+    name: str
+    type: int
+    data: bytes
+
+    def holds(self, guest: Guest) -> bool:
+        value = guest.hive(self.hive).value(self.key, self.name)
+        return value is not None and value.type == self.type and value.raw == self.data
+
+    def diff(self, guest: Guest) -> str:
+        old = guest.hive(self.hive).value(self.key, self.name)
+        show = _show_element if self.hive == "BCD" else _show
+        new = show(self.type, self.data)
+        where = f"{self.hive}\\{self.key} {self.name or '(default)'}"
+        return f"+ {where}: {new}" if old is None else f"~ {where}: {show(old.type, old.raw)} → {new}"
+
+    def edit(self) -> hive_edit.HiveEdit:
+        return hive_edit.SetValue(self.key, self.name, self.type, self.data)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeleteValue:
+    """Registry value `name` of `key` is gone."""
+
+    hive: str
+    key: str
+    name: str
+
+    def holds(self, guest: Guest) -> bool:
+        return guest.hive(self.hive).value(self.key, self.name) is None
+
+    def diff(self, guest: Guest) -> str:
+        old = guest.hive(self.hive).value(self.key, self.name)
+        return f"- {self.hive}\\{self.key} {self.name}" + (f": {_show(old.type, old.raw)}" if old else "")
+
+    def edit(self) -> hive_edit.HiveEdit:
+        return hive_edit.DeleteValue(self.key, self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeleteKey:
+    """Registry key `key` and everything below it is gone."""
+
+    hive: str
+    key: str
+
+    def holds(self, guest: Guest) -> bool:
+        return guest.hive(self.hive).key(self.key) is None
+
+    def diff(self, guest: Guest) -> str:
+        key = guest.hive(self.hive).key(self.key)
+        values = ", ".join(f"{v.name}={_show(v.type, v.raw)}" for v in key.values()[:4]) if key else ""
+        return f"- {self.hive}\\{self.key}\\" + (f" ({values})" if values else "")
+
+    def edit(self) -> hive_edit.HiveEdit:
+        return hive_edit.DeleteKey(self.key)
+
+
+@dataclasses.dataclass(frozen=True)
+class WriteFile:
+    """File `path` of `volume` holds exactly `data`; `source` says for people where the bytes come from."""
+
+    volume: VolumeRef
+    path: str
+    data: bytes = dataclasses.field(repr=False)
+    source: str
+
+    def holds(self, guest: Guest) -> bool:
+        stat = guest.reader.stat(self.volume, self.path)
+        if stat is None or not stat.readable or stat.size != len(self.data):
+            return False
+        return guest.reader.read(self.volume, self.path, FILE_LIMIT) == self.data
+
+    def diff(self, guest: Guest) -> str:
+        old = guest.reader.stat(self.volume, self.path)
+        was = f"{old.size} bytes → " if old else ""
+        digest = hashlib.sha256(self.data).hexdigest()[:12]
+        return f"{'~' if old else '+'} {self.path}: {was}{len(self.data)} bytes, sha256 {digest}…, from {self.source}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayLogs:
+    """The transaction logs of a dirty hive are applied, and the hive is left clean; `applied` says what they held."""
+
+    hive: str
+    applied: str
+
+    def holds(self, guest: Guest) -> bool:
+        return guest.hive_state(self.hive).state == "clean"
+
+    def diff(self, guest: Guest) -> str:
+        return f"~ {self.hive}: transaction logs replayed ({self.applied})"
+
+
+@dataclasses.dataclass(frozen=True)
+class SetActive:
+    """Partition `partition` (1 to 4) is the only active one of the MBR disk `disk`."""
+
+    disk: int
+    partition: int
+
+    def holds(self, guest: Guest) -> bool:
+        return self._active(guest) == [self.partition]
+
+    def diff(self, guest: Guest) -> str:
+        old = ", ".join(map(str, self._active(guest))) or "none"
+        return f"~ disk {self.disk}: active partition {old} → {self.partition}"
+
+    def _active(self, guest: Guest) -> list[int]:
+        return [p.number for p in guest.disks[self.disk].table.partitions if p.active]
+
+
+RegistryChange = Union[SetValue, DeleteValue, DeleteKey]
+Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile, ReplayLogs, SetActive]
+
+
+def _show(kind: int, data: bytes) -> str:
+    if kind == regf.REG_DWORD and len(data) == 4:
+        return str(int.from_bytes(data, "little"))
+    if kind in (regf.REG_SZ, regf.REG_EXPAND_SZ, regf.REG_MULTI_SZ):
+        text = data.decode("utf-16-le", "replace").rstrip("\0").replace("\0", ", ")
+        return repr(text[:120])
+    return f"{_TYPES.get(kind, f'type {kind}')} {data[:24].hex()}{'…' if len(data) > 24 else ''}"
+
+
+def _show_element(kind: int, data: bytes) -> str:
+    """A BCD element: a device by what it names."""
+    if kind != regf.REG_BINARY:
+        return _show(kind, data)
+    device = decode_device(data)
+    if device.kind != "partition":
+        return f"{device.kind} device, {_show(kind, data)}"
+    return f"partition {device.partition} of {device.style} disk {device.disk}"
+
+
+def as_json(change: Change, guest: Guest) -> dict[str, Any]:
+    """One change as plan.json and report.json have it: its kind, its place, its readable diff."""
+    where: dict[str, Any] = {}
+    if isinstance(change, WriteFile):
+        where = {"volume": dataclasses.astuple(change.volume), "path": change.path}
+    elif isinstance(change, SetActive):
+        where = dataclasses.asdict(change)
+    else:
+        where = {"hive": change.hive, "key": getattr(change, "key", ""), "name": getattr(change, "name", None)}
+    return {"change": type(change).__name__, **where, "diff": change.diff(guest)}
+
+
+def pending(changes: Iterable[Change], guest: Guest) -> tuple[Change, ...]:
+    """The changes that do not hold yet, each once, in order."""
+    seen: dict[Change, None] = {}
+    for change in changes:
+        if change not in seen and not change.holds(guest):
+            seen[change] = None
+    return tuple(seen)

@@ -1,0 +1,65 @@
+"""What becomes of the source's network on the new machine: facts, domain and policy put together, for the hooks."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from typing import Any, Optional
+
+from h2k.config.policy import NicOverride, Policy
+from h2k.domain.facts import DomainFacts
+from h2k.guest.guest import Guest
+from h2k.windows.network import Adapter, Gateway, Network, read_network
+from h2k.windows.network_carry import Assignment, Card, Settings, assign, leaving, settings_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Carry:
+    """The network, the adapters that stay behind, where each one's settings go, and what the first boot is to set."""
+
+    network: Network
+    leaving: tuple[Adapter, ...]
+    assignments: dict[str, Assignment]
+    settings: tuple[Settings, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """network.json: everything the source had, and what is carried to which card, by which evidence."""
+        return {
+            **self.network.as_json(),
+            "leaving": [a.guid for a in self.leaving],
+            "assignments": {guid: dataclasses.asdict(a) for guid, a in self.assignments.items()},
+            "first_boot": [dataclasses.asdict(s) for s in self.settings],
+        }
+
+
+def carry(guest: Guest, domain: Optional[DomainFacts], policy: Policy) -> Carry:
+    """Read the guest's network and decide. BadData as the hives raise it."""
+    software = guest.hive("SOFTWARE") if guest.has_hive("SOFTWARE") else None
+    network = read_network(guest.system, software, guest.control_sets.default)
+    behind = leaving(network)
+    cards = [Card(nic.mac, nic.slot) for nic in domain.nics] if domain is not None else None
+    assignments = assign(behind, cards)
+    if policy.addresses == "override":
+        settings = tuple(_override(o) for o in policy.overrides)
+    else:
+        keep = policy.addresses == "preserve"
+        certain = [(a, assignments[a.guid]) for a in behind if assignments[a.guid].certain]
+        settings = tuple(settings_of(a, to.mac, keep) for a, to in certain)
+    return Carry(network, behind, assignments, tuple(s for s in settings if s.worth_setting))
+
+
+def _override(override: NicOverride) -> Settings:
+    addresses = [ipaddress.ip_interface(a) for a in override.addresses]
+    gateways = [ipaddress.ip_address(g) for g in override.gateways]
+    servers = [ipaddress.ip_address(d) for d in override.dns]
+    return Settings(
+        override.mac,
+        override.name,
+        override.dhcp,
+        addresses=tuple(str(a) for a in addresses if a.version == 4),
+        gateways=tuple(Gateway(str(g)) for g in gateways if g.version == 4),
+        dns=tuple(str(d) for d in servers if d.version == 4),
+        addresses6=tuple(str(a) for a in addresses if a.version == 6),
+        gateways6=tuple(Gateway(str(g)) for g in gateways if g.version == 6),
+        dns6=tuple(str(d) for d in servers if d.version == 6),
+    )

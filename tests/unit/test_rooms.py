@@ -1,0 +1,99 @@
+"""The house: imports point down the floors, no file imports in a circle, and the lower rooms know no command line."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# From the top floor down (docs/develop/architecture.md): a room imports itself and what stands after it.
+FLOORS = ("cli", "fleet", "pages", "convert", "boot", "engine", "guest", "domain", "config", "windows", "disk", "base")
+COMMAND_LINE = {"click", "rich"}
+
+
+@lru_cache(maxsize=1)
+def modules() -> dict[str, Path]:
+    """Every module of h2k by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / "h2k").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@lru_cache(maxsize=1)
+def imports() -> dict[str, frozenset[str]]:
+    """What each module imports, wherever in the file, as dotted names."""
+    return {name: frozenset(_imported(path)) for name, path in modules().items()}
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in modules() else str(node.module)
+
+
+def room(module: str) -> str:
+    """The room of a module of h2k; "" for h2k itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_file_lies_in_a_room_that_has_a_floor() -> None:
+    lying = {room(name) for name in modules()} - {""}
+    assert lying <= set(FLOORS), f"rooms without a floor: {lying - set(FLOORS)}"
+    assert {path.name for path in (ROOT / "h2k").glob("*.py")} == {"__init__.py"}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_point_down(module: str) -> None:
+    upward = {
+        other
+        for other in imports()[module]
+        if other.startswith("h2k.") and FLOORS.index(room(other)) < FLOORS.index(room(module))
+    }
+    assert not upward, f"{module} ({room(module)}) imports from a higher floor: {sorted(upward)}"
+
+
+def test_no_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " → ".join((*way[way.index(module) :], module))
+        if module not in done:
+            for other in sorted(imports()[module] & imports().keys()):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for name in modules():
+        if name != "h2k":
+            visit(name, ())
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if room(n) in FLOORS[FLOORS.index("engine") :]])
+def test_below_the_commands_nothing_knows_a_command_line(name: str) -> None:
+    taken = {other.split(".")[0] for other in imports()[name]}
+    allowed = {"rich"} if room(name) == "base" else set()  # the console itself
+    assert not taken & (COMMAND_LINE - allowed)
+
+
+def test_the_registry_reader_stands_alone() -> None:
+    """`import h2k.windows.regf` needs no click and no libvirt: nothing on its way imports them."""
+    waiting, seen = ["h2k.windows.regf"], set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        waiting += [other for other in imports().get(module, ()) if other.startswith("h2k")]
+    outside = {other.split(".")[0] for module in seen for other in imports().get(module, ()) if not other.startswith("h2k")}
+    assert outside <= set(sys.stdlib_module_names)
