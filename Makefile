@@ -9,7 +9,7 @@ RUNTIME := virt-v2v libguestfs-tools python3-guestfs python3-hivex libhivex-bin 
   python3-libnbd libnbd-bin nbdkit python3-tsk python3-libvirt libvirt-daemon-system libvirt-clients \
   python3-lxml python3-yaml python3-click python3-jsonschema python3-pefile python3-rich \
   linux-image-amd64 ntfs-3g
-TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hypothesis python3-venv mypy xorriso virtinst libxml2-utils \
+TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hypothesis python3-jinja2 python3-venv mypy xorriso virtinst libxml2-utils \
   mtools dosfstools fdisk swtpm swtpm-tools busybox-static grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod
 
 .PHONY: deps demo test
@@ -37,7 +37,7 @@ lint: deps .venv/ready
 	@for hook in hooks/*.py; do mypy --no-error-summary $$hook || exit 1; done
 
 test: lint
-	.venv/bin/python -m pytest -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "unit or integration"
 
 # One fault, put into a copy of a made guest, and what h2k says of it: make fault F=driver-start-override
 .PHONY: fault faults fuzz
@@ -54,12 +54,12 @@ fuzz: deps
 # What `h2k verify` says and what the boot lab does, for every fault that it can judge, as a table; an hour on two cores.
 .PHONY: lab
 lab: deps .venv/ready
-	H2K_LAB=all .venv/bin/python -m pytest -q tests/boot
+	.venv/bin/python -m pytest -q -m "integration or lab" tests/boot
 
 # What `make test` has no time for: the boot cycle with all its ways to go wrong, and every way in with the real virt-v2v.
 .PHONY: test-long
 test-long: deps .venv/ready
-	H2K_TESTS=all .venv/bin/python -m pytest -m long
+	.venv/bin/python -m pytest -m long
 
 bench: deps
 	@$(PYTHON) -m tests.bench
@@ -81,4 +81,4 @@ rpm: packaging-deps
 
 package-test: packaging-deps .venv/ready
 	@.venv/bin/pip install -q --disable-pip-version-check vermin
-	$(SUDO) .venv/bin/python -m pytest -x -p no:cacheprovider tests/package/check_source.py tests/package/check_deb.py tests/package/check_rpm.py
+	$(SUDO) .venv/bin/python -m pytest -x -p no:cacheprovider -m package tests/package/check_source.py tests/package/check_deb.py tests/package/check_rpm.py

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from tests.guests import build as guests
 from tests.guests.virtio_win import make_iso, make_runner, make_tree
 
 guestfs_settings()  # for the libguestfs tools that tests run beside h2k: without KVM where it does not work
+TESTS = Path(__file__).resolve().parent
 DATA_DISK = 64 * 1024 * 1024
 
 
@@ -63,18 +63,17 @@ def guest(tmp_path: Path) -> Iterator[Callable[..., guests.BuiltGuest]]:
     shutil.rmtree(tmp_path / "guest", ignore_errors=True)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """The marker of tests that only `make test-long` runs (H2K_TESTS=all)."""
-    config.addinivalue_line("markers", "long: whole boots and conversions more than `make test` has time for; H2K_TESTS=all runs them")
+# Every test belongs to one tier: its own mark, or that of its directory. What the tiers are and cost: tests/README.md.
+TIERS = ("unit", "integration", "long", "lab", "package")
+DIRECTORIES = {"unit": "unit", "package": "package", "integration": "integration", "boot": "integration"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Two workers share the tests (pytest -n 2 --dist loadgroup): what needs the one libvirtd stays on one of them."""
-    if os.environ.get("H2K_TESTS") != "all":
-        waiting = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=waiting)
-        items[:] = [item for item in items if item not in waiting]
+@pytest.hookimpl(tryfirst=True)  # before pytest reads -m, and pytest-xdist the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its tier. Two workers share the tests (pytest -n 2 --dist loadgroup): what needs the one libvirtd
+    stays on one of them."""
     for item in items:
+        if not any(item.get_closest_marker(tier) for tier in TIERS):
+            item.add_marker(DIRECTORIES[item.path.relative_to(TESTS).parts[0]])
         uses_libvirt = "libvirt" in Path(item.path).read_text(encoding="utf-8") and "unit" not in item.path.parts
         item.add_marker(pytest.mark.xdist_group("libvirt" if uses_libvirt else item.path.name))

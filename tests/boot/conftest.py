@@ -1,9 +1,8 @@
-"""What the lab's tests share: guests that boot, repaired or not; and which tests wait for `make lab`."""
+"""What the lab's tests share: guests that boot, repaired or not."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,20 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 H2K = ROOT / "wrappers" / "h2k"
 Bootable = Callable[..., Path]
 Judged = Callable[[str, str, str, str, str], None]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """The marker of tests that only `make lab` runs (H2K_LAB=all)."""
-    config.addinivalue_line("markers", "lab: a boot more than `make test` has time for; H2K_LAB=all runs it")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave those out otherwise."""
-    if os.environ.get("H2K_LAB") == "all":
-        return
-    waiting = [item for item in items if item.get_closest_marker("lab")]
-    config.hook.pytest_deselected(items=waiting)
-    items[:] = [item for item in items if item not in waiting]
 
 
 ROWS = pytest.StashKey[list[tuple[str, ...]]]()

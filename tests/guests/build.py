@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
-import lzma
 import os
 import shutil
 import struct
@@ -21,11 +20,11 @@ from typing import Any, Optional
 import yaml
 
 from h2k.base.host import guestfs_settings
+from tests.corpus import corpus, find
 from tests.guests.pe import make_pe
 from tests.guests.regfile import build_hive, empty_hive, fix_dirty
 
 HERE = Path(__file__).resolve().parent
-CORPUS = HERE.parents[2] / "shared" / "corpus"
 MIB = 1024 * 1024
 SIZE = 512  # MiB, where the description says nothing else
 BOOT_SIZE = 64 * MIB
@@ -182,9 +181,8 @@ def hives(name: str, guest: dict[str, Any]) -> dict[str, bytes]:
     if "tools" in guest:
         software += "[Microsoft\\Windows\\CurrentVersion\\Uninstall\\{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}]\n"
         software += f'"DisplayName"="{guest["tools"]}"\n"DisplayVersion"="12.3.0"\n"UninstallString"="MsiExec.exe /I"\n'
-    corpus = CORPUS / guest.get("corpus", "none")
-    if corpus.exists():
-        system = fix_dirty(lzma.decompress(corpus.read_bytes()))
+    if find(guest.get("corpus", "")) is not None:
+        system = fix_dirty(corpus(guest["corpus"]))
     else:
         system = build_hive("".join(text("system.reg", cs=f"ControlSet{n:03d}") for n in guest["sets"]))
         for extra in ("ddb.reg" if modern else "cdd.reg", f"{guest.get('hypervisor', 'vmware')}.reg"):
@@ -237,7 +235,8 @@ def cached() -> dict[str, BuiltGuest]:
     digest = hashlib.sha256()
     for path in sorted([*(HERE / n for n in ("build.py", "pe.py", "regfile.py", "guests.yaml")), *HERE.glob("*.reg")]):
         digest.update(path.read_bytes())
-    digest.update(str(CORPUS.exists()).encode())
+    real = [guest["corpus"] for guest in descriptions().values() if find(guest.get("corpus", "")) is not None]
+    digest.update(repr(real).encode())
     place = HERE.parents[1] / ".cache" / "guests" / digest.hexdigest()[:16]
     place.mkdir(parents=True, exist_ok=True)
     known = descriptions()

@@ -1,21 +1,18 @@
-"""What the parsers' tests share: Windows versions, hives from text, damaged copies of sound bytes, the corpus."""
+"""What the parsers' tests share: Windows versions, hives from text, damaged copies of sound bytes."""
 
 from __future__ import annotations
 
 import functools
-import lzma
-from pathlib import Path
 from typing import Optional
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from h2k.windows.regf import Hive
 from h2k.windows.version import WindowsVersion
+from tests.corpus import corpus
 from tests.guests.regfile import build_hive, fix_dirty
 
-CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
 # Tests do not assert times; what must be quick is bounded by the code, and tests/fuzz.py has a limit for each case.
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 few = settings(many, max_examples=40)
@@ -38,10 +35,7 @@ def hive(text: str, name: str = "SYSTEM") -> Hive:
 @functools.lru_cache(maxsize=4)
 def corpus_hive(name: str) -> Hive:
     """A real hive, made clean; the test is skipped where there is none."""
-    path = CORPUS / f"{name}.xz"
-    if not path.exists():
-        pytest.skip(f"no {path.name} here")
-    return Hive.parse(fix_dirty(lzma.decompress(path.read_bytes())), name)
+    return Hive.parse(fix_dirty(corpus(name)), name)
 
 
 def damaged(sound: bytes, reach: Optional[int] = None) -> st.SearchStrategy[bytes]:

@@ -11,9 +11,9 @@ from h2k.base.errors import BadData
 from h2k.windows import regf
 from h2k.windows.hive_edit import DeleteKey, DeleteValue, HiveEdit, SetValue, edit_hive
 from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_SZ, Hive
+from tests.corpus import corpus
 from tests.guests.rawhive import Node, RawHive
 from tests.guests.regfile import fix_dirty, make_dirty
-from tests.unit.corpus import corpus
 
 ONE, TWO = b"\1\0\0\0", b"\2\0\0\0"
 SERVICE = Node("disk", values=[("Start", REG_DWORD, TWO), ("ImagePath", 2, b"x\0\0\0"), ("Group", REG_SZ, b"g\0\0\0")])

@@ -13,10 +13,10 @@ from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import open_source
 from h2k.windows.regf import Hive
 from h2k.windows.services import control_set_name, driver_path, read_service
+from tests.corpus import corpus
 from tests.guests.pe import make_pe
 from tests.guests.regfile import fix_dirty
 from tests.guests.virtio_win import make_tree
-from tests.unit.corpus import corpus
 from tests.unit.hooks import options, packaged
 from tests.unit.memory_reader import apply_changes, windows_guest
 

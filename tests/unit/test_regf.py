@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from h2k.base.errors import BadData
 from h2k.windows import regf
 from h2k.windows.regf import Hive, Key
+from tests.corpus import corpus
 from tests.guests.rawhive import NIL, Node, RawHive, resum
 from tests.guests.regfile import build_hive, fix_dirty, make_dirty
-from tests.unit.corpus import corpus
 
 CLEAN_CORPUS = ("win10.BCD", "win8.1-virtualbox.SYSTEM", "win10-1903-vmware.SYSTEM", "dirty-1.hive", "dirty-2.hive")
 LISTS = [("lh", "lh"), ("lf", "lf"), ("li", "li"), ("ri", "lh"), ("ri", "lf"), ("ri", "li")]

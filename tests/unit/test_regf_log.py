@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from h2k.base.errors import BadData
 from h2k.windows import regf
 from h2k.windows.regf_log import MAX_LOG, Replay, marvin32, replay
+from tests.corpus import corpus
 from tests.guests.hivelog import entry, make_dirty_pair, marvin, new_log, old_log, steps
 from tests.guests.rawhive import Node, RawHive, resum
 from tests.guests.regfile import build_hive, make_dirty
-from tests.unit.corpus import corpus
 
 SEQUENCE = 40
 
