@@ -26,6 +26,7 @@ JOURNAL_LIMIT = 256 * 1024 * 1024  # bytes; a boot that rewrote 10 GiB has a jou
 # description, which holds on NFS as well and does not stop QEMU.
 _LOCK_BYTE = 0x68326B
 _ORPHAN_LIMIT = 60.0  # seconds for a qemu-img of a killed run to end
+_OVERLAY_LIMIT = 10.0  # seconds for an appliance of a killed run to end
 OnStep = Optional[Callable[[str], None]]
 Journal = dict[str, Any]
 
@@ -65,6 +66,7 @@ class DiskSet:
         self.state_dir = state_dir.resolve()
         self._journal = self.state_dir / "journal.json"
         self._locks: list[int] = []
+        self._held = False
 
     @property
     def phase(self) -> str:
@@ -148,9 +150,20 @@ class DiskSet:
         if not keep:
             self.release()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the locks over several calls, until the block ends. Refused when another run has one of them."""
+        self._acquire()
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self.release()
+
     def release(self) -> None:
-        """Let other runs have the images."""
-        while self._locks:
+        """Let other runs have the images, unless the locks are held over several calls."""
+        while self._locks and not self._held:
             os.close(self._locks.pop())
 
     def _overlay(self, index: int) -> Path:
@@ -182,9 +195,10 @@ class DiskSet:
         if journal["phase"] != "idle":
             raise Refused(f"{self.state_dir}: an unfinished run ({journal['phase']})", hint="h2k rollback undoes it")
         self._check_free()
-        stack = self._still_theirs(journal["stack"])
+        stack = journal["stack"]
         disks = [dict(_found(path), path=str(path), format=form) for path, form in self.images]
-        self._store("applying", {"kind": kind, "disks": disks, "files": []}, stack)
+        work = {"kind": kind, "disks": disks, "files": [], "depth": _next_depth(stack), "anew": self._others_now(stack)}
+        self._store("applying", work, stack)
         try:
             for index, (path, form) in enumerate(self.images):
                 overlay = self._overlay(index)
@@ -203,20 +217,12 @@ class DiskSet:
             except CommandFailed as e:
                 raise Refused(f"{path}: in use or unreadable: {e.stderr.strip()}", hint="shut the guest down") from e
 
-    def _still_theirs(self, stack: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The stack, or an empty one when nothing of its last commit is on the disks any more: they were converted
-        anew, and their undo data would be another disk's."""
-        if not stack:
-            return stack
-        paths = [str(path) for path, _ in self.images]
-        theirs = [d["path"] for d in stack[-1]["disks"]] == paths
-        if theirs and all(_found(Path(d["path"]))["mtime"] == d["mtime"] for d in stack[-1]["disks"]):
-            return stack
-        if theirs and any(_holds(disk, "new") for disk in stack[-1]["disks"]):
-            return stack
-        for depth in range(len(stack)):
-            self._drop_undo(depth)
-        return []
+    def _others_now(self, stack: list[dict[str, Any]]) -> bool:
+        """Whether nothing of the last commit is on any of its disks any more: they were converted anew, and their undo
+        data would be another disk's. The content alone proves that; the commit of this work drops those data."""
+        images = {str(path) for path, _ in self.images}
+        disks = stack[-1]["disks"] if stack else []
+        return bool(disks) and all(disk["path"] in images and _is_another(disk) for disk in disks)
 
     def _drop_undo(self, depth: int) -> None:
         for path in self.state_dir.glob(f"undo-{depth}-*"):
@@ -232,10 +238,17 @@ class DiskSet:
         if journal["phase"] not in ("idle", "applying", "kept"):
             raise Refused(f"{self._journal}: the overlays are being committed", hint="run h2k rollback")
         self._drop_overlays()
-        self._drop_undo(len(journal["stack"]))
+        self._drop_undo(_depth_of(journal))
         for companion in (journal["work"] or {}).get("files", ()):
             Path(companion["work"]).unlink(missing_ok=True)
         self._store("idle", None, journal["stack"])
+
+    def _check_overlays_unused(self) -> None:
+        """Refused while a guest runs on an overlay: what it has written since would be lost below it."""
+        for overlay in filter(Path.exists, self.overlays):
+            if "lock" in _complaint(overlay, "qcow2", _OVERLAY_LIMIT):
+                hint = "shut that guest down, then give the same command"
+                raise Refused(f"{overlay}: a guest runs on it, and what it has written is nowhere else", hint=hint)
 
     def _drop_overlays(self) -> None:
         for path in self.state_dir.glob("overlay-*.qcow2"):
@@ -260,14 +273,14 @@ class DiskSet:
         journal = self._load()
         if journal["phase"] not in ("applying", "kept"):
             raise H2kError(f"{self._journal}: no overlays to commit, the phase is {journal['phase']}")
-        work, stack = journal["work"], journal["stack"]
+        work, stack, depth = journal["work"], journal["stack"], _depth_of(journal)
         try:
             disks = []
             for index, disk in enumerate(work["disks"]):
                 mark(f"save-undo-{index}")
-                disks.append(self._save_undo(index, disk, len(stack)))
+                disks.append(self._save_undo(index, disk, depth))
             files = work["files"] or [{"work": str(c.work), "path": str(c.path)} for c in companions]
-            files = [self._save_undo_file(index, file, len(stack)) for index, file in enumerate(files)]
+            files = [self._save_undo_file(index, file, depth) for index, file in enumerate(files)]
             work = {**work, "disks": disks, "files": files}
             saved = self._store("committing", work, stack)
         except (H2kError, OSError):
@@ -329,7 +342,10 @@ class DiskSet:
         work = journal["work"]
         for disk in work["disks"]:
             disk["mtime"] = _found(Path(disk["path"]))["mtime"]
-        self._store("idle", None, [*journal["stack"], work])
+        below = [] if work.get("anew") else journal["stack"]
+        self._store("idle", None, [*below, work])
+        for depth in range(_depth_of(journal) if not below else 0):
+            self._drop_undo(depth)
         self._drop_overlays()
 
     # Recovery
@@ -347,6 +363,7 @@ class DiskSet:
         if journal["phase"] in ("idle", "kept"):
             return "kept" if journal["phase"] == "kept" else "clean"
         if journal["phase"] == "applying":
+            self._check_overlays_unused()
             self._discard()
             return "discarded"
         self._check_identity(journal["work"]["disks"])
@@ -369,8 +386,10 @@ class DiskSet:
                         hint="move the report directory away to begin afresh",
                     )
 
-    def _same_paths(self, disks: list[dict[str, Any]], what: str) -> None:
-        if [d["path"] for d in disks] != [str(path) for path, _ in self.images]:
+    def _same_paths(self, disks: list[dict[str, Any]], what: str, more: bool = False) -> None:
+        """Refused unless these are our disks; with `more` we may have further ones."""
+        journal, ours = [d["path"] for d in disks], [str(path) for path, _ in self.images]
+        if journal != ([path for path in ours if path in journal] if more else ours):
             raise Refused(f"{self._journal}: {what} {', '.join(d['path'] for d in disks)}", hint="name those disks")
 
     # The way back
@@ -386,6 +405,7 @@ class DiskSet:
         journal = self._load()
         if journal["phase"] in ("applying", "kept"):
             kept = journal["phase"] == "kept"
+            self._check_overlays_unused()
             self._discard()
             if kept:
                 return RollbackResult({str(path): 0 for path, _ in self.images}, "kept overlay")
@@ -397,7 +417,7 @@ class DiskSet:
             raise Refused(f"{self.state_dir}: nothing was committed, so there is nothing to roll back")
         self._check_free()
         entry = journal["stack"][-1]
-        self._same_paths(entry["disks"], "the last commit was on")
+        self._same_paths(entry["disks"], "the last commit was on", more=True)
         for disk in entry["disks"]:
             self._check_unwritten(disk, force)
         journal = self._store("rolling-back", entry, journal["stack"][:-1])
@@ -418,7 +438,7 @@ class DiskSet:
 
     def _roll_back(self, journal: Journal, mark: Callable[[str], None] = lambda name: None) -> RollbackResult:
         work, stack = journal["work"], journal["stack"]
-        depth, restored = len(stack), {}
+        depth, restored = _depth_of(journal), {}
         for index, disk in enumerate(work["disks"]):
             path, form, old = Path(disk["path"]), disk["format"], _as_marks(disk["old"])
             # Only what differs: a disk that is full has no space for blocks that it never got.
@@ -462,6 +482,24 @@ def _hand_down(undone: list[dict[str, Any]], below: list[dict[str, Any]]) -> Non
     for disk, earlier in zip(undone, below):
         if disk["path"] == earlier["path"] and disk["found"] == earlier["mtime"]:
             earlier["mtime"] = _found(Path(disk["path"]))["mtime"]
+
+
+def _next_depth(stack: list[dict[str, Any]]) -> int:
+    """The number in the names of the next commit's undo files."""
+    return int(stack[-1].get("depth", len(stack) - 1)) + 1 if stack else 0
+
+
+def _depth_of(journal: Journal) -> int:
+    """That of the work at hand; journals of 0.1 do not name it."""
+    return int((journal["work"] or {}).get("depth", len(journal["stack"])))
+
+
+def _is_another(disk: dict[str, Any]) -> bool:
+    """Whether a disk that a commit has written holds none of the pieces that changed by it."""
+    if _found(Path(disk["path"]))["mtime"] == disk["mtime"]:
+        return False
+    end = max((at + length for at, length in disk["pieces"]), default=0)
+    return probe(Path(disk["path"]), disk["format"]).size < end or not _holds(disk, "new")
 
 
 def _found(path: Path) -> dict[str, Any]:
@@ -511,12 +549,20 @@ def _open_writable(path: Path) -> int:
 
 def _wait_until_free(path: Path, form: str) -> None:
     """A killed run's qemu-img goes on by itself to its end: wait for that."""
-    deadline = time.monotonic() + _ORPHAN_LIMIT
+    problem = _complaint(path, form, _ORPHAN_LIMIT)
+    if problem:
+        raise Refused(f"{path}: in use or unreadable: {problem}", hint="shut the guest down")
+
+
+def _complaint(path: Path, form: str, limit: float) -> str:
+    """What qemu-img says of an image, "" for a good one; one in use has `limit` seconds to become free."""
+    deadline = time.monotonic() + limit
     while True:
         try:
             run(["qemu-img", "info", "-f", form, str(path)])
-            return
+            return ""
         except CommandFailed as e:
-            if time.monotonic() > deadline or "lock" not in e.stderr:
-                raise Refused(f"{path}: in use or unreadable: {e.stderr.strip()}", hint="shut the guest down") from e
+            problem = " ".join(e.stderr.split())
+        if "lock" not in problem or time.monotonic() > deadline:
+            return problem
         time.sleep(0.2)

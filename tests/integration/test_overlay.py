@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +192,51 @@ def test_a_fresh_disk_has_no_way_back_to_the_old_one(images: Images, tmp_path: P
     assert not list(state.glob("undo-*"))
 
 
+def test_one_disk_more_takes_no_way_back(images: Images, tmp_path: Path) -> None:
+    """The second of two disks was added after the repair: its overlays thrown away, then committed, then all undone."""
+    state, old = tmp_path / "g.h2k", contents(images)
+    committed(images[:1], state).release()
+    repaired = contents(images)
+    disks = DiskSet(images, state)
+    disks.create_overlays("boot")
+    disks.discard()
+    assert disks.history == ("fix",) and list(state.glob("undo-0-*"))
+    disks = committed(images, state, WRITES, "boot")
+    assert disks.history == ("fix", "boot")
+    assert disks.rollback().kind == "boot" and contents(images) == repaired
+    assert disks.rollback().kind == "fix" and contents(images) == old
+
+
+def test_undo_data_go_with_the_commit_of_other_disks_and_not_before(images: Images, tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    committed(images, state).release()
+    kept = [(path, path.read_bytes()) for path, _ in images]
+    for path, form in images:
+        path.unlink()
+        subprocess.run(["qemu-img", "create", "-q", "-f", form, str(path), "8M"], check=True)
+    disks = DiskSet(images, state)
+    disks.create_overlays("fix")
+    disks.discard()
+    assert disks.history == ("fix",) and list(state.glob("undo-0-*"))
+    for path, data in kept:
+        path.write_bytes(data)
+    disks.rollback(force=True)
+    assert disks.history == ()
+
+
+def test_locks_held_over_several_calls(images: Images, tmp_path: Path) -> None:
+    disks, other = DiskSet(images, tmp_path / "g.h2k"), DiskSet(images, tmp_path / "g.h2k")
+    with disks.held():
+        disks.create_overlays("boot")
+        disks.discard()
+        disks.create_overlays("boot")
+        disks.keep()
+        disks.release()
+        with pytest.raises(Refused, match="another h2k"):
+            other.rollback()
+    other.rollback()
+
+
 def test_zeroes_discards_and_the_last_bytes(images: Images, tmp_path: Path) -> None:
     old, new = contents(images), expected(images, tmp_path)
     disks = committed(images, tmp_path / "g.h2k")
@@ -338,6 +384,12 @@ def test_kept_overlays(images: Images, tmp_path: Path) -> None:
     for overlay, commands in zip(again.create_overlays("boot"), WRITES):
         qemu_io(overlay, "qcow2", *commands)
     again.keep()
+    with subprocess.Popen(["qemu-nbd", "--socket", str(tmp_path / "s"), "-f", "qcow2", str(again.overlays[1])]) as guest:
+        while not (tmp_path / "s").exists():
+            time.sleep(0.05)
+        with pytest.raises(Refused, match=r"overlay-1.qcow2: a guest runs on it"):
+            DiskSet(images, state).rollback()
+        guest.terminate()
     assert DiskSet(images, state).rollback().kind == "kept overlay"
     assert contents(images) == old and not list(state.glob("overlay-*"))
 
