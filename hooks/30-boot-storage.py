@@ -8,11 +8,13 @@ from typing import Optional
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import Controller, Role
 from h2k.engine.hooks import Options, Proposed, Setting
-from h2k.guest.driver_repairs import BOOT_START, binding_repairs, dword, file_repairs, override, service_key, service_repairs
+from h2k.guest.changes import SetValue
+from h2k.guest.driver_repairs import BOOT_START, binding_repairs, file_repairs, override, service_key, service_repairs
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import pnp
 from h2k.windows.services import control_set_name, driver_path, read_service
+from h2k.windows.values import dword
 
 META = {
     "name": "boot-storage",
@@ -123,14 +125,14 @@ def _controller(guest: Guest, controller: Controller) -> Optional[list[Proposed]
             if service.start != BOOT_START:
                 found = "bootstrap-controller-not-boot-start"
                 todo.append(Finding(found, "broken", key, f"Start {service.start}", "Start 0"))
-                todo.append(dword(key, "Start", BOOT_START))
+                todo.append(SetValue("SYSTEM", key, "Start", dword(BOOT_START)))
             todo += override(service, "bootstrap-controller-not-boot-start", key)
     return todo
 
 
 def _controller_services(guest: Guest, number: int, controller: Controller) -> Optional[list[str]]:
     """The service bound to the controller's id, and the companions that the plan names for its bus."""
-    binding = next((b for b in pnp.find_binding(guest.system, number, pnp.device_ids(*controller.device)) if b.service), None)
+    binding = next((b for b in pnp.find_binding(guest.system, number, controller.device.ids()) if b.service), None)
     if binding is None:
         return None
     present = [n for n in controller.companions if read_service(guest.system, number, n) is not None]
@@ -156,7 +158,7 @@ def _boot_stack(guest: Guest, options: Options) -> Iterator[Proposed]:
                 continue
             if service.start not in entry.starts:
                 yield _stack(key, "broken", f"Start {service.start}", f"Start {entry.starts[0]}")
-                yield dword(key, "Start", entry.starts[0])
+                yield SetValue("SYSTEM", key, "Start", dword(entry.starts[0]))
             if service.type not in KERNEL_DRIVERS:
                 yield _stack(key, "refused", f"Type {service.type}", "restore the registry from a backup")
             yield from override(service, "boot-stack-driver-disabled", key)

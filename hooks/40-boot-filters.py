@@ -10,8 +10,8 @@ from h2k.config.driver_plan import Filter
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import Change, DeleteValue, SetValue
 from h2k.guest.guest import Guest
-from h2k.windows import regf
 from h2k.windows.services import control_set_name, driver_path, read_service
+from h2k.windows.values import dword, multi
 
 META = {
     "name": "boot-filters",
@@ -116,14 +116,13 @@ def _disable(guest: Guest, number: int, name: str) -> list[Change]:
     service = read_service(guest.system, number, name)
     if service is None:
         return []
-    return [SetValue("SYSTEM", service.key, "Start", regf.REG_DWORD, DISABLED.to_bytes(4, "little"))]
+    return [SetValue("SYSTEM", service.key, "Start", dword(DISABLED))]
 
 
 def _without(place: str, which: str, kept: list[str]) -> Change:
     if not kept:
         return DeleteValue("SYSTEM", place, which)
-    data = "".join(name + "\0" for name in kept) + "\0"
-    return SetValue("SYSTEM", place, which, regf.REG_MULTI_SZ, data.encode("utf-16-le"))
+    return SetValue("SYSTEM", place, which, multi(kept))
 
 
 # Device-install policies
@@ -137,7 +136,7 @@ def _boot_policy(guest: Guest) -> Iterator[Proposed]:
             if value is not None and any(value.raw):
                 evidence = f"{name} is {value.dword()}: Windows will not start a boot disk on new hardware"
                 yield Finding("device-install-policy", "broken", key, evidence, f"{name} 0")
-                yield SetValue("SYSTEM", key, name, regf.REG_DWORD, bytes(4))
+                yield SetValue("SYSTEM", key, name, dword(0))
 
 
 def _restrictions(guest: Guest) -> Iterator[Finding]:

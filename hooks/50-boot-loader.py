@@ -12,7 +12,8 @@ from h2k.engine.hooks import Options, Proposed
 from h2k.guest.boot_files import MANAGER, STORE, bcdboot, resolve
 from h2k.guest.changes import Change, SetActive, SetValue, WriteFile
 from h2k.guest.guest import FILE_LIMIT, Guest
-from h2k.windows import bcd, regf
+from h2k.windows import bcd
+from h2k.windows.values import binary, multi, text
 
 META = {
     "name": "boot-loader",
@@ -165,16 +166,11 @@ def _default(guest: Guest, store: bcd.BcdStore, only: Optional[bcd.BcdObject]) -
         return
     yield Finding("bcd-default-missing", "broken", "BCD", evidence, f"{only.id}, the only Windows loader, is the default")
     elements = f"Objects\\{store.boot_manager.id}\\Elements"
-    yield SetValue("BCD", f"{elements}\\{bcd.DEFAULT_OBJECT}", "Element", regf.REG_SZ, _utf16(only.id))
+    yield SetValue("BCD", f"{elements}\\{bcd.DEFAULT_OBJECT}", "Element", text(only.id))
     order = [i for i in store.display_order if guest.hive("BCD").key(f"Objects\\{i}") is not None]
     if only.id not in order:
         order.insert(0, only.id)
-    data = b"".join(map(_utf16, order)) + bytes(2)
-    yield SetValue("BCD", f"{elements}\\{bcd.DISPLAY_ORDER}", "Element", regf.REG_MULTI_SZ, data)
-
-
-def _utf16(text: str) -> bytes:
-    return (text + "\0").encode("utf-16-le")
+    yield SetValue("BCD", f"{elements}\\{bcd.DISPLAY_ORDER}", "Element", multi(order))
 
 
 def _only_loader(guest: Guest, store: bcd.BcdStore) -> Optional[bcd.BcdObject]:
@@ -243,7 +239,7 @@ def _device(
     table = guest.disks[only.disk].table
     partition = next(p for p in table.partitions if p.number == only.partition)
     data = bcd.encode_partition(table.scheme, table.id, partition.guid or str(partition.start))
-    yield SetValue("BCD", f"Objects\\{owner}\\Elements\\{element}", "Element", regf.REG_BINARY, data)
+    yield SetValue("BCD", f"Objects\\{owner}\\Elements\\{element}", "Element", binary(data))
 
 
 def _has(guest: Guest, ref: VolumeRef, path: str) -> bool:

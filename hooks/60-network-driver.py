@@ -9,11 +9,11 @@ from typing import Optional
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
 from h2k.engine.hooks import Options, Proposed, Setting
+from h2k.guest.changes import SetValue
 from h2k.guest.driver_repairs import (
     SYSTEM_START,
     Repair,
     binding_repairs,
-    dword,
     file_repairs,
     installed,
     service_key,
@@ -23,6 +23,7 @@ from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import pnp
 from h2k.windows.services import read_service
+from h2k.windows.values import dword
 
 META = {
     "name": "network-driver",
@@ -76,7 +77,7 @@ def _installed(guest: Guest, role: Role, package: Optional[DriverPackage]) -> It
             start = package.driver.service.start if package is not None else 3
             key = service_key(number, role.service)
             yield Finding("nic-driver-missing", "broken", key, "the driver is disabled", f"Start {start}")
-            yield dword(key, "Start", start)
+            yield SetValue("SYSTEM", key, "Start", dword(start))
     yield from file_repairs(guest, role, package)
 
 
@@ -99,7 +100,7 @@ def _in_driver_store(guest: Guest, role: Role) -> bool:
     number, drivers = guest.control_sets.default, guest.hive("DRIVERS")
     if not pnp.uses_driver_database(drivers):
         return False
-    bound = [pnp.find_binding(drivers, number, pnp.device_ids(*device)) for device in role.devices]
+    bound = [pnp.find_binding(drivers, number, device.ids()) for device in role.devices]
     return all(any(b.service.lower() == role.service.lower() for b in found) for found in bound)
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from h2k.base.finding import Finding
 from h2k.engine.hooks import Document, Options, Proposed
-from h2k.guest.changes import DeleteKey, DeleteValue
-from h2k.guest.driver_repairs import dword
+from h2k.guest.changes import DeleteKey, DeleteValue, SetValue
 from h2k.guest.guest import Guest
 from h2k.guest.nics import Carry, carry
 from h2k.windows.network import INTERFACE_CLASSES, IPV4_NSI, IPV6_NSI, NET_CLASS, PROFILES, Adapter, Profile
 from h2k.windows.network_carry import Assignment, by_hand
 from h2k.windows.services import control_set_name
+from h2k.windows.values import dword
 
 META = {
     "name": "network-policy",
@@ -93,7 +93,7 @@ def _cleared(guest: Guest, options: Options, adapter: Adapter) -> Iterator[Propo
         if guest.system.key(key) is not None:
             yield from (DeleteValue("SYSTEM", key, name) for name in STATIC)
             if options.policy.ghosts == "keep":
-                yield dword(key, "EnableDHCP", 1)
+                yield SetValue("SYSTEM", key, "EnableDHCP", dword(1))
         key6 = f"{base}\\Services\\Tcpip6\\Parameters\\Interfaces\\{adapter.guid}"
         if adapter.dns6:
             yield DeleteValue("SYSTEM", key6, "NameServer")

@@ -12,7 +12,7 @@ from h2k.guest.changes import SetValue
 from h2k.guest.driver_repairs import moving
 from h2k.guest.guest import Guest
 from h2k.guest.san_policy import ONLINE, cluster_member, offline_sets, policy_key, shown
-from h2k.windows.regf import REG_DWORD
+from h2k.windows.values import dword
 
 META = {
     "name": "disks",
@@ -45,7 +45,7 @@ def _san_policy(guest: Guest, options: Options) -> Iterator[Proposed]:
             continue
         repair = "1, online all; first boot brings them online and restores it"
         yield Finding("disks-offline-policy", "broken", subject, evidence, repair)
-        yield SetValue("SYSTEM", policy_key(number), "SanPolicy", REG_DWORD, ONLINE.to_bytes(4, "little"))
+        yield SetValue("SYSTEM", policy_key(number), "SanPolicy", dword(ONLINE))
 
 
 def _letters(guest: Guest) -> Iterator[Finding]:

@@ -68,8 +68,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
 def _reboot_pending(guest: Guest) -> Iterator[Finding]:
     found = []
     renames = f"{control_set_name(guest.control_sets.default)}\\{RENAMES}"
-    value = guest.system.value(renames, "PendingFileRenameOperations")
-    waiting = (value.multi() if value is not None else None) or ()
+    waiting = guest.system.multi(renames, "PendingFileRenameOperations", ())
     if waiting:
         found.append((f"SYSTEM\\{renames}", f"PendingFileRenameOperations, the first of {waiting[0][:80]}"))
     software = guest.hive("SOFTWARE")
@@ -173,8 +172,7 @@ def _tools(guest: Guest, options: Options) -> Iterator[str]:
     for place in UNINSTALL if options.policy.tools == "remove" else ():
         key = software.key(place)
         for entry in key.subkeys() if key is not None else ():
-            value = entry.value("DisplayName")
-            name = (value.text() if value is not None else None) or ""
+            name = entry.text("DisplayName", "")
             if any(tools.programs and name.startswith(tools.programs) for tools in options.plan.tools):
                 code = first_boot.product_code(entry.name)
                 if code is not None:
@@ -236,10 +234,9 @@ def _runner(guest: Guest) -> Optional[bytes]:
 
 
 def _service(guest: Guest) -> Iterator[SetValue]:
-    root = guest.hive("SOFTWARE").value("Microsoft\\Windows NT\\CurrentVersion", "SystemRoot")
-    drive = ((root.text() if root is not None else None) or "")[:2]
+    drive = guest.hive("SOFTWARE").text("Microsoft\\Windows NT\\CurrentVersion", "SystemRoot", "")[:2]
     values = first_boot.service_values(_runner(guest) is not None, drive if re.fullmatch("[A-Za-z]:", drive) else "C:")
     for number in guest.control_sets.boot:
-        for value in values:
-            key = service_key(number, first_boot.SERVICE) + (f"\\{value.key}" if value.key else "")
-            yield SetValue("SYSTEM", key, value.name, value.type, value.data)
+        for entry in values:
+            key = service_key(number, first_boot.SERVICE) + (f"\\{entry.key}" if entry.key else "")
+            yield SetValue("SYSTEM", key, entry.name, entry.value)

@@ -69,8 +69,7 @@ def _first_disk(domain: Optional[DomainFacts]) -> Optional[int]:
 
 def _clock(guest: Guest) -> Iterator[Setting]:
     key = f"ControlSet{guest.control_sets.default:03d}\\Control\\TimeZoneInformation"
-    value = guest.system.value(key, "RealTimeIsUniversal")
-    universal = value is not None and any(value.raw)
+    universal = any(guest.system.raw(key, "RealTimeIsUniversal"))
     yield Setting("clock", "utc" if universal else "localtime", f"{key} RealTimeIsUniversal")
 
 
@@ -81,9 +80,8 @@ def _tools(guest: Guest, options: Options) -> Iterator[Finding]:
         for place in UNINSTALL if tools.programs else ():
             key = software.key(place)
             for entry in key.subkeys() if key is not None else ():
-                value = entry.value("DisplayName")
-                name = value.text() if value is not None else None
-                if name is not None and name.startswith(tools.programs):
+                name = entry.text("DisplayName", "")
+                if name.startswith(tools.programs):
                     found[name] = f"SOFTWARE\\{place}\\{entry.name}"
         for name, where in found.items():
             yield Finding("hypervisor-tools-present", "warning", name, where, "remove them once the guest runs on KVM")

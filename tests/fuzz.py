@@ -34,7 +34,7 @@ from h2k.windows import pnp, regf, regf_log
 from h2k.windows.bcd import read_bcd
 from h2k.windows.inf import parse_inf
 from h2k.windows.pe import read_pe
-from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ
+from h2k.windows.values import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ
 from h2k.windows.version import WindowsVersion
 from tests.guests.build import bcd_text
 from tests.guests.hivelog import make_dirty_pair, marvin
@@ -85,7 +85,7 @@ class Count:
 
 def _hive_text() -> str:
     entries = pnp.driver_database_entries("viostor", ["VEN_1AF4&DEV_1001"], "{4D36E97B-E325-11CE-BFC1-08002BE10318}", "amd64")
-    database = (f'[{e.key}]\n"{e.name}"=hex({e.type:x}):{e.data.hex(",")}\n' for e in entries if e.name)
+    database = (f'[{e.key}]\n"{e.name}"=hex({e.value.type:x}):{e.value.raw.hex(",")}\n' for e in entries if e.name)
     return '[Select]\n"Current"=dword:00000001\n"Default"=dword:00000001\n[ControlSet001\\Services\\x]\n' + "".join(database)
 
 
@@ -108,7 +108,7 @@ def _read_hive(case: Case) -> object:
         found = hive.key(key)
         for value in found.values() if found is not None else ():
             value.text(), value.multi(), value.dword(), value.qword()
-    pnp.find_binding(hive, 1, pnp.device_ids(0x1AF4, 0x1001, 0x1AF4, 2, 0, 0x010000))
+    pnp.find_binding(hive, 1, pnp.PciId(0x1AF4, 0x1001, 0x1AF4, 2, 0, 0x010000).ids())
     problems = regf.check(case[0], "hive", deep=True)
     if problems:
         raise BadData(problems[0])

@@ -213,10 +213,6 @@ class Domain:
         self.events: list[Event] = []
         virt.listen(self)
 
-    def count(self, kind: str) -> int:
-        """How many events of that kind have arrived."""
-        return sum(event.kind == kind for event in self.events)
-
     def _with(self, action: Callable[[Any], Any]) -> Any:
         def on(connection: Any) -> Any:
             return action(connection.lookupByUUIDString(self.uuid))

@@ -109,8 +109,8 @@ def _left_in_order(guest: Guest) -> Iterator[Check]:
 def _driver(guest: Guest, device: PciDevice) -> Iterator[Check]:
     for finding in compare(guest, "final", [device]):
         state = "passed" if finding.state == "ok" else "failed"
-        yield Check("driver-starts-at-boot", state, f"{device.model} {device.id}", finding.evidence)
-    if device.vendor == VIRTIO:
+        yield Check("driver-starts-at-boot", state, f"{device.model} {device.pci}", finding.evidence)
+    if device.pci.vendor == VIRTIO:
         yield _bound(guest, device)
 
 
@@ -118,7 +118,7 @@ def _bound(guest: Guest, device: PciDevice) -> Check:
     """Plug and Play has met the device and given it the driver that will start it."""
     number = guest.control_sets.current
     place = f"{control_set_name(number)}\\Enum\\PCI"
-    wanted = {b.service.lower() for b in find_binding(guest.system, number, device.ids()) if b.service}
+    wanted = {b.service.lower() for b in find_binding(guest.system, number, device.pci.ids()) if b.service}
     seen = [
         (f"{place}\\{function.name}\\{instance.name}", *_instance(instance))
         for function in _functions(guest.system.key(place), device)
@@ -126,23 +126,22 @@ def _bound(guest: Guest, device: PciDevice) -> Check:
     ]
     for path, service, flags in seen:
         if service.lower() in wanted and not flags & BAD_CONFIG_FLAGS:
-            return Check("virtio-bound", "passed", f"{device.model} {device.id}", f"{path}: Service {service}")
+            return Check("virtio-bound", "passed", f"{device.model} {device.pci}", f"{path}: Service {service}")
     evidence = "; ".join(
         f"{path}: " + (f"Service {service}" if service else "no Service") + (f", ConfigFlags {flags:#x}" if flags else "")
         for path, service, flags in seen[:3]
     )
-    nothing = f"{place} has no instance of VEN_{device.vendor:04X}&DEV_{device.device:04X}: Windows never met it"
-    return Check("virtio-bound", "failed", f"{device.model} {device.id}", evidence or nothing)
+    nothing = f"{place} has no instance of {device.pci.name}: Windows never met it"
+    return Check("virtio-bound", "failed", f"{device.model} {device.pci}", evidence or nothing)
 
 
 def _functions(pci: Optional[Key], device: PciDevice) -> list[Key]:
-    prefix = f"VEN_{device.vendor:04X}&DEV_{device.device:04X}&"
+    prefix = f"{device.pci.name}&"
     return [key for key in pci.subkeys() if key.name.upper().startswith(prefix)] if pci is not None else []
 
 
 def _instance(key: Key) -> tuple[str, int]:
-    service, flags = key.value("Service"), key.value("ConfigFlags")
-    return ((service.text() if service else None) or "", (flags.dword() if flags else None) or 0)
+    return key.text("Service", ""), key.dword("ConfigFlags", 0)
 
 
 def _steps(guest: Guest, signals: Sequence[Signal], final: bool) -> Iterator[Check]:

@@ -23,14 +23,14 @@ from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.engine.report import Report
 from h2k.guest.guest import Guest
-from h2k.windows.pnp import device_ids, find_binding
+from h2k.windows.pnp import PciId, find_binding
 from h2k.windows.services import read_service
 
 NULL_DISK = 1024 * 1024  # bytes of the empty images that stand in for the guest's disks
 TREE_LIMIT = 8 * 1024 * 1024  # bytes of `info qtree` that we are willing to read; a real one has about 30 KiB
 MAX_DEVICES = 4096
 
-_DEVICE = re.compile(r'^( *)dev: ([^,\s]+), id "([^"]*)"$')
+_DEVICE = re.compile(r'^( *)dev: ([^,\s]+), id "[^"]*"$')
 _PCI = re.compile(r"^ *class (.+), addr \S+, pci id ([0-9a-f]{4}):([0-9a-f]{4}) \(sub ([0-9a-f]{4}):([0-9a-f]{4})\)$")
 # QEMU prints a class by its name where it has one (hw/pci/pci.c), and these are all that carry a disk. The interface
 # byte, which it does not print: 01 for AHCI, 80 for the PIIX3 IDE controller (bus mastering, both channels legacy).
@@ -39,32 +39,10 @@ _STORAGE = {"SCSI controller": 0x010000, "SATA controller": 0x010601, "IDE contr
 
 @dataclasses.dataclass(frozen=True)
 class PciDevice:
-    """A PCI function as QEMU shows it; `class_code` 24 bits, 0 for one that carries no disk."""
+    """A PCI function as QEMU shows it; the class code of `pci` is 0 for one that carries no disk."""
 
     model: str
-    alias: str
-    vendor: int
-    device: int
-    subsystem_vendor: int
-    subsystem: int
-    class_code: int
-
-    @property
-    def id(self) -> str:
-        """"1AF4:1042"."""
-        return f"{self.vendor:04X}:{self.device:04X}"
-
-    @property
-    def revision(self) -> int:
-        """What virtio-pci.c sets: 1 for a device with the modern interface alone, else 0. PIIX3 and ICH9: as they are
-        not virtio, it says nothing, and no id that Windows binds them by contains it."""
-        return 1 if self.vendor == 0x1AF4 and self.device >= 0x1040 else 0
-
-    def ids(self) -> tuple[str, ...]:
-        """The ids that Windows makes of it, best first, without the leading `PCI\\`."""
-        return device_ids(
-            self.vendor, self.device, self.subsystem_vendor, self.subsystem, self.revision, self.class_code
-        )
+    pci: PciId
 
 
 def parse_qtree(text: str) -> tuple[PciDevice, ...]:
@@ -72,23 +50,29 @@ def parse_qtree(text: str) -> tuple[PciDevice, ...]:
     if len(text) > TREE_LIMIT:
         raise BadData("QEMU's device tree is too long to be one")
     found: list[PciDevice] = []
-    open_devices: list[tuple[int, str, str]] = []  # indentation, model, alias
+    open_devices: list[tuple[int, str]] = []  # indentation, model
     for line in text.splitlines():
         device = _DEVICE.match(line)
         if device is not None:
             depth = len(device[1])
-            open_devices = [d for d in open_devices if d[0] < depth] + [(depth, device[2], device[3])]
+            open_devices = [d for d in open_devices if d[0] < depth] + [(depth, device[2])]
             continue
         pci = _PCI.match(line)
         if pci is not None and open_devices and len(found) < MAX_DEVICES:
             depth = len(line) - len(line.lstrip())
             owner = next((d for d in reversed(open_devices) if d[0] < depth), open_devices[-1])
             vendor, number, subsystem_vendor, subsystem = (int(n, 16) for n in pci.groups()[1:])
-            code = _STORAGE.get(pci[1], 0)
-            found.append(PciDevice(owner[1], owner[2], vendor, number, subsystem_vendor, subsystem, code))
+            shown = PciId(vendor, number, subsystem_vendor, subsystem, _revision(vendor, number), _STORAGE.get(pci[1], 0))
+            found.append(PciDevice(owner[1], shown))
     if not found:
         raise BadData("QEMU's device tree names no PCI device")
     return tuple(found)
+
+
+def _revision(vendor: int, device: int) -> int:
+    """What virtio-pci.c sets: 1 for a device with the modern interface alone, else 0. QEMU prints none; for PIIX3 and
+    ICH9 it does not matter, since no id that Windows binds them by contains it."""
+    return 1 if vendor == 0x1AF4 and device >= 0x1040 else 0
 
 
 @contextmanager
@@ -191,9 +175,9 @@ def disk_controllers(xml: bytes, shown: Sequence[PciDevice]) -> tuple[PciDevice,
     found: dict[str, PciDevice] = {}
     for device in shown:
         base = re.sub(r"-(non-)?transitional$", "", device.model)
-        ahci, ide = device.class_code == 0x010601, device.class_code == 0x010180
+        ahci, ide = device.pci.class_code == 0x010601, device.pci.class_code == 0x010180
         if base in wanted or (ahci and "sata" in buses) or (ide and "ide" in buses):
-            found.setdefault(device.id, device)
+            found.setdefault(str(device.pci), device)
     return tuple(found.values())
 
 
@@ -207,8 +191,8 @@ def compare(guest: Guest, phase: str, controllers: Sequence[PciDevice]) -> list[
             if service is None:
                 problem = problem or f"ControlSet{number:03d}: " + _what_is_there(guest, number, device)
             else:
-                good = f"PCI\\VEN_{device.vendor:04X}&DEV_{device.device:04X} leads to {service}, Start 0"
-        subject = f"{phase}: {device.model} {device.id}"
+                good = f"PCI\\{device.pci.name} leads to {service}, Start 0"
+        subject = f"{phase}: {device.model} {device.pci}"
         if problem is not None:
             findings.append(Finding("device-id-unbound", "broken", subject, problem, "h2k fix binds it"))
         else:
@@ -218,7 +202,7 @@ def compare(guest: Guest, phase: str, controllers: Sequence[PciDevice]) -> list[
 
 def _boot_driver(guest: Guest, control_set: int, device: PciDevice) -> Optional[str]:
     """The service of the binding that wins, if it starts at boot: Windows does not try the next one."""
-    binding = next(iter(find_binding(guest.system, control_set, device.ids())), None)
+    binding = next(iter(find_binding(guest.system, control_set, device.pci.ids())), None)
     service = read_service(guest.system, control_set, binding.service) if binding is not None and binding.service else None
     if service is None or service.start != 0 or any(value for _, value in service.start_overrides):
         return None
@@ -226,9 +210,9 @@ def _boot_driver(guest: Guest, control_set: int, device: PciDevice) -> Optional[
 
 
 def _what_is_there(guest: Guest, control_set: int, device: PciDevice) -> str:
-    bindings = find_binding(guest.system, control_set, device.ids())
+    bindings = find_binding(guest.system, control_set, device.pci.ids())
     if not bindings:
-        return f"no id of PCI\\{device.ids()[0]} is known to the registry"
+        return f"no id of PCI\\{device.pci.ids()[0]} is known to the registry"
     first = bindings[0]
     what = f"{first.service}, which does not start at boot" if first.service else f"no service: {first.where}"
     return f"{first.id} leads to {what}"

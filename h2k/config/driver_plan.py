@@ -11,11 +11,11 @@ from typing import Any, Optional, Union
 from h2k.base import paths
 from h2k.base.errors import UsageError
 from h2k.config.documents import Document, check, read_document
+from h2k.windows.pnp import PciId
 from h2k.windows.version import WindowsVersion
 
 PLAN_DIRECTORIES = (paths.PLANS, paths.LOCAL / "driver-plans")
 SUFFIXES = (".yaml", ".yml", ".json")
-Device = tuple[int, int, int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,7 @@ class Bucket:
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """A driver by its purpose; devices as (vendor, device, subsystem vendor, subsystem, revision, class code),
-    hardware ids for what is not on the PCI bus. `stage`: its package is to be installed at the first boot. `start`:
+    """A driver by its purpose; devices on the PCI bus, and the hardware ids of what is not on it. `stage`: its package is to be installed at the first boot. `start`:
     the Start of a driver that is staged offline, where it is not the kind's own."""
 
     name: str
@@ -42,7 +41,7 @@ class Role:
     inf: str
     service: str
     class_guid: str
-    devices: tuple[Device, ...] = ()
+    devices: tuple[PciId, ...] = ()
     hardware_ids: tuple[str, ...] = ()
     bus: str = ""
     stage: bool = False
@@ -50,7 +49,7 @@ class Role:
 
     def ids(self) -> tuple[str, ...]:
         """The ids, as an INF has them, of which its driver must serve one."""
-        return (*(f"PCI\\VEN_{d[0]:04X}&DEV_{d[1]:04X}" for d in self.devices), *self.hardware_ids)
+        return (*(f"PCI\\{device.name}" for device in self.devices), *self.hardware_ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Controller:
     """A controller that the bootstrap domain can offer, and the services that belong to it beside its own."""
 
     bus: str
-    device: Device
+    device: PciId
     companions: tuple[str, ...] = ()
 
 
@@ -206,8 +205,6 @@ def _plan(content: dict[str, Any]) -> Plan:
     )
 
 
-def _device(numbers: Sequence[Union[int, str]]) -> Device:
-    """Six numbers; as text "0x1AF4", since JSON has no hexadecimal ones."""
-    vendor, device, *rest = (int(n, 16) if isinstance(n, str) else int(n) for n in numbers)
-    subsystem_vendor, subsystem, revision, class_code = rest
-    return vendor, device, subsystem_vendor, subsystem, revision, class_code
+def _device(numbers: Sequence[Union[int, str]]) -> PciId:
+    """Six numbers in PciId's order; as text "0x1AF4", since JSON has no hexadecimal ones."""
+    return PciId(*(int(n, 16) if isinstance(n, str) else int(n) for n in numbers))

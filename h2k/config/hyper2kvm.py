@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 from h2k.config.documents import Document, check, read_document
 from h2k.config.driver_plan import Bucket, Plan, Role, load_plan
+from h2k.windows.pnp import PciId
 
 HINT = "see docs/from-hyper2kvm.md"
 # Its names for what the packaged plan calls otherwise.
@@ -168,16 +169,16 @@ class _Translator:
         if match is None:
             raise self.document.error(place, rf"{text!r} is not PCI\VEN_xxxx&DEV_xxxx", HINT)
         vendor, device, subsystem, subsystem_vendor, revision = (int(g, 16) if g else None for g in match.groups())
-        known = next((d for d in packaged.devices if d[:2] == (vendor, device)), None)
-        _, _, default_vendor, default_subsystem, default_revision, code = known or (0, 0, 0, 0, 0, packaged.devices[0][5])
         assert vendor is not None and device is not None
+        other = PciId(vendor, device, class_code=packaged.devices[0].class_code)
+        known = next((d for d in packaged.devices if (d.vendor, d.device) == (vendor, device)), other)
         return [
             vendor,
             device,
-            default_vendor if subsystem_vendor is None else subsystem_vendor,
-            default_subsystem if subsystem is None else subsystem,
-            default_revision if revision is None else revision,
-            code,
+            known.subsystem_vendor if subsystem_vendor is None else subsystem_vendor,
+            known.subsystem if subsystem is None else subsystem,
+            known.revision if revision is None else revision,
+            known.class_code,
         ]
 
 
@@ -195,7 +196,7 @@ def _bucket(packaged: Bucket, builds: Mapping[str, int]) -> dict[str, Any]:
 
 def _role(packaged: Role, driver: str, inf: str, ids: Sequence[list[int]]) -> dict[str, Any]:
     """The packaged role with the devices that were named as well: legacy and modern ids stay bound, always both."""
-    devices = [list(device) for device in packaged.devices]
+    devices = [list(dataclasses.astuple(device)) for device in packaged.devices]
     entry: dict[str, Any] = {
         "name": packaged.name, "kind": packaged.kind, "driver": driver, "inf": inf, "service": packaged.service,
         "class_guid": packaged.class_guid, "devices": devices + [i for i in ids if i not in devices],

@@ -54,8 +54,8 @@ from h2k.engine.write_domains import emit, print_outcome
 from h2k.guest.boot_files import efi_partitions
 from h2k.guest.changes import Change, SetValue, as_json, pending
 from h2k.guest.guest import Guest
-from h2k.windows import regf
 from h2k.windows.services import control_set_name
+from h2k.windows.values import dword
 
 Image = tuple[Path, str]
 _TOLD = ("report.json", "plan.json")  # of the report directory: what the run on an earlier disk said
@@ -278,7 +278,7 @@ def _repaired(
 def _stop_screen(guest: Guest) -> list[Change]:
     """A stop screen stays to be read, as after virt-v2v: no restart by itself."""
     return [
-        SetValue("SYSTEM", f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot", regf.REG_DWORD, bytes(4))
+        SetValue("SYSTEM", f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot", dword(0))
         for number in guest.control_sets.boot
     ]
 

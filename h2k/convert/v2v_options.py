@@ -14,7 +14,7 @@ class Option:
 
     `letter`: its short form. `value`: it takes one. `side`: what it speaks of: the "source", the "guest" that is
     converted, the "result", the "messages"; "question": virt-v2v answers it and converts nothing. `since` and `until`
-    are the versions of virt-v2v that have it (None: before 2.2, and still). `meaning`: what h2k reads in it.
+    are the versions of virt-v2v that have it (None: before 2.2, and still).
     """
 
     name: str
@@ -23,11 +23,11 @@ class Option:
     letter: str = ""
     since: Optional[str] = None
     until: Optional[str] = None
-    meaning: str = ""
 
 
 # virt-v2v reads its options with getopt_long_only: one dash does for two, `--option=value` for two arguments, and an
-# unambiguous beginning for the whole name. Versions from its release notes 2.4 to 2.12.
+# unambiguous beginning for the whole name. Versions from its release notes 2.4 to 2.12. Words at the end of a line say
+# what h2k reads in the option.
 _TABLE = """
 i                  - value source   -    -    where the guest comes from: which reader looks at it beforehand
 ic                 - value source   -    -    a local libvirt is asked for the guest, another host's is not
@@ -142,7 +142,7 @@ version            V flag  question -    -
 
 
 def _read(line: str) -> Option:
-    name, letter, kind, side, since, until, *meaning = line.split(None, 6)
+    name, letter, kind, side, since, until = line.split(None, 6)[:6]
     return Option(
         name=name,
         value=kind == "value",
@@ -150,7 +150,6 @@ def _read(line: str) -> Option:
         letter="" if letter == "-" else letter,
         since=None if since == "-" else since,
         until=None if until == "-" else until,
-        meaning=" ".join(meaning),
     )
 
 

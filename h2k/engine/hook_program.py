@@ -20,7 +20,8 @@ from h2k.base.finding import STATES, Finding
 from h2k.base.run import CommandFailed, run
 from h2k.guest.changes import Change, DeleteKey, DeleteValue, SetValue, WriteFile
 from h2k.guest.guest import Guest
-from h2k.windows import regf
+from h2k.windows import values
+from h2k.windows.values import Value
 
 DESCRIBE_SECONDS, RUN_SECONDS = 10, 120
 OUTPUT_LIMIT = 16 * 1024 * 1024  # bytes
@@ -29,8 +30,8 @@ MAX_NEEDS, MAX_ITEMS = 1000, 10_000
 CURRENT = "currentcontrolset"
 
 _TYPES = {
-    "SZ": regf.REG_SZ, "EXPAND_SZ": regf.REG_EXPAND_SZ, "BINARY": regf.REG_BINARY, "DWORD": regf.REG_DWORD,
-    "MULTI_SZ": regf.REG_MULTI_SZ, "QWORD": regf.REG_QWORD,
+    "SZ": values.REG_SZ, "EXPAND_SZ": values.REG_EXPAND_SZ, "BINARY": values.REG_BINARY, "DWORD": values.REG_DWORD,
+    "MULTI_SZ": values.REG_MULTI_SZ, "QWORD": values.REG_QWORD,
 }  # fmt: skip
 _NAMES = {number: name for name, number in _TYPES.items()}
 _STRING = {"type": "string", "maxLength": 4096}
@@ -129,12 +130,11 @@ class Program:
             return DeleteKey(hive, key)
         if kind == "delete_value":
             return DeleteValue(hive, key, change["name"])
-        number = _TYPES[change.get("type", "SZ")]
         try:
-            data = _data(number, change.get("data"))
+            value = _made(change.get("type", "SZ"), change.get("data"))
         except (TypeError, ValueError, OverflowError) as e:
             raise H2kError(f"{self.path}: {key} {change['name']}: {change.get('data')!r:.80} is no {change.get('type')}") from e
-        return SetValue(hive, key, change["name"], number, data)
+        return SetValue(hive, key, change["name"], value)
 
     def _file(self, source: str) -> bytes:
         """A file that the hook brings: beside the hook, or by absolute path; a path of this host, never of the guest."""
@@ -206,12 +206,12 @@ def _key(guest: Guest, path: str) -> Optional[dict[str, Any]]:
     found = guest.hive(hive.upper()).key(_real(guest, hive, key))
     if found is None:
         return None
-    values, subkeys = found.values()[:MAX_ITEMS], found.subkeys()[:MAX_ITEMS]
-    return {"values": {v.name: _value(v) for v in values}, "subkeys": [k.name for k in subkeys]}
+    entries, subkeys = found.values()[:MAX_ITEMS], found.subkeys()[:MAX_ITEMS]
+    return {"values": {v.name: _shown(v) for v in entries}, "subkeys": [k.name for k in subkeys]}
 
 
-def _value(value: regf.Value) -> dict[str, Any]:
-    data: Any = value.dword() if value.type == regf.REG_DWORD else value.qword()
+def _shown(value: Value) -> dict[str, Any]:
+    data: Any = value.dword() if value.type == values.REG_DWORD else value.qword()
     if data is None:
         data = value.text() if value.text() is not None else value.multi()
     if data is None:
@@ -219,17 +219,17 @@ def _value(value: regf.Value) -> dict[str, Any]:
     return {"type": _NAMES.get(value.type, str(value.type)), "data": data}
 
 
-def _data(number: int, data: Any) -> bytes:
-    """The bytes of a value: a number, a string, a list of strings, or hexadecimal digits, by its type."""
-    if number in (regf.REG_DWORD, regf.REG_QWORD):
-        return int(data).to_bytes(4 if number == regf.REG_DWORD else 8, "little")
-    if number == regf.REG_BINARY:
-        return bytes.fromhex(data)
-    if number == regf.REG_MULTI_SZ:
-        return ("".join(f"{text}\0" for text in data) + "\0").encode("utf-16-le")
+def _made(kind: str, data: Any) -> Value:
+    """A value of a number, a list of strings, hexadecimal digits or a string, by its type."""
+    if kind in ("DWORD", "QWORD"):
+        return (values.dword if kind == "DWORD" else values.qword)(int(data))
+    if kind == "BINARY":
+        return values.binary(bytes.fromhex(data))
+    if kind == "MULTI_SZ":
+        return values.multi([str(string) for string in data])
     if not isinstance(data, str):
         raise TypeError(data)
-    return f"{data}\0".encode("utf-16-le")
+    return (values.text if kind == "SZ" else values.expand)(data)
 
 
 def _files(guest: Guest, pattern: str) -> list[dict[str, Any]]:

@@ -9,35 +9,34 @@ from typing import Any, Union
 
 from h2k.disk.reader import VolumeRef
 from h2k.guest.guest import FILE_LIMIT, Guest
-from h2k.windows import hive_edit, regf
+from h2k.windows import hive_edit, values
 from h2k.windows.bcd import decode_device
+from h2k.windows.values import Value
 
-_TYPES = {regf.REG_SZ: "SZ", regf.REG_EXPAND_SZ: "EXPAND_SZ", regf.REG_DWORD: "DWORD", regf.REG_MULTI_SZ: "MULTI_SZ"}
+_TYPES = {values.REG_SZ: "SZ", values.REG_EXPAND_SZ: "EXPAND_SZ", values.REG_DWORD: "DWORD", values.REG_MULTI_SZ: "MULTI_SZ"}
 
 
 @dataclasses.dataclass(frozen=True)
 class SetValue:
-    """Registry value `name` of `key` (below the hive's root) becomes `data` of `type`; missing keys are made."""
+    """Registry value `name` of `key` (below the hive's root) becomes `value`; missing keys are made."""
 
     hive: str
     key: str
     name: str
-    type: int
-    data: bytes
+    value: Value
 
     def holds(self, guest: Guest) -> bool:
-        value = guest.hive(self.hive).value(self.key, self.name)
-        return value is not None and value.type == self.type and value.raw == self.data
+        return guest.hive(self.hive).value(self.key, self.name) == self.value
 
     def diff(self, guest: Guest) -> str:
         old = guest.hive(self.hive).value(self.key, self.name)
         show = _show_element if self.hive == "BCD" else _show
-        new = show(self.type, self.data)
+        new = show(self.value)
         where = f"{self.hive}\\{self.key} {self.name or '(default)'}"
-        return f"+ {where}: {new}" if old is None else f"~ {where}: {show(old.type, old.raw)} → {new}"
+        return f"+ {where}: {new}" if old is None else f"~ {where}: {show(old)} → {new}"
 
     def edit(self) -> hive_edit.HiveEdit:
-        return hive_edit.SetValue(self.key, self.name, self.type, self.data)
+        return hive_edit.SetValue(self.key, self.name, self.value.type, self.value.raw)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,7 @@ class DeleteValue:
 
     def diff(self, guest: Guest) -> str:
         old = guest.hive(self.hive).value(self.key, self.name)
-        return f"- {self.hive}\\{self.key} {self.name}" + (f": {_show(old.type, old.raw)}" if old else "")
+        return f"- {self.hive}\\{self.key} {self.name}" + (f": {_show(old)}" if old else "")
 
     def edit(self) -> hive_edit.HiveEdit:
         return hive_edit.DeleteValue(self.key, self.name)
@@ -71,7 +70,7 @@ class DeleteKey:
 
     def diff(self, guest: Guest) -> str:
         key = guest.hive(self.hive).key(self.key)
-        values = ", ".join(f"{v.name}={_show(v.type, v.raw)}" for v in key.values()[:4]) if key else ""
+        values = ", ".join(f"{v.name}={_show(v)}" for v in key.values()[:4]) if key else ""
         return f"- {self.hive}\\{self.key}\\" + (f" ({values})" if values else "")
 
     def edit(self) -> hive_edit.HiveEdit:
@@ -132,26 +131,27 @@ class SetActive:
         return [p.number for p in guest.disks[self.disk].table.partitions if p.active]
 
 
-RegistryChange = Union[SetValue, DeleteValue, DeleteKey]
 Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile, ReplayLogs, SetActive]
 
 
-def _show(kind: int, data: bytes) -> str:
-    if kind == regf.REG_DWORD and len(data) == 4:
-        return str(int.from_bytes(data, "little"))
-    if kind in (regf.REG_SZ, regf.REG_EXPAND_SZ, regf.REG_MULTI_SZ):
-        text = data.decode("utf-16-le", "replace").rstrip("\0").replace("\0", ", ")
+def _show(value: Value) -> str:
+    number = value.dword()
+    if number is not None:
+        return str(number)
+    if value.type in (values.REG_SZ, values.REG_EXPAND_SZ, values.REG_MULTI_SZ):
+        text = value.raw.decode("utf-16-le", "replace").rstrip("\0").replace("\0", ", ")
         return repr(text[:120])
-    return f"{_TYPES.get(kind, f'type {kind}')} {data[:24].hex()}{'…' if len(data) > 24 else ''}"
+    kind = _TYPES.get(value.type, f"type {value.type}")
+    return f"{kind} {value.raw[:24].hex()}{'…' if len(value.raw) > 24 else ''}"
 
 
-def _show_element(kind: int, data: bytes) -> str:
+def _show_element(value: Value) -> str:
     """A BCD element: a device by what it names."""
-    if kind != regf.REG_BINARY:
-        return _show(kind, data)
-    device = decode_device(data)
+    if value.type != values.REG_BINARY:
+        return _show(value)
+    device = decode_device(value.raw)
     if device.kind != "partition":
-        return f"{device.kind} device, {_show(kind, data)}"
+        return f"{device.kind} device, {_show(value)}"
     return f"partition {device.partition} of {device.style} disk {device.disk}"
 
 

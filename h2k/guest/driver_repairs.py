@@ -11,10 +11,11 @@ from h2k.config.driver_plan import Plan, Role
 from h2k.guest.changes import Change, DeleteKey, DeleteValue, SetValue, WriteFile
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverPackage
-from h2k.windows import first_boot, pnp, regf
+from h2k.windows import first_boot, pnp
 from h2k.windows.network import Adapter, read_network
 from h2k.windows.network_carry import leaving
 from h2k.windows.services import Service, control_set_name, driver_path, group_order, read_service
+from h2k.windows.values import dword, expand, text
 
 BOOT_START, SYSTEM_START = 0, 1
 GUESTOR = "guestor.inf"  # virt-v2v's placeholder package
@@ -29,17 +30,13 @@ def placeholder(role: Role) -> str:
 def installed(guest: Guest, role: Role) -> bool:
     """Whether Windows itself has installed the driver: a device of the role has its service, from a real package."""
     base = control_set_name(guest.control_sets.default)
-    wanted = tuple(f"VEN_{d[0]:04X}&DEV_{d[1]:04X}" for d in role.devices)
+    wanted = tuple(device.name for device in role.devices)
     bus = guest.system.key(f"{base}\\Enum\\PCI")
     for device in bus.subkeys() if bus is not None else ():
         for instance in device.subkeys() if device.name.upper().startswith(wanted) else ():
-            service = instance.value("Service")
-            if service is not None and (service.text() or "").lower() == role.service.lower():
-                driver = instance.value("Driver")
-                place = f"{base}\\Control\\Class\\{(driver.text() if driver is not None else None) or ''}"
-                inf = guest.system.value(place, "InfPath")
-                name = ((inf.text() if inf is not None else None) or "").lower()
-                if name not in (GUESTOR, placeholder(role)):
+            if instance.text("Service", "").lower() == role.service.lower():
+                place = f"{base}\\Control\\Class\\{instance.text('Driver', '')}"
+                if guest.system.text(place, "InfPath", "").lower() not in (GUESTOR, placeholder(role)):
                     return True
     return False
 
@@ -58,8 +55,7 @@ def left_behind(guest: Guest) -> tuple[Adapter, ...]:
 
 def first_boot_mark(guest: Guest) -> bool:
     """Whether a first boot of h2k's has run to its end in this guest."""
-    value = guest.hive("SOFTWARE").value(first_boot.MARK_KEY, first_boot.MARK_VALUE)
-    return value is not None and value.text() == first_boot.MARK_DONE
+    return guest.hive("SOFTWARE").text(first_boot.MARK_KEY, first_boot.MARK_VALUE) == first_boot.MARK_DONE
 
 
 def staged_first_boot(guest: Guest) -> Optional[first_boot.FirstBoot]:
@@ -80,16 +76,6 @@ def service_key(number: int, name: str) -> str:
     return f"{control_set_name(number)}\\Services\\{name}"
 
 
-def dword(key: str, name: str, value: int) -> SetValue:
-    """A DWORD of the SYSTEM hive."""
-    return SetValue("SYSTEM", key, name, regf.REG_DWORD, value.to_bytes(4, "little"))
-
-
-def text(key: str, name: str, value: str, kind: int = regf.REG_SZ) -> SetValue:
-    """A text of the SYSTEM hive, SZ unless another type is given."""
-    return SetValue("SYSTEM", key, name, kind, (value + "\0").encode("utf-16-le"))
-
-
 def service_repairs(
     guest: Guest, number: int, role: Role, package: Optional[DriverPackage], start: int = BOOT_START
 ) -> Iterator[Repair]:
@@ -99,10 +85,10 @@ def service_repairs(
     if service is None or service.type != 1 or service.start != start:
         evidence = "missing" if service is None else f"Type {service.type}, Start {service.start}"
         yield Finding("driver-not-boot-start", "broken", key, evidence, f"Type 1, Start {start}")
-        yield dword(key, "Type", 1)
-        yield dword(key, "Start", start)
+        yield SetValue("SYSTEM", key, "Type", dword(1))
+        yield SetValue("SYSTEM", key, "Start", dword(start))
     if service is None or not (service.image_path or "").strip():
-        yield text(key, "ImagePath", rf"system32\drivers\{_file_name(role, package)}", regf.REG_EXPAND_SZ)
+        yield SetValue("SYSTEM", key, "ImagePath", expand(rf"system32\drivers\{_file_name(role, package)}"))
     if service is not None:
         yield from override(service, "driver-start-override", key, start)
     if package is not None:
@@ -122,14 +108,14 @@ def _parameters(
     guest: Guest, number: int, key: str, service: Optional[Service], package: DriverPackage
 ) -> Iterator[Repair]:
     inf = package.driver.service
-    wanted = [dword(key, "ErrorControl", inf.error_control)]
+    wanted = [SetValue("SYSTEM", key, "ErrorControl", dword(inf.error_control))]
     if inf.group:
-        wanted.append(text(key, "Group", inf.group))
-    for value in inf.values:
-        place = f"{key}\\{value.subkey}" if value.subkey else key
-        if value.keep and guest.system.value(place, value.name) is not None:
+        wanted.append(SetValue("SYSTEM", key, "Group", text(inf.group)))
+    for entry in inf.values:
+        place = f"{key}\\{entry.subkey}" if entry.subkey else key
+        if entry.keep and guest.system.value(place, entry.name) is not None:
             continue
-        wanted.append(SetValue("SYSTEM", place, value.name, value.type, value.data))
+        wanted.append(SetValue("SYSTEM", place, entry.name, entry.value))
     missing = [change for change in wanted if not change.holds(guest)]
     if missing:
         names = ", ".join(c.key[len(key) + 1 :] + ("\\" if c.key != key else "") + c.name for c in missing)
@@ -173,7 +159,7 @@ def binding_repairs(guest: Guest, number: int, role: Role) -> Iterator[Repair]:
     """Every id that the target hardware may show leads to the service, with the role's class."""
     database = pnp.uses_driver_database(guest.system)
     for device in role.devices:
-        ids = pnp.device_ids(*device)
+        ids = device.ids()
         found = pnp.find_binding(guest.system, number, ids)
         subject = f"PCI\\{ids[0]}"
         best = next((b for b in found if b.service), None)
@@ -206,4 +192,4 @@ def _bind(
         names += [b.id for b in wrong if b.id not in names]
         entries = pnp.cdd_entries(number, names, role.service, role.class_guid)
     for entry in entries:
-        yield SetValue("SYSTEM", entry.key, entry.name, entry.type, entry.data)
+        yield SetValue("SYSTEM", entry.key, entry.name, entry.value)

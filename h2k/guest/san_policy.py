@@ -35,8 +35,7 @@ def offline_sets(guest: Guest) -> list[tuple[int, Optional[int]]]:
         return []
     found = []
     for number in guest.control_sets.boot:
-        value = guest.system.value(policy_key(number), "SanPolicy")
-        policy = value.dword() if value is not None else None
+        policy = guest.system.dword(policy_key(number), "SanPolicy")
         if policy in _NAMES or (policy is None and guest.windows.server):
             found.append((number, policy))
     return found

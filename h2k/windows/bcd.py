@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Optional
 
 from h2k.base.errors import BadData
-from h2k.windows.regf import Hive, Key, Value
+from h2k.windows.regf import Hive, Key
+from h2k.windows.values import Value
 
 BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 WINDOWS_LOADER = 0x10200003

@@ -12,7 +12,7 @@ from typing import Any, Optional
 from h2k.base.errors import BadData
 from h2k.windows.network import Gateway, Route
 from h2k.windows.network_carry import SAFE_NAME, Settings
-from h2k.windows.regf import REG_DWORD, REG_EXPAND_SZ, REG_SZ
+from h2k.windows.values import Value, dword, expand, text
 
 SERVICE = "h2k-firstboot"
 DIRECTORY = "/ProgramData/h2k"
@@ -88,8 +88,7 @@ class ServiceValue:
 
     key: str
     name: str
-    type: int
-    data: bytes
+    value: Value
 
 
 def scripts() -> dict[str, bytes]:
@@ -110,25 +109,17 @@ def service_values(with_runner: bool, drive: str = "C:") -> list[ServiceValue]:
     cmd = r"%SystemRoot%\System32\cmd.exe"
     image = rf"{place}\{RUNNER} -s {SERVICE}" if with_runner else rf'{cmd} /d /c start "" {cmd} /d /c {place}\runner.cmd'
     values = [
-        ServiceValue("", "Type", REG_DWORD, _dword(OWN_PROCESS)),
-        ServiceValue("", "Start", REG_DWORD, _dword(AUTO_START)),
-        ServiceValue("", "ErrorControl", REG_DWORD, _dword(IGNORE)),
-        ServiceValue("", "ImagePath", REG_EXPAND_SZ, _sz(image)),
-        ServiceValue("", "DisplayName", REG_SZ, _sz("h2k first boot")),
-        ServiceValue("", "ObjectName", REG_SZ, _sz("LocalSystem")),
+        ServiceValue("", "Type", dword(OWN_PROCESS)),
+        ServiceValue("", "Start", dword(AUTO_START)),
+        ServiceValue("", "ErrorControl", dword(IGNORE)),
+        ServiceValue("", "ImagePath", expand(image)),
+        ServiceValue("", "DisplayName", text("h2k first boot")),
+        ServiceValue("", "ObjectName", text("LocalSystem")),
     ]
     if with_runner:
-        values.append(ServiceValue("Parameters", "CommandLine", REG_SZ, _sz(rf'cmd.exe /d /c "{place}\runner.cmd"')))
-        values.append(ServiceValue("Parameters", "PWD", REG_SZ, _sz(drive + "\\")))
+        values.append(ServiceValue("Parameters", "CommandLine", text(rf'cmd.exe /d /c "{place}\runner.cmd"')))
+        values.append(ServiceValue("Parameters", "PWD", text(drive + "\\")))
     return values
-
-
-def _dword(number: int) -> bytes:
-    return number.to_bytes(4, "little")
-
-
-def _sz(text: str) -> bytes:
-    return (text + "\0").encode("utf-16-le")
 
 
 # settings.txt: one record a line, words separated by one space, only letters that mean nothing to cmd.exe

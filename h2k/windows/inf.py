@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from h2k.base.errors import BadData
+from h2k.windows import values
 from h2k.windows.inf_text import Sections, read_sections
-from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_NONE, REG_SZ
+from h2k.windows.values import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_NONE, REG_SZ, Value
 from h2k.windows.version import WindowsVersion
 
 MAX_FILES = 1000
@@ -32,13 +33,12 @@ _KEEP, _NOT_SET = 0x2, 0x4 | 0x10 | 0x20  # NOCLOBBER; DELVAL, KEYONLY and OVERW
 
 @dataclasses.dataclass(frozen=True)
 class RegValue:
-    """A value below the service's key: subkey ('' or "Parameters"), name ('' the default value), type and bytes.
+    """A value below the service's key: subkey ('' or "Parameters"), name ('' the default value), and what it holds.
     One to `keep` is only set where the key has none of that name yet."""
 
     subkey: str
     name: str
-    type: int
-    data: bytes
+    value: Value
     keep: bool = False
 
 
@@ -191,19 +191,19 @@ class Inf:
             if root.upper() != "HKR" or flags & _NOT_SET or not (name or data):
                 continue
             kind = _TYPES.get(flags & _TYPE_BITS, flags >> 16 if flags & _BINARY else REG_SZ)
-            yield RegValue(subkey, name, kind, self._data(kind, data, section), bool(flags & _KEEP))
+            yield RegValue(subkey, name, self._value(kind, data, section), bool(flags & _KEEP))
 
-    def _data(self, kind: int, fields: tuple[str, ...], section: str) -> bytes:
+    def _value(self, kind: int, fields: tuple[str, ...], section: str) -> Value:
         if kind in (REG_SZ, REG_EXPAND_SZ):
-            return ((fields[0] if fields else "") + "\0").encode("utf-16-le", "replace")
+            return Value(kind, values.text(fields[0] if fields else "").raw)
         if kind == REG_MULTI_SZ:
-            return ("".join(f + "\0" for f in fields if f) + "\0").encode("utf-16-le", "replace")
+            return values.multi([field for field in fields if field])
         if kind == REG_DWORD and len(fields) < 4:  # a number, or its four bytes
-            return self._number((fields[0] if fields else "") or "0", section).to_bytes(4, "little")
+            return values.dword(self._number((fields[0] if fields else "") or "0", section))
         matches = [_BYTE.fullmatch(field) for field in fields if field]
         if not all(matches):
             raise BadData(f"{self.name}: [{section}]: {', '.join(fields)[:80]!r} are no bytes")
-        return bytes(int(match[1], 16) for match in matches if match is not None)
+        return Value(kind, bytes(int(match[1], 16) for match in matches if match is not None))
 
     def _number(self, text: str, section: str) -> int:
         """A number as INF files have it, decimal or 0x…, 32 bits wide; a negative one wraps."""

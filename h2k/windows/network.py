@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from h2k.base.errors import BadData
-from h2k.windows.regf import REG_BINARY, Hive, Key
+from h2k.windows.regf import Hive, Key
 from h2k.windows.services import control_set_name
+from h2k.windows.values import REG_BINARY
 
 NET_CLASS = "{4D36E972-E325-11CE-BFC1-08002BE10318}"
 IPV4_NSI, IPV6_NSI = "{eb004a00-9b1a-11d4-9123-0050047759bc}", "{eb004a01-9b1a-11d4-9123-0050047759bc}"
@@ -138,13 +139,11 @@ def read_network(system: Hive, software: Optional[Hive], control_set: int) -> Ne
 
 
 def _text(key: Optional[Key], name: str) -> str:
-    value = key.value(name) if key is not None else None
-    return ((value.text() if value is not None else None) or "")[:MAX_NAME]
+    return key.text(name, "")[:MAX_NAME] if key is not None else ""
 
 
 def _number(key: Optional[Key], name: str) -> Optional[int]:
-    value = key.value(name) if key is not None else None
-    return value.dword() if value is not None else None
+    return key.dword(name) if key is not None else None
 
 
 # Which adapters there are
@@ -246,8 +245,8 @@ def _present(device: Optional[Key]) -> Optional[bool]:
 
 def _filetime(device: Key, name: str) -> Optional[int]:
     key = device.subkey(f"{_PROPERTIES}\\{name}")
-    value = key.value("") if key is not None else None
-    return int.from_bytes(value.raw, "little") if value is not None and len(value.raw) == 8 else None
+    raw = key.raw("") if key is not None else b""
+    return int.from_bytes(raw, "little") if len(raw) == 8 else None
 
 
 # MAC addresses
@@ -303,8 +302,7 @@ def _ipv4(key: Optional[Key], unread: list[str]) -> dict[str, Any]:
 
 
 def _multi(key: Optional[Key], name: str) -> tuple[str, ...]:
-    value = key.value(name) if key is not None else None
-    return ((value.multi() if value is not None else None) or ())[:MAX_ADDRESSES]
+    return key.multi(name, ())[:MAX_ADDRESSES] if key is not None else ()
 
 
 def _addresses(key: Optional[Key], unread: list[str]) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Optional
 
 from h2k.base.errors import BadData
-from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ, Hive, Key
+from h2k.windows.regf import Hive, Key
 from h2k.windows.services import control_set_name
+from h2k.windows.values import Value, binary, dword, multi, text
 
 DATABASE = "DriverDatabase"
 MAX_INFS = 256  # INFs for one id; real hives have one or two
@@ -44,33 +45,47 @@ class RegEntry:
 
     key: str
     name: str
-    type: int
-    data: bytes
+    value: Value
 
 
-def device_ids(
-    vendor: int, device: int, subsystem_vendor: int, subsystem: int, revision: int, class_code: int
-) -> tuple[str, ...]:
-    """The ids that Windows makes for a PCI function, best first, without the leading `PCI\\`.
+@dataclasses.dataclass(frozen=True)
+class PciId:
+    """What a PCI function says that it is; class_code is 24 bits: base class, subclass, interface."""
 
-    Order as in Enum dumps of real machines. class_code is 24 bits: base class, subclass, interface.
-    """
-    base = f"VEN_{vendor:04X}&DEV_{device:04X}"
-    full, short = f"CC_{class_code:06X}", f"CC_{class_code >> 8:04X}"
-    subsys = f"SUBSYS_{subsystem:04X}{subsystem_vendor:04X}"
-    return (
-        f"{base}&{subsys}&REV_{revision:02X}",
-        f"{base}&{subsys}",
-        f"{base}&{full}",
-        f"{base}&{short}",
-        f"{base}&REV_{revision:02X}",
-        base,
-        f"VEN_{vendor:04X}&{full}",
-        f"VEN_{vendor:04X}&{short}",
-        f"VEN_{vendor:04X}",
-        full,
-        short,
-    )
+    vendor: int
+    device: int
+    subsystem_vendor: int = 0
+    subsystem: int = 0
+    revision: int = 0
+    class_code: int = 0
+
+    def __str__(self) -> str:
+        """As people and QEMU write it: "1AF4:1042"."""
+        return f"{self.vendor:04X}:{self.device:04X}"
+
+    @property
+    def name(self) -> str:
+        """As Windows writes it: "VEN_1AF4&DEV_1042"."""
+        return f"VEN_{self.vendor:04X}&DEV_{self.device:04X}"
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids that Windows makes of it, best first as in Enum dumps of real machines, without the leading `PCI\\`."""
+        full, short = f"CC_{self.class_code:06X}", f"CC_{self.class_code >> 8:04X}"
+        subsys = f"SUBSYS_{self.subsystem:04X}{self.subsystem_vendor:04X}"
+        vendor = f"VEN_{self.vendor:04X}"
+        return (
+            f"{self.name}&{subsys}&REV_{self.revision:02X}",
+            f"{self.name}&{subsys}",
+            f"{self.name}&{full}",
+            f"{self.name}&{short}",
+            f"{self.name}&REV_{self.revision:02X}",
+            self.name,
+            f"{vendor}&{full}",
+            f"{vendor}&{short}",
+            vendor,
+            full,
+            short,
+        )
 
 
 def uses_driver_database(system: Hive) -> bool:
@@ -118,9 +133,8 @@ def _from_database(system: Hive, device_id: str, place: int) -> list[tuple[Rank,
 
 def _name(key: Optional[Key], name: str) -> str:
     """A value that names a key; '' when it is missing, of another type, or longer than any name."""
-    value = key.value(name) if key is not None else None
-    text = (value.text() if value is not None else None) or ""
-    return text if len(text) <= MAX_NAME else ""
+    found = key.text(name, "") if key is not None else ""
+    return found if len(found) <= MAX_NAME else ""
 
 
 def _package(system: Hive, device_id: str, entry: str, inf: str) -> tuple[Binding, tuple[int, int]]:
@@ -145,25 +159,20 @@ def _package(system: Hive, device_id: str, entry: str, inf: str) -> tuple[Bindin
     configured = package.subkey(f"Configurations\\{configuration}")
     if configured is None:
         return broken(f"{place} is not there")
-    flags = configured.value("ConfigFlags")
-    if flags is not None and (flags.dword() or 0) & _DISABLED:
-        return broken(f"{place} is disabled (ConfigFlags {flags.dword()})")
+    flags = configured.dword("ConfigFlags", 0)
+    if flags & _DISABLED:
+        return broken(f"{place} is disabled (ConfigFlags {flags})")
     service = _name(configured, "Service")
     return Binding(device_id, service, guid, path if service else f"{place} has no Service", entry, inf), newness
 
 
 def _version(package: Key) -> tuple[str, tuple[int, int]]:
     """(class GUID, (driver date, driver version)) of a package's Version; '' and zeros where it is too short."""
-    value = package.value("Version")
-    raw = value.raw if value is not None else b""
+    raw = package.raw("Version")
     if len(raw) < 24:
         return "", (0, 0)
     date, version = int.from_bytes(raw[24:32], "little"), int.from_bytes(raw[32:40], "little")
     return "{" + str(uuid.UUID(bytes_le=raw[8:24])).upper() + "}", (date, version)
-
-
-def _sz(text: str) -> bytes:
-    return (text + "\0").encode("utf-16-le")
 
 
 def cdd_entries(control_set: int, ids: Sequence[str], service: str, class_guid: str) -> list[RegEntry]:
@@ -171,8 +180,8 @@ def cdd_entries(control_set: int, ids: Sequence[str], service: str, class_guid: 
     entries = []
     for device_id in ids:
         key = f"{control_set_name(control_set)}\\Control\\CriticalDeviceDatabase\\PCI#{device_id}"
-        entries.append(RegEntry(key, "Service", REG_SZ, _sz(service)))
-        entries.append(RegEntry(key, "ClassGUID", REG_SZ, _sz(class_guid)))
+        entries.append(RegEntry(key, "Service", text(service)))
+        entries.append(RegEntry(key, "ClassGUID", text(class_guid)))
     return entries
 
 
@@ -191,14 +200,14 @@ def driver_database_entries(service: str, ids: Sequence[str], class_guid: str, a
     packages = f"{DATABASE}\\DriverPackages\\{package}"
     version = b"\x00\xff" + _ARCH_WORD[arch].to_bytes(2, "little") + bytes(4) + uuid.UUID(class_guid).bytes_le
     entries = [
-        RegEntry(f"{DATABASE}\\DriverInfFiles\\{inf}", "", REG_MULTI_SZ, _sz(package) + b"\0\0"),
-        RegEntry(f"{DATABASE}\\DriverInfFiles\\{inf}", "Active", REG_SZ, _sz(package)),
-        RegEntry(f"{DATABASE}\\DriverInfFiles\\{inf}", "Configurations", REG_MULTI_SZ, _sz(configuration) + b"\0\0"),
-        RegEntry(packages, "Version", REG_BINARY, version + bytes(24)),
-        RegEntry(f"{packages}\\Configurations\\{configuration}", "ConfigFlags", REG_DWORD, bytes(4)),
-        RegEntry(f"{packages}\\Configurations\\{configuration}", "Service", REG_SZ, _sz(service)),
+        RegEntry(f"{DATABASE}\\DriverInfFiles\\{inf}", "", multi([package])),
+        RegEntry(f"{DATABASE}\\DriverInfFiles\\{inf}", "Active", text(package)),
+        RegEntry(f"{DATABASE}\\DriverInfFiles\\{inf}", "Configurations", multi([configuration])),
+        RegEntry(packages, "Version", binary(version + bytes(24))),
+        RegEntry(f"{packages}\\Configurations\\{configuration}", "ConfigFlags", dword(0)),
+        RegEntry(f"{packages}\\Configurations\\{configuration}", "Service", text(service)),
     ]
     for device_id in ids:
-        entries.append(RegEntry(f"{DATABASE}\\DeviceIds\\PCI\\{device_id}", inf, REG_BINARY, _DEVICE_ID_DATA))
-        entries.append(RegEntry(f"{packages}\\Descriptors\\PCI\\{device_id}", "Configuration", REG_SZ, _sz(configuration)))
+        entries.append(RegEntry(f"{DATABASE}\\DeviceIds\\PCI\\{device_id}", inf, binary(_DEVICE_ID_DATA)))
+        entries.append(RegEntry(f"{packages}\\Descriptors\\PCI\\{device_id}", "Configuration", text(configuration)))
     return entries

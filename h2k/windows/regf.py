@@ -12,9 +12,7 @@ from functools import cached_property
 from typing import Optional
 
 from h2k.base.errors import BadData
-
-REG_NONE, REG_SZ, REG_EXPAND_SZ, REG_BINARY, REG_DWORD, REG_DWORD_BE, REG_LINK, REG_MULTI_SZ = range(8)
-REG_QWORD = 11
+from h2k.windows.values import HiveAccess, KeyAccess, Value
 
 BASE_BLOCK = 4096  # bytes before the first hive bin
 BASE_SECTOR = 512  # the part of the base block that has a checksum, and that a log keeps a copy of
@@ -70,37 +68,7 @@ def name_hash(name: str) -> int:
     return value
 
 
-class Value:
-    """One registry value; `name` is '' for the default value, `raw` its bytes as stored."""
-
-    __slots__ = ("name", "raw", "type")
-
-    def __init__(self, name: str, kind: int, raw: bytes) -> None:
-        self.name, self.type, self.raw = name, kind, raw
-
-    def text(self) -> Optional[str]:
-        """The string of a SZ or EXPAND_SZ value up to its terminator; None for other types."""
-        if self.type not in (REG_SZ, REG_EXPAND_SZ):
-            return None
-        return self.raw[: len(self.raw) & ~1].decode("utf-16-le", "replace").split("\0", 1)[0]
-
-    def multi(self) -> Optional[tuple[str, ...]]:
-        """The strings of a MULTI_SZ value; None for other types."""
-        if self.type != REG_MULTI_SZ:
-            return None
-        text = self.raw[: len(self.raw) & ~1].decode("utf-16-le", "replace")
-        return tuple(part for part in text.split("\0") if part)
-
-    def dword(self) -> Optional[int]:
-        """The number of a DWORD value; None for other types and for one that is not 4 bytes long."""
-        return int.from_bytes(self.raw, "little") if self.type == REG_DWORD and len(self.raw) == 4 else None
-
-    def qword(self) -> Optional[int]:
-        """The number of a QWORD value; None for other types and for one that is not 8 bytes long."""
-        return int.from_bytes(self.raw, "little") if self.type == REG_QWORD and len(self.raw) == 8 else None
-
-
-class Key:
+class Key(KeyAccess):
     """One registry key; its lists are read when they are asked for, and its subkeys found one by one.
 
     A key names its parent, and that must be the key that lists it: so the keys are a tree, and no walk can loop.
@@ -186,7 +154,7 @@ class Key:
         return self.hive.value_list(self._value_list, self._value_count) if self._value_count else ()
 
 
-class Hive:
+class Hive(HiveAccess):
     """A parsed hive; `state` is "clean", or "dirty" when its logs hold what it lacks."""
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -321,8 +289,8 @@ class Hive:
             size &= ~_RESIDENT
             if size > 4:
                 raise self.bad(offset, f"{size} bytes of resident data")
-            return Value(name, kind, where.to_bytes(4, "little")[:size])
-        return Value(name, kind, self._data(where, size) if size else b"")
+            return Value(kind, where.to_bytes(4, "little")[:size], name)
+        return Value(kind, self._data(where, size) if size else b"", name)
 
     def _data(self, offset: int, size: int) -> bytes:
         if size > self.size:

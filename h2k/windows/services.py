@@ -48,8 +48,7 @@ def control_sets(system: Hive) -> ControlSets:
     """Select and the control sets; BadData when Select, or the set that would boot, is missing."""
     numbers = {}
     for name in ("Current", "Default", "LastKnownGood", "Failed"):
-        value = system.value("Select", name)
-        numbers[name] = (value.dword() if value is not None else None) or 0
+        numbers[name] = system.dword("Select", name, 0)
     present = tuple(n for n in range(1, 1000) if system.key(control_set_name(n)) is not None)
     wanted = {numbers["Current"], numbers["Default"], numbers["LastKnownGood"]}
     boot = tuple(sorted(wanted & set(present)))
@@ -73,24 +72,14 @@ def read_service(system: Hive, control_set: int, name: str) -> Optional[Service]
     return Service(
         name=key.name,
         key=path,
-        type=_dword(key, "Type"),
-        start=_dword(key, "Start"),
-        error_control=_dword(key, "ErrorControl"),
-        group=_text(key, "Group"),
-        tag=_dword(key, "Tag"),
-        image_path=_text(key, "ImagePath"),
+        type=key.dword("Type"),
+        start=key.dword("Start"),
+        error_control=key.dword("ErrorControl"),
+        group=key.text("Group"),
+        tag=key.dword("Tag"),
+        image_path=key.text("ImagePath"),
         start_overrides=_overrides(key),
     )
-
-
-def _dword(key: Key, name: str) -> Optional[int]:
-    value = key.value(name)
-    return value.dword() if value is not None else None
-
-
-def _text(key: Key, name: str) -> Optional[str]:
-    value = key.value(name)
-    return value.text() if value is not None else None
 
 
 def _overrides(key: Key) -> tuple[tuple[str, int], ...]:
@@ -129,10 +118,10 @@ def driver_path(service: Service, system_root: str = "/Windows") -> str:
 
 def group_order(system: Hive, control_set: int, group: str) -> Optional[tuple[int, ...]]:
     """The tags of a load-order group, in order; None when the group has no list or it can't be read."""
-    value = system.value(f"{control_set_name(control_set)}\\Control\\GroupOrderList", group)
-    if value is None or len(value.raw) < 4:
+    raw = system.raw(f"{control_set_name(control_set)}\\Control\\GroupOrderList", group)
+    if len(raw) < 4:
         return None
-    (count,) = struct.unpack_from("<I", value.raw)
-    if len(value.raw) < 4 + 4 * count:
+    (count,) = struct.unpack_from("<I", raw)
+    if len(raw) < 4 + 4 * count:
         return None
-    return struct.unpack_from(f"<{count}I", value.raw, 4)
+    return struct.unpack_from(f"<{count}I", raw, 4)

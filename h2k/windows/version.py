@@ -44,8 +44,8 @@ def read_version(software: Hive, system: Hive, control_set: int, machine: str) -
         raise BadData(f"{software.name}: {_KEY} CurrentBuildNumber is {build!r}")
     product = _text(key, "ProductName") or "Windows"
     installation = _text(key, "InstallationType")
-    options = system.value(f"{control_set_name(control_set)}\\Control\\ProductOptions", "ProductType")
-    kind = (options.text() if options is not None else None) or ("ServerNT" if "Server" in installation else "WinNT")
+    kind = system.text(f"{control_set_name(control_set)}\\Control\\ProductOptions", "ProductType")
+    kind = kind or ("ServerNT" if "Server" in installation else "WinNT")
     server = kind.strip().lower() != "winnt"  # ServerNT and, on a domain controller, LanmanNT
     name = product
     if not server and int(build) >= FIRST_WINDOWS_11:
@@ -64,10 +64,9 @@ def read_version(software: Hive, system: Hive, control_set: int, machine: str) -
 
 def _nt_version(key: Key, hive: str) -> tuple[int, int]:
     """10.0 from the numbers that Windows 10 and later have (CurrentVersion stays 6.3 there), else CurrentVersion."""
-    numbers = [key.value(name) for name in ("CurrentMajorVersionNumber", "CurrentMinorVersionNumber")]
-    major, minor = (value.dword() if value is not None else None for value in numbers)
+    major = key.dword("CurrentMajorVersionNumber")
     if major is not None:
-        return major, minor or 0
+        return major, key.dword("CurrentMinorVersionNumber", 0)
     text = _text(key, "CurrentVersion")
     parts = text.split(".")
     if len(parts) != 2 or not all(part.isdecimal() and len(part) < 4 for part in parts):
@@ -77,6 +76,4 @@ def _nt_version(key: Key, hive: str) -> tuple[int, int]:
 
 def _text(key: Key, name: str) -> str:
     """What people are shown of the guest's text: no control characters, no end of the line, not too much."""
-    value = key.value(name)
-    text = (value.text() if value is not None else None) or ""
-    return "".join(letter for letter in text[:MAX_TEXT] if letter.isprintable()).strip()
+    return "".join(letter for letter in key.text(name, "")[:MAX_TEXT] if letter.isprintable()).strip()

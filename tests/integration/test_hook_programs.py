@@ -18,6 +18,7 @@ from h2k.disk.open_reader import open_reader
 from h2k.engine.hooks import Options, find_hooks, load_hook, propose
 from h2k.guest.changes import SetValue, WriteFile
 from h2k.guest.guest import Guest
+from h2k.windows import values
 from tests.guests.build import cached
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +94,7 @@ def test_the_program_gets_what_it_needs_and_no_more(tmp_path: Path, windows: Gue
     written, multi, *_ = proposal.changes
     assert isinstance(written, WriteFile) and written.data == b"from the hook"
     assert isinstance(multi, SetValue) and multi.key == "ControlSet001\\X"
-    assert multi.data == "a\0b\0\0".encode("utf-16-le")
+    assert multi.value == values.multi(["a", "b"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from h2k.disk.reader import VolumeRef
 from h2k.guest.changes import DeleteKey, DeleteValue, SetActive, SetValue, WriteFile, as_json, pending
 from h2k.guest.guest import Guest
-from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_SZ
+from h2k.windows.values import binary, dword, expand, multi, text
 from tests.unit.memory_reader import MemoryReader, apply_changes, windows_guest
 
 KEY = "ControlSet001\\Services\\viostor"
@@ -27,7 +27,7 @@ WINDOWS = VolumeRef(0, 2)
 
 
 def start(value: int, name: str = "Start") -> SetValue:
-    return SetValue("SYSTEM", KEY, name, REG_DWORD, value.to_bytes(4, "little"))
+    return SetValue("SYSTEM", KEY, name, dword(value))
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +40,19 @@ CHANGES: list[tuple[Any, bool, str]] = [
     (start(3, "START"), True, ""),
     (start(0), False, f"~ SYSTEM\\{KEY} Start: 3 → 0"),
     (start(0, "Tag"), False, f"+ SYSTEM\\{KEY} Tag: 0"),
-    (SetValue("SYSTEM", KEY, "Start", REG_BINARY, b"\3\0\0\0"), False, f"~ SYSTEM\\{KEY} Start: 3 → type 3 03000000"),
-    (SetValue("SYSTEM", "New\\Key", "", REG_SZ, "x\0".encode("utf-16-le")), False, "+ SYSTEM\\New\\Key (default): 'x'"),
+    (SetValue("SYSTEM", KEY, "Start", binary(b"\3\0\0\0")), False, f"~ SYSTEM\\{KEY} Start: 3 → type 3 03000000"),
+    (SetValue("SYSTEM", "New\\Key", "", text("x")), False, "+ SYSTEM\\New\\Key (default): 'x'"),
     (
-        SetValue("SYSTEM", KEY, "Groups", REG_MULTI_SZ, "a\0b\0\0".encode("utf-16-le")),
+        SetValue("SYSTEM", KEY, "Groups", multi(["a", "b"])),
         False,
         f"+ SYSTEM\\{KEY} Groups: 'a, b'",
     ),
     (
-        SetValue("SYSTEM", KEY, "ImagePath", REG_EXPAND_SZ, "x.sys\0".encode("utf-16-le")),
+        SetValue("SYSTEM", KEY, "ImagePath", expand("x.sys")),
         False,
         f"~ SYSTEM\\{KEY} ImagePath: 'system32\\\\drivers\\\\viostor.sys' → 'x.sys'",
     ),
-    (SetValue("SYSTEM", KEY, "Blob", REG_BINARY, b""), False, f"~ SYSTEM\\{KEY} Blob: type 3 {'ab' * 24}… → type 3 "),
+    (SetValue("SYSTEM", KEY, "Blob", binary(b"")), False, f"~ SYSTEM\\{KEY} Blob: type 3 {'ab' * 24}… → type 3 "),
     (DeleteValue("SYSTEM", KEY, "Start"), False, f"- SYSTEM\\{KEY} Start: 3"),
     (DeleteValue("SYSTEM", KEY, "Tag"), True, ""),
     (DeleteValue("SYSTEM", "No\\Key", "Tag"), True, ""),

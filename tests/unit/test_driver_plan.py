@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from h2k.base.errors import UsageError
 from h2k.config.driver_plan import PLAN_DIRECTORIES, Plan, load_plan
+from h2k.windows.pnp import PciId
 from h2k.windows.version import WindowsVersion
 from tests.unit.helpers import damaged, few, windows
 
@@ -93,8 +94,9 @@ def test_legacy_and_modern_ids_always_both() -> None:
     for role in PLAN.roles:
         if role.devices:
             legacy, modern = role.devices
-            assert 0x1000 <= legacy[1] <= 0x103F and legacy[4] == 0
-            assert modern[1] >= 0x1040 and modern[2:5] == (0x1AF4, 0x1100, 1)
+            assert 0x1000 <= legacy.device <= 0x103F and legacy.revision == 0
+            assert modern.device >= 0x1040
+            assert (modern.subsystem_vendor, modern.subsystem, modern.revision) == (0x1AF4, 0x1100, 1)
     assert {r.name: r.ids() for r in PLAN.roles}["virtio-blk"] == ("PCI\\VEN_1AF4&DEV_1001", "PCI\\VEN_1AF4&DEV_1042")
     assert {r.name: r.ids() for r in PLAN.roles}["pvpanic"] == ("ACPI\\QEMU0001",)
 
@@ -160,7 +162,7 @@ def test_architectures_merge_by_name(tmp_path: Path) -> None:
 
 def test_a_controller_is_known_by_its_bus(tmp_path: Path) -> None:
     plan = load(tmp_path, "controllers: [{bus: sata, device: [1, 2, 3, 4, 5, 6]}]\n")
-    assert [(c.bus, c.device[0]) for c in plan.controllers] == [("sata", 1), ("ide", 0x8086)]
+    assert [(c.bus, c.device.vendor) for c in plan.controllers] == [("sata", 1), ("ide", 0x8086)]
 
 
 def test_json(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_json(tmp_path: Path) -> None:
         "devices": [["0x1AF4", "0x10ff", 6900, 4352, "0x01", "0x00ff00"]],
     }]}  # fmt: skip
     plan = load(tmp_path, json.dumps(content, indent="\t"), suffix=".json")
-    assert plan.roles[0].devices == ((0x1AF4, 0x10FF, 0x1AF4, 0x1100, 1, 0xFF00),)
+    assert plan.roles[0].devices == (PciId(0x1AF4, 0x10FF, 0x1AF4, 0x1100, 1, 0xFF00),)
 
 
 # Vendors

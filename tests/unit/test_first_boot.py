@@ -499,7 +499,7 @@ def test_a_plan_may_say_when_it_starts(drivers: DriverSource, tmp_path: Path) ->
     for wanted, options in ((1, plan), (3, dataclasses.replace(plan, roles=roles))):
         found = propose(hooks(), guest, Options(plan=options, drivers=drivers))
         (start,) = [c for c in found.changes if getattr(c, "key", "").endswith("Services\\netkvm") and getattr(c, "name", "") == "Start"]
-        assert int.from_bytes(start.data, "little") == wanted  # type: ignore[union-attr]
+        assert start.value.dword() == wanted  # type: ignore[union-attr]
 
 
 def test_a_disabled_or_broken_installed_driver_is_repaired(drivers: DriverSource) -> None:

@@ -12,6 +12,7 @@ from lxml import etree
 from h2k.base.errors import BadData
 from h2k.boot.hardware import PciDevice, compare, disk_controllers, parse_qtree, scratch_copy
 from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.windows.pnp import PciId
 from h2k.windows.services import control_sets
 from tests.unit.helpers import hive
 from tests.unit.test_pnp import package
@@ -51,8 +52,8 @@ TREE = """bus: main-system-bus
           dev: virtio-balloon-pci, id "balloon0"
             class Class 00ff, addr 00:00.0, pci id 1af4:1045 (sub 1af4:1100)
 """
-MODERN = PciDevice("virtio-blk-pci", "virtio-disk0", 0x1AF4, 0x1042, 0x1AF4, 0x1100, 0x010000)
-LEGACY = PciDevice("virtio-blk-pci", "virtio-disk0", 0x1AF4, 0x1001, 0x1AF4, 0x0002, 0x010000)
+MODERN = PciDevice("virtio-blk-pci", PciId(0x1AF4, 0x1042, 0x1AF4, 0x1100, 1, 0x010000))
+LEGACY = PciDevice("virtio-blk-pci", PciId(0x1AF4, 0x1001, 0x1AF4, 0x0002, 0, 0x010000))
 
 
 def domain(*buses: str) -> bytes:
@@ -65,7 +66,7 @@ def domain(*buses: str) -> bytes:
 
 def test_the_tree_of_a_real_qemu() -> None:
     shown = parse_qtree(TREE)
-    assert [(d.model, d.id) for d in shown] == [
+    assert [(d.model, str(d.pci)) for d in shown] == [
         ("ich9-ahci", "8086:2922"), ("pcie-root-port", "1B36:000C"), ("virtio-blk-pci", "1AF4:1042"),
         ("pcie-root-port", "1B36:000C"), ("virtio-balloon-pci", "1AF4:1045"),
     ]  # fmt: skip
@@ -79,8 +80,8 @@ def test_no_tree(text: str) -> None:
 
 
 def test_the_ids_that_windows_makes_of_both_forms() -> None:
-    assert MODERN.ids()[0] == "VEN_1AF4&DEV_1042&SUBSYS_11001AF4&REV_01"
-    assert LEGACY.ids()[0] == "VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00"
+    assert MODERN.pci.ids()[0] == "VEN_1AF4&DEV_1042&SUBSYS_11001AF4&REV_01"
+    assert LEGACY.pci.ids()[0] == "VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00"
 
 
 @pytest.mark.parametrize(

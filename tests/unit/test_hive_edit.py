@@ -10,7 +10,8 @@ import pytest
 from h2k.base.errors import BadData
 from h2k.windows import regf
 from h2k.windows.hive_edit import DeleteKey, DeleteValue, HiveEdit, SetValue, edit_hive
-from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_SZ, Hive
+from h2k.windows.regf import Hive
+from h2k.windows.values import REG_BINARY, REG_DWORD, REG_SZ
 from tests.corpus import corpus
 from tests.guests.rawhive import Node, RawHive
 from tests.guests.regfile import fix_dirty, make_dirty

@@ -16,10 +16,10 @@ from h2k.config.driver_plan import load_plan
 from h2k.engine import hooks
 from h2k.engine.hooks import Document, Hook, Options, Proposal, Setting, find_hooks, propose
 from h2k.guest.changes import DeleteKey, SetValue
-from h2k.windows.regf import REG_DWORD
+from h2k.windows.values import dword
 
 META = 'META = {{"name": "{name}", "summary": "made", "answers": ["some-finding"], "gate": {gate}}}\n'
-SET = SetValue("SYSTEM", "A", "Start", REG_DWORD, bytes(4))
+SET = SetValue("SYSTEM", "A", "Start", dword(0))
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_a_device_of_another_disk_is_repaired(which: str, firmware: str) -> None
     assert said.states() == {"bcd-device-unresolved": {"broken"}}
     disk = make_disk(0, ["fat" if firmware == "uefi" else "ntfs", "ntfs"], scheme)
     values = [c for c in said.changes if isinstance(c, SetValue)]
-    assert [v.data for v in values] == [element(disk, 1 if which == "manager" else 2)]
+    assert [v.value.raw for v in values] == [element(disk, 1 if which == "manager" else 2)]
     diff = values[0].diff(guest)
     assert "→" in diff and f"{scheme} disk {disk.table.id}" in diff
     again = repaired(guest, said)

@@ -109,7 +109,7 @@ def test_a_hypervisor_s_filter_leaves_the_list_before_it_is_disabled() -> None:
     assert said.states() == {"class-filter-hypervisor": {"broken"}, "class-filter-dangling": {"broken"}}
     names = [c.name for c in said.changes]  # type: ignore[union-attr]
     assert names == ["UpperFilters", "Start"] * 2
-    assert [int.from_bytes(c.data, "little") for c in said.changes if isinstance(c, SetValue) and c.name == "Start"] == [4, 4]
+    assert [c.value.dword() for c in said.changes if isinstance(c, SetValue) and c.name == "Start"] == [4, 4]
     again = apply_changes(guest, said.changes)
     assert ask("boot-filters", again).findings == ()
 

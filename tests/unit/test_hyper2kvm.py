@@ -10,6 +10,7 @@ from h2k.base.errors import UsageError
 from h2k.config.driver_plan import Plan, load_plan
 from h2k.config.hyper2kvm import Brought, read_hyper2kvm
 from h2k.config.policy import Policy, load_policy
+from h2k.windows.pnp import PciId
 from h2k.windows.version import WindowsVersion
 
 DOCUMENTED = r"""
@@ -68,7 +69,7 @@ def test_the_documented_keys(tmp_path: Path) -> None:
     assert blk is not None and base is not None
     assert (blk.service, blk.inf, blk.class_guid) == (base.service, base.inf, base.class_guid)
     assert set(base.devices) < set(blk.devices), "legacy and modern stay bound"
-    assert set(blk.devices) - set(base.devices) == {(0x1AF5, 0x1142, 0x1AF5, 0x1100, 1, 0x010000)}
+    assert set(blk.devices) - set(base.devices) == {PciId(0x1AF5, 0x1142, 0x1AF5, 0x1100, 1, 0x010000)}
     assert plan.bucket(windows(17763, True)).name == "Windows Server 2019"  # type: ignore[union-attr]
     assert plan.bucket(windows(19045, False)).directories == ("w10",)  # type: ignore[union-attr]
     assert given.policy is not None
@@ -96,7 +97,7 @@ def test_an_active_vendor_stands_in_place(tmp_path: Path) -> None:
     plan = plan_of(brought(tmp_path, DOCUMENTED.replace("active_vendor: null", "active_vendor: acme")))
     blk = plan.storage("virtio")
     assert blk is not None and blk.driver == "store" and plan.layouts == ("acme/{driver}/{os}/{arch}",)
-    assert (0x1AC3, 0x0042, 0, 0, 0, 0x010000) in blk.devices
+    assert PciId(0x1AC3, 0x0042, 0, 0, 0, 0x010000) in blk.devices
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from h2k.base.errors import BadData
 from h2k.windows import inf_text
 from h2k.windows.inf import Inf, RegValue, parse_inf
-from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_NONE, REG_QWORD, REG_SZ
+from h2k.windows.values import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_NONE, REG_QWORD, REG_SZ, Value
 from tests.guests.virtio_win import DRIVERS, NULL_DRIVERS, OLD_RELEASES, RELEASES, Driver, null_inf_text
 from tests.guests.virtio_win import inf_text as made_inf
 from tests.unit.helpers import damaged, many, windows
@@ -63,8 +63,8 @@ def test_viostor_of_every_release(release: str) -> None:
     service = driver.service
     assert (service.name, service.type, service.start, service.error_control) == ("viostor", 1, 0, 1)
     assert (service.group, service.binary, service.inf) == ("SCSI miniport", "viostor.sys", "x.inf")
-    assert RegValue("Parameters", "BusType", REG_DWORD, b"\1\0\0\0") in service.values
-    assert RegValue("Parameters\\PnpInterface", "5", REG_DWORD, b"\1\0\0\0") in service.values
+    assert RegValue("Parameters", "BusType", Value(REG_DWORD, b"\1\0\0\0")) in service.values
+    assert RegValue("Parameters\\PnpInterface", "5", Value(REG_DWORD, b"\1\0\0\0")) in service.values
     assert not [v for v in service.values if "Interrupt" in v.subkey or v.name == "TypesSupported"]
     if release in OLD_RELEASES:
         assert driver.ids == tuple(f"PCI\\VEN_1AF4&DEV_1001&SUBSYS_{s}" for s in ("00000000", "00020000", "00021AF4"))
@@ -79,15 +79,15 @@ def test_viostor_of_every_release(release: str) -> None:
 
 def test_vioscsi_is_another_bus_type() -> None:
     service = parse(made_inf(BY_FOLDER["vioscsi"], "2k25", "amd64")).driver(windows(build=26100)).service
-    assert RegValue("Parameters", "BusType", REG_DWORD, b"\x0a\0\0\0") in service.values
+    assert RegValue("Parameters", "BusType", Value(REG_DWORD, b"\x0a\0\0\0")) in service.values
 
 
 def test_netkvm_values_and_files() -> None:
     inf = parse(made_inf(NETKVM, "w10", "amd64"))
     service = inf.driver(windows()).service
     assert (service.start, service.group) == (3, "NDIS")
-    assert RegValue("Parameters", "DisableMSI", REG_SZ, "0\0".encode("utf-16-le")) in service.values
-    assert RegValue("", "TextModeFlags", REG_DWORD, b"\1\0\0\0") in service.values
+    assert RegValue("Parameters", "DisableMSI", Value(REG_SZ, "0\0".encode("utf-16-le"))) in service.values
+    assert RegValue("", "TextModeFlags", Value(REG_DWORD, b"\1\0\0\0")) in service.values
     assert inf.files("amd64") == ("x.inf", "netkvm.cat", "netkvm.sys", "netkvmp.exe")
 
 
@@ -206,26 +206,26 @@ def test_service_binary_by_name_alone(binary: str) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('HKR,Parameters,A,,"text"', RegValue("Parameters", "A", REG_SZ, "text\0".encode("utf-16-le"))),
-        ("HKR,,A,,bare text", RegValue("", "A", REG_SZ, "bare text\0".encode("utf-16-le"))),
-        ('HKR,"Parameters\\Sub","A",0,"a,b"', RegValue("Parameters\\Sub", "A", REG_SZ, "a,b\0".encode("utf-16-le"))),
-        ("HKR,,A,0x00010001,7", RegValue("", "A", REG_DWORD, b"\7\0\0\0")),
-        ("HKR,,A,65537,0xFFFFFFFF", RegValue("", "A", REG_DWORD, b"\xff" * 4)),
-        ("HKR,,A,0x10001,-1", RegValue("", "A", REG_DWORD, b"\xff" * 4)),
-        ("HKR,,A,0x10001,010", RegValue("", "A", REG_DWORD, b"\x0a\0\0\0")),
-        ("HKR,,A,0x10001,78,56,34,12", RegValue("", "A", REG_DWORD, b"\x78\x56\x34\x12")),
-        ("HKR,,A,0x10001,", RegValue("", "A", REG_DWORD, bytes(4))),
-        ("HKR,,A,1,de,ad,0xBE", RegValue("", "A", REG_BINARY, b"\xde\xad\xbe")),
-        ('HKR,,A,0x10000,"x","y"', RegValue("", "A", REG_MULTI_SZ, "x\0y\0\0".encode("utf-16-le"))),
+        ('HKR,Parameters,A,,"text"', RegValue("Parameters", "A", Value(REG_SZ, "text\0".encode("utf-16-le")))),
+        ("HKR,,A,,bare text", RegValue("", "A", Value(REG_SZ, "bare text\0".encode("utf-16-le")))),
+        ('HKR,"Parameters\\Sub","A",0,"a,b"', RegValue("Parameters\\Sub", "A", Value(REG_SZ, "a,b\0".encode("utf-16-le")))),
+        ("HKR,,A,0x00010001,7", RegValue("", "A", Value(REG_DWORD, b"\7\0\0\0"))),
+        ("HKR,,A,65537,0xFFFFFFFF", RegValue("", "A", Value(REG_DWORD, b"\xff" * 4))),
+        ("HKR,,A,0x10001,-1", RegValue("", "A", Value(REG_DWORD, b"\xff" * 4))),
+        ("HKR,,A,0x10001,010", RegValue("", "A", Value(REG_DWORD, b"\x0a\0\0\0"))),
+        ("HKR,,A,0x10001,78,56,34,12", RegValue("", "A", Value(REG_DWORD, b"\x78\x56\x34\x12"))),
+        ("HKR,,A,0x10001,", RegValue("", "A", Value(REG_DWORD, bytes(4)))),
+        ("HKR,,A,1,de,ad,0xBE", RegValue("", "A", Value(REG_BINARY, b"\xde\xad\xbe"))),
+        ('HKR,,A,0x10000,"x","y"', RegValue("", "A", Value(REG_MULTI_SZ, "x\0y\0\0".encode("utf-16-le")))),
         (
             'HKR,,A,0x20000,"%%SystemRoot%%\\x"',
-            RegValue("", "A", REG_EXPAND_SZ, "%SystemRoot%\\x\0".encode("utf-16-le")),
+            RegValue("", "A", Value(REG_EXPAND_SZ, "%SystemRoot%\\x\0".encode("utf-16-le"))),
         ),
-        ("HKR,,A,0x20001", RegValue("", "A", REG_NONE, b"")),
-        ("HKR,,A,0x000B0001,1,0,0,0,0,0,0,0", RegValue("", "A", REG_QWORD, b"\1" + bytes(7))),
-        ("HKR,,,,default", RegValue("", "", REG_SZ, "default\0".encode("utf-16-le"))),
-        ("HKR,,A,0x00010003,7", RegValue("", "A", REG_DWORD, b"\7\0\0\0", keep=True)),
-        ("hkr,,A,0x00014001,7", RegValue("", "A", REG_DWORD, b"\7\0\0\0")),
+        ("HKR,,A,0x20001", RegValue("", "A", Value(REG_NONE, b""))),
+        ("HKR,,A,0x000B0001,1,0,0,0,0,0,0,0", RegValue("", "A", Value(REG_QWORD, b"\1" + bytes(7)))),
+        ("HKR,,,,default", RegValue("", "", Value(REG_SZ, "default\0".encode("utf-16-le")))),
+        ("HKR,,A,0x00010003,7", RegValue("", "A", Value(REG_DWORD, b"\7\0\0\0"), keep=True)),
+        ("hkr,,A,0x00014001,7", RegValue("", "A", Value(REG_DWORD, b"\7\0\0\0"))),
     ],
 )
 def test_values_of_every_type(line: str, expected: RegValue) -> None:

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2k.base.errors import BadData
-from h2k.windows import pnp
-from h2k.windows.pnp import Binding, RegEntry, cdd_entries, device_ids, driver_database_entries, find_binding
-from h2k.windows.regf import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ, Hive
+from h2k.windows import pnp, values
+from h2k.windows.pnp import Binding, PciId, RegEntry, cdd_entries, driver_database_entries, find_binding
+from h2k.windows.regf import Hive
 from tests.guests.regfile import build_hive
 from tests.unit.helpers import corpus_hive, damaged, hive, many
 
 SCSI, HDC = "{4D36E97B-E325-11CE-BFC1-08002BE10318}", "{4D36E96A-E325-11CE-BFC1-08002BE10318}"
-LEGACY = device_ids(0x1AF4, 0x1001, 0x1AF4, 0x0002, 0, 0x010000)
-MODERN = device_ids(0x1AF4, 0x1042, 0x1AF4, 0x1100, 1, 0x010000)
+LEGACY = PciId(0x1AF4, 0x1001, 0x1AF4, 0x0002, 0, 0x010000).ids()
+MODERN = PciId(0x1AF4, 0x1042, 0x1AF4, 0x1100, 1, 0x010000).ids()
 
 
 def text(entries: list[RegEntry]) -> str:
-    return "".join(f'[{e.key}]\n{chr(34) + e.name + chr(34) if e.name else "@"}=hex({e.type:x}):{e.data.hex(",")}\n' for e in entries)
+    return "".join(f'[{e.key}]\n{chr(34) + e.name + chr(34) if e.name else "@"}=hex({e.value.type:x}):{e.value.raw.hex(",")}\n' for e in entries)
 
 
 def package(
@@ -113,33 +113,30 @@ def test_the_layout_that_virt_v2v_proved() -> None:
     entries = driver_database_entries("viostor", ["VEN_1AF4&DEV_1001&REV_00"], SCSI, "amd64")
     name = "h2kviostor.inf_amd64_0000000000000000"
 
-    def sz(string: str) -> bytes:
-        return string.encode("utf-16-le")
-
     assert entries == [
-        RegEntry("DriverDatabase\\DriverInfFiles\\h2kviostor.inf", "", REG_MULTI_SZ, sz(f"{name}\0\0")),
-        RegEntry("DriverDatabase\\DriverInfFiles\\h2kviostor.inf", "Active", REG_SZ, sz(f"{name}\0")),
-        RegEntry("DriverDatabase\\DriverInfFiles\\h2kviostor.inf", "Configurations", REG_MULTI_SZ, sz("viostor_conf\0\0")),
+        RegEntry("DriverDatabase\\DriverInfFiles\\h2kviostor.inf", "", values.multi([name])),
+        RegEntry("DriverDatabase\\DriverInfFiles\\h2kviostor.inf", "Active", values.text(name)),
+        RegEntry("DriverDatabase\\DriverInfFiles\\h2kviostor.inf", "Configurations", values.multi(["viostor_conf"])),
         RegEntry(
-            f"DriverDatabase\\DriverPackages\\{name}", "Version", REG_BINARY,
-            bytes.fromhex("00ff0900000000007be9364d25e3ce11bfc108002be10318") + bytes(24),
+            f"DriverDatabase\\DriverPackages\\{name}", "Version",
+            values.binary(bytes.fromhex("00ff0900000000007be9364d25e3ce11bfc108002be10318") + bytes(24)),
         ),
-        RegEntry(f"DriverDatabase\\DriverPackages\\{name}\\Configurations\\viostor_conf", "ConfigFlags", REG_DWORD, bytes(4)),
-        RegEntry(f"DriverDatabase\\DriverPackages\\{name}\\Configurations\\viostor_conf", "Service", REG_SZ, sz("viostor\0")),
-        RegEntry("DriverDatabase\\DeviceIds\\PCI\\VEN_1AF4&DEV_1001&REV_00", "h2kviostor.inf", REG_BINARY, b"\1\xff\0\0"),
+        RegEntry(f"DriverDatabase\\DriverPackages\\{name}\\Configurations\\viostor_conf", "ConfigFlags", values.dword(0)),
+        RegEntry(f"DriverDatabase\\DriverPackages\\{name}\\Configurations\\viostor_conf", "Service", values.text("viostor")),
+        RegEntry("DriverDatabase\\DeviceIds\\PCI\\VEN_1AF4&DEV_1001&REV_00", "h2kviostor.inf", values.binary(b"\1\xff\0\0")),
         RegEntry(
-            f"DriverDatabase\\DriverPackages\\{name}\\Descriptors\\PCI\\VEN_1AF4&DEV_1001&REV_00", "Configuration", REG_SZ,
-            sz("viostor_conf\0"),
+            f"DriverDatabase\\DriverPackages\\{name}\\Descriptors\\PCI\\VEN_1AF4&DEV_1001&REV_00", "Configuration",
+            values.text("viostor_conf"),
         ),
     ]  # fmt: skip
-    assert len(entries[3].data) == 48
+    assert len(entries[3].value.raw) == 48
 
 
 @pytest.mark.parametrize(("arch", "word"), [("amd64", 9), ("x86", 0), ("arm64", 12)])
 def test_architectures(arch: str, word: int) -> None:
     entries = driver_database_entries("viostor", ["X"], SCSI, arch)
     assert entries[3].key.endswith(f"h2kviostor.inf_{arch}_0000000000000000")
-    assert entries[3].data[:4] == bytes((0, 0xFF, word, 0)) and len(entries[3].data) == 48
+    assert entries[3].value.raw[:4] == bytes((0, 0xFF, word, 0)) and len(entries[3].value.raw) == 48
 
 
 def test_an_architecture_without_drivers() -> None:
@@ -247,9 +244,9 @@ def test_too_many_infs_for_one_id(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_real_databases(name: str) -> None:
     system = corpus_hive(name)
     assert pnp.uses_driver_database(system)
-    sata = find_binding(system, 1, device_ids(0x8086, 0x2922, 0x1AF4, 0x1100, 2, 0x010601))
+    sata = find_binding(system, 1, PciId(0x8086, 0x2922, 0x1AF4, 0x1100, 2, 0x010601).ids())
     assert [(b.service, b.class_guid) for b in sata] == [("storahci", HDC)]
-    ide = find_binding(system, 1, device_ids(0x8086, 0x7010, 0x1AF4, 0x1100, 0, 0x010180))
+    ide = find_binding(system, 1, PciId(0x8086, 0x7010, 0x1AF4, 0x1100, 0, 0x010180).ids())
     assert [b.service for b in ide] == ["intelide", "pciide"]
     assert find_binding(system, 1, LEGACY) == ()
 

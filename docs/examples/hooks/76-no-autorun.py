@@ -6,7 +6,7 @@ from h2k.base.finding import Finding
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import SetValue
 from h2k.guest.guest import Guest
-from h2k.windows.regf import REG_DWORD
+from h2k.windows.values import dword
 
 META = {
     "name": "no-autorun",
@@ -18,7 +18,6 @@ META = {
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     for number in guest.control_sets.boot:
         key = f"ControlSet{number:03d}\\Services\\cdrom"
-        value = guest.system.value(key, "AutoRun")
-        if value is None or value.dword() != 0:
+        if guest.system.dword(key, "AutoRun") != 0:
             yield Finding("autorun-enabled", "broken", key, "AutoRun is not 0", "AutoRun = 0")
-            yield SetValue("SYSTEM", key, "AutoRun", REG_DWORD, bytes(4))
+            yield SetValue("SYSTEM", key, "AutoRun", dword(0))
