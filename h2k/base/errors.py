@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from h2k.base.text import shown
+
 READY, FAILED, USAGE, REFUSED, NOT_READY, NOT_VERIFIED = 0, 1, 2, 3, 4, 5
 
 
 class H2kError(Exception):
-    """An expected failure: one line for the user, and a hint that says what to do about it."""
+    """An expected failure: one line for the user, and a hint that says what to do about it; both are fit to be shown,
+    whatever a guest, an archive or a command line put into them."""
 
     exit_status = FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shown(message)
+        self.hint = shown(hint)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from h2k.base.text import shown
+
 STATES = ("ok", "broken", "repaired", "refused", "warning")
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One row of the report; `id` is one of docs/findings.md, `state` one of STATES."""
+    """One row of the report; `id` is one of docs/findings.md, `state` one of STATES. Its texts are fit to be shown, in
+    JSON too: scripts print what they find there."""
 
     id: str
     state: str
@@ -21,6 +24,8 @@ class Finding:
     def __post_init__(self) -> None:
         if self.state not in STATES:
             raise ValueError(f"finding {self.id}: state {self.state!r} is none of {STATES}")
+        for name in ("subject", "evidence", "repair"):
+            object.__setattr__(self, name, shown(getattr(self, name)))
 
     def with_state(self, state: str) -> Finding:
         """The same finding in another state (a broken one that was repaired, say)."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional, TextIO
 
+from h2k.base.text import shown
+
 # Steps in which another program (virt-v2v, qemu-img) writes to the terminal itself: its bars stay untouched.
 SHARED = frozenset(("convert", "in-place", "upload"))
 
@@ -30,7 +32,8 @@ class Progress:
         self._live: Optional[Any] = None
 
     def line(self, text: str) -> None:
-        """One plain line, whatever else is on the screen."""
+        """One plain line, whatever else is on the screen, and whatever the text holds."""
+        text = shown(text)
         if self._live is None:
             print(text, file=sys.stderr, flush=True)
         else:
@@ -49,7 +52,7 @@ class Progress:
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         with Bars(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bars:
             self._live = bars
-            bars.add_task(text, total=None)
+            bars.add_task(shown(text), total=None)
             try:
                 yield
             finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import H2kError, UsageError
+from h2k.base.text import mask_argv
 
 log = logging.getLogger("h2k.run")
 _WRAPPERS = ("h2k-v2v", "h2k-qemu-img")
@@ -28,7 +29,12 @@ class CommandFailed(H2kError):
         self.argv, self.status, self.stderr = list(argv), status, stderr
         what = "timed out" if status is None else f"ended with status {status}"
         tail = stderr.strip().splitlines()[-1:] or [""]
-        super().__init__(f"{argv[0]} {what}: {tail[0]}", hint=f"to replay: {shlex.join(argv)}")
+        super().__init__(f"{argv[0]} {what}: {tail[0]}", hint=f"to replay: {replayable(argv)}")
+
+
+def replayable(argv: Sequence[str]) -> str:
+    """A command line for people: quoted for a shell, with *** in the place of secrets."""
+    return shlex.join(mask_argv(argv))
 
 
 def run(
@@ -43,7 +49,7 @@ def run(
 
     Raises CommandFailed for a missing program, a time-out, or (with check) a non-zero status.
     """
-    log.debug("run: %s", shlex.join(argv))
+    log.debug("run: %s", replayable(argv))
     full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
     try:
         done = subprocess.run(
@@ -64,7 +70,7 @@ def pass_through(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -
 
     A SIGTERM or SIGHUP that we get is passed on, and its end awaited.
     """
-    log.debug("pass through: %s", shlex.join(argv))
+    log.debug("pass through: %s", replayable(argv))
     try:
         with _passing_on() as children:
             full = {**os.environ, **(env or {}), CALLED: argv[0]}

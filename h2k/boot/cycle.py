@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import NOT_READY, NOT_VERIFIED, READY, H2kError, NotVerified, Refused, UsageError
+from h2k.base.files import write_bytes, write_json
 from h2k.base.libvirt_connection import DEFAULT_URI, Domain, Virt
 from h2k.base.run import run
 from h2k.base.steps import Steps, counted
@@ -24,7 +25,6 @@ from h2k.boot.watcher import Phase, Watcher
 from h2k.config.policy import Policy
 from h2k.disk.open_reader import open_reader
 from h2k.disk.overlay import Companion, DiskSet
-from h2k.engine.report import write_json
 from h2k.guest.guest import Guest
 
 FREE_SPACE = 64 * 1024 * 1024  # bytes below which no boot is begun; Windows writes some hundred MiB in its first
@@ -307,7 +307,7 @@ class _Cycle:
         com1.touch(mode=0o600)
         with self.steps.step(name, f"{name}: booting {self.final.name} on overlays, links down"):
             xml = phase_xml(description, overlays, com1, nvram, self.state)
-            (self.evidence / f"{name}.xml").write_bytes(xml)
+            write_bytes(self.evidence / f"{name}.xml", xml)
             self.domain.start(xml.decode())
             watcher = Watcher(self.domain, name, self.evidence, com1, self.request.policy.timeouts, self.steps)
             self.report.phases.append(watcher.phase)
@@ -416,7 +416,7 @@ class _Cycle:
     def _keep_report(self, stage: str) -> None:
         self.report.stage = stage
         self.report.timings = self.steps.timings
-        with contextlib.suppress(OSError):  # a full disk must not hide why the boot failed
+        with contextlib.suppress(H2kError):  # a full disk must not hide why the boot failed
             write_json(self.evidence / "boot.json", self.report.as_json())
 
 

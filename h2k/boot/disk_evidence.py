@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import BadData, H2kError
+from h2k.base.files import write_bytes
 from h2k.boot.com1 import STEPS, Signal
 from h2k.boot.hardware import PciDevice, compare
 from h2k.config.driver_plan import load_plan
@@ -187,6 +188,6 @@ def keep_logs(guest: Guest, directory: Path) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         # Never the guest's own name as a host path: its last component, of harmless characters.
         name = "".join(c if c.isalnum() or c in ".-_" else "_" for c in path.rsplit("/", 1)[-1])[:80]
-        (directory / name.lstrip(".")).write_bytes(data)
+        write_bytes(directory / name.lstrip("."), data)
         kept.append(directory / name)
     return kept

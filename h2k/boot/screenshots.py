@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from h2k.base.errors import BadData
+from h2k.base.files import write_bytes
 
 MAX_SIDE = 8192  # pixels
 # A blinking text cursor changes 18 pixels of 288,000, a clock in a corner a few hundred; a stop screen's per cent
@@ -134,9 +135,9 @@ class Screens:
         if self._reference is None or self._reference.differs(picture) > STILL_SHARE:
             self._reference, self._changed = picture, at
         if not picture.blank and not self.path("first").exists():
-            self.path("first").write_bytes(picture.png)
+            write_bytes(self.path("first"), picture.png)
         if self.last is None or self.last.png != picture.png:
-            self.path("last").write_bytes(picture.png)
+            write_bytes(self.path("last"), picture.png)
         self.last = picture
 
     def still_for(self, now: Optional[float] = None) -> Optional[float]:
@@ -151,4 +152,4 @@ class Screens:
     def keep_stop(self) -> None:
         """Keep the newest picture, where there is one, as the one of the stop."""
         if self.last is not None:
-            self.path("stop").write_bytes(self.last.png)
+            write_bytes(self.path("stop"), self.last.png)

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from h2k.base.errors import BadData, UsageError
+from h2k.base.files import write_json
 from h2k.base.libvirt_connection import Domain, State, Virt
 from h2k.base.steps import counted
 from h2k.boot.disk_evidence import Check
 from h2k.config.policy import Policy
 from h2k.domain.guest_files import read_description
 from h2k.domain.libvirt_reader import read_domain_xml
-from h2k.engine.report import write_json
 
 FILE = "validate.json"
 FILE_LIMIT = 1024 * 1024  # bytes

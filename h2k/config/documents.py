@@ -12,6 +12,7 @@ import jsonschema
 import yaml
 
 from h2k.base.errors import UsageError
+from h2k.base.files import require_trusted
 
 MAX_SIZE = 128 * 1024  # bytes; hand-written files have a few KiB
 Step = Union[str, int]
@@ -64,8 +65,11 @@ class Document:
 def read_document(path: Path, what: str, limit: int = MAX_SIZE) -> Document:
     """Read YAML, or JSON by the file's name; `what` says what it should be ("a policy"), for the messages.
 
-    UsageError for a file that is missing, above `limit` bytes, no YAML, or that has anchors or a key twice.
+    UsageError for a file that is missing, above `limit` bytes, no YAML, or that has anchors or a key twice; Refused as root for one that others could
+    have written.
     """
+    if path.exists():
+        require_trusted(path, what)
     try:
         if path.stat().st_size > limit:
             raise UsageError(f"{path}: larger than {limit} bytes; not {what}")

@@ -15,6 +15,7 @@ from typing import Callable, Optional
 from lxml import etree
 
 from h2k.base.errors import FAILED, NOT_READY, READY, H2kError, NotVerified, Unknown, UsageError
+from h2k.base.files import SHARED, write_bytes
 from h2k.base.host import guestfs_settings, kvm_works
 from h2k.base.progress import with_bar
 from h2k.base.run import not_called_by_h2k, pass_through, run
@@ -357,9 +358,7 @@ def _finish(
     description = None if seen.windows else _production(places, domain)
     target = GuestFiles(((places.out, command.target_format),), places.state, domain, description)
     emit(tools, target, seen, steps)
-    new = places.xml.with_name(places.xml.name + ".new")
-    new.write_bytes(MARK + b"\n" + (places.state / "final.xml").read_bytes())
-    os.replace(new, places.xml)
+    write_bytes(places.xml, MARK + b"\n" + (places.state / "final.xml").read_bytes(), SHARED)
     report.files["domain"] = str(places.xml)
     report.timings = steps.timings
     report.write(places.state)

@@ -11,6 +11,7 @@ import yaml
 from lxml import etree
 
 from h2k.base.errors import BadData, Refused
+from h2k.base.files import SHARED, write_text
 from h2k.base.xml import parse_xml
 from h2k.domain.facts import MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts, Topology, disk_name, is_mac
 from h2k.domain.guest_files import GuestFiles, images_of, read_description
@@ -141,7 +142,7 @@ def write_machines(state: Path) -> dict[str, str]:
     for phase, content in machines.items():
         path = state / f"{phase}.yaml"
         note = f"# The {phase} phase. kubectl apply -f {phase}.yaml, then virtctl start.\n"
-        path.write_text(note + yaml.safe_dump(content, sort_keys=False, default_flow_style=False), encoding="utf-8")
+        write_text(path, note + yaml.safe_dump(content, sort_keys=False, default_flow_style=False), SHARED)
         written[f"{phase}-machine"] = str(path)
     return written
 

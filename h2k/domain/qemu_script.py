@@ -10,6 +10,7 @@ from typing import Optional
 from lxml import etree
 
 from h2k.base.errors import BadData
+from h2k.base.files import PROGRAM, write_text
 from h2k.base.xml import parse_xml
 from h2k.domain.facts import MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts, Topology, disk_name, is_mac
 from h2k.domain.guest_files import GuestFiles, images_of, read_description
@@ -101,8 +102,7 @@ def write_scripts(state: Path) -> dict[str, str]:
     for phase in PHASES:
         source = state / f"{phase}.xml"
         path = state / f"{phase}.sh"
-        path.write_text(script(read_description(source), phase), encoding="utf-8")
-        path.chmod(0o755)
+        write_text(path, script(read_description(source), phase), PROGRAM)
         written[f"{phase}-script"] = str(path)
     return written
 

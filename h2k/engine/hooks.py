@@ -7,13 +7,13 @@ import importlib.machinery
 import importlib.util
 import logging
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
 from h2k.base import paths
-from h2k.base.errors import BadData, H2kError, Refused, UsageError
+from h2k.base.errors import BadData, H2kError, UsageError
+from h2k.base.files import require_trusted
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import Plan
 from h2k.config.policy import Policy
@@ -109,6 +109,7 @@ def find_hooks(extra: Sequence[Path] = ()) -> tuple[Hook, ...]:
     files: dict[str, Path] = {}
     for directory in (*PACKAGED, LOCAL, *extra):
         if directory.is_dir():
+            require_trusted(directory, "hooks")
             files.update({entry.name: entry for entry in sorted(directory.iterdir()) if _is_hook(entry)})
     masked = {name for name, path in files.items() if path.is_symlink() and path.resolve() == Path("/dev/null")}
     return tuple(load_hook(files[name]) for name in sorted(files) if name not in masked)
@@ -121,12 +122,9 @@ def _is_hook(entry: Path) -> bool:
 def load_hook(path: Path) -> Hook:
     """One hook from its file, Python or any other executable; UsageError when it can't be loaded, Refused when others
     could have written it."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as e:
-        raise UsageError(f"{path}: can't read this hook: {e.strerror}") from e
-    if os.geteuid() == 0 and mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Refused(f"{path}: others can write this hook", hint=f"chmod go-w {path}")
+    if not path.exists():
+        raise UsageError(f"{path}: can't read this hook: no such file")
+    require_trusted(path, "a hook")
     return _load_python(path) if path.suffix == ".py" else _load_program(path)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import platform
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -13,7 +11,9 @@ from typing import Any
 
 from h2k import __version__
 from h2k.base.errors import FAILED, NOT_READY, NOT_VERIFIED, READY, REFUSED, USAGE
+from h2k.base.files import own_directory, write_json
 from h2k.base.finding import Finding
+from h2k.base.text import shown
 from h2k.guest.guest import Guest
 
 VERDICTS = {
@@ -56,7 +56,7 @@ class Report:
 
     def write(self, directory: Path) -> Path:
         """Write report.json, plan.json and the hooks' documents into the report directory; returns the report's path."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = own_directory(directory)
         write_json(directory / "plan.json", {"changes": self.changes, "settings": self.settings})
         for name, content in self.documents.items():
             write_json(directory / Path(name).name, content)
@@ -65,13 +65,6 @@ class Report:
         self.files["report"] = str(path)
         write_json(path, self.as_json())
         return path
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically: a reader sees the old file or the new one."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def guest_facts(guest: Guest) -> dict[str, Any]:
@@ -138,4 +131,4 @@ def table(findings: Sequence[Finding], width: int = 110) -> str:
 
 def diff(changes: Iterable[dict[str, Any]]) -> str:
     """The plan as a readable diff, a line a change."""
-    return "\n".join(f"  {c['diff']}" for c in changes)
+    return "\n".join(f"  {shown(str(c['diff']))}" for c in changes)

@@ -11,6 +11,7 @@ from typing import Any
 from h2k.base.errors import NOT_VERIFIED, READY, REFUSED
 from h2k.base.finding import Finding
 from h2k.base.progress import terminal_console
+from h2k.base.text import shown
 from h2k.engine.report import VERDICTS, by_weight, diff, table
 
 Line = tuple[str, str]  # text, and rich's style for it
@@ -36,19 +37,20 @@ def explain(report: dict[str, Any], plan: bool = False) -> None:
 
 
 def _full(report: dict[str, Any], plan: bool) -> list[Line]:
-    lines = [_verdict(report)]
+    text, style = _verdict(report)
+    lines = [(shown(text), style)]
     if _has_findings(report):
         lines.append((table(_findings(report)), ""))
     if plan and report.get("changes"):
         lines.append((diff(report["changes"]), ""))
-    return [*lines, *_files(report)]
+    return [*lines, *((shown(text), style) for text, style in _files(report))]
 
 
 def screen(report: dict[str, Any], width: int, height: int, plan: bool = False) -> list[Line]:
     """The lines for a terminal of that size: the verdict (wrapped), as many findings as fit with those that matter
     first, step times, and files. No line is wider than the terminal."""
     verdict, style = _verdict(report)
-    head = [(line, style) for line in textwrap.wrap(_printable(verdict), width)[: max(1, height // 3)]]
+    head = [(line, style) for line in textwrap.wrap(shown(verdict), width)[: max(1, height // 3)]]
     tail = [*_times(report), *_files(report)]
     tail = tail[: max(0, height - _PROMPT - _LEAST - len(head))]
     room = height - _PROMPT - len(head) - len(tail)
@@ -83,13 +85,8 @@ def _fitting(lines: Sequence[Line], room: int, count: int, where: str) -> list[L
 
 
 def _cut(text: str, width: int) -> str:
-    text = _printable(text)
+    text = shown(text)
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
-
-
-def _printable(text: str) -> str:
-    """Without line breaks and control characters: a guest's names must not steer the terminal."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
 def _verdict(report: dict[str, Any]) -> Line:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from h2k.base.errors import READY
+from h2k.base.files import SHARED, own_directory, write_bytes
 from h2k.base.host import kvm_works
 from h2k.base.run import run
 from h2k.base.steps import Steps
@@ -27,12 +28,12 @@ def emit(tools: Tools, target: GuestFiles, seen: Examination, steps: Steps, what
     (or `whatever` it is, for those who only watch); for a guest that is not Windows final.xml alone."""
     if target.domain is None or (seen.report.status != READY and not whatever):
         return
-    target.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own_directory(target.state)
     with steps.step("emit", "writing the domains" if seen.windows else "writing the domain"):
         domains = _domains(tools, target, target.domain, seen) if seen.windows else _production(target)
         for name, xml in domains.items():
             path = target.state / f"{name}.xml"
-            path.write_bytes(xml)
+            write_bytes(path, xml, SHARED)
             seen.report.files[name] = str(path)
 
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, Union
 
+from h2k.base.text import shown
 from h2k.disk.reader import VolumeRef
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.windows import hive_edit, values
@@ -164,7 +165,7 @@ def as_json(change: Change, guest: Guest) -> dict[str, Any]:
         where = dataclasses.asdict(change)
     else:
         where = {"hive": change.hive, "key": getattr(change, "key", ""), "name": getattr(change, "name", None)}
-    return {"change": type(change).__name__, **where, "diff": change.diff(guest)}
+    return {"change": type(change).__name__, **where, "diff": shown(change.diff(guest))}
 
 
 def pending(changes: Iterable[Change], guest: Guest) -> tuple[Change, ...]:
