@@ -12,7 +12,7 @@ import click
 
 from h2k.base.errors import NOT_READY, READY, UsageError
 from h2k.disk.open_reader import open_reader
-from h2k.domain.guest_files import open_guest_files
+from h2k.domain.handles import open_guest_files
 from h2k.engine.hooks import Hook, find_hooks, load_hook, propose
 from h2k.engine.pipeline import Request, open_tools
 from h2k.engine.report import diff, table

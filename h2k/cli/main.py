@@ -28,7 +28,8 @@ from h2k.cli.post_command import post
 from h2k.config.policy import load_policy
 from h2k.convert.libvirt_result import report_directory
 from h2k.disk.overlay import DiskSet
-from h2k.domain.guest_files import GuestFiles, open_guest_files
+from h2k.domain.guest_files import GuestFiles
+from h2k.domain.handles import open_guest_files
 from h2k.engine.pipeline import BUSES, Request, assess, examine, facts_of, fix, open_tools
 from h2k.engine.report import Report, diff
 from h2k.engine.verdict import explain

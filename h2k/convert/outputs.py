@@ -12,7 +12,8 @@ from h2k.base.run import run
 from h2k.convert.libvirt_result import LibvirtOutput
 from h2k.convert.v2v_command import V2vCommand
 from h2k.domain import kubevirt, qemu_script
-from h2k.domain.guest_files import GuestFiles, described, open_guest_files, read_description
+from h2k.domain.guest_files import GuestFiles, described, read_description
+from h2k.domain.handles import open_guest_files
 from h2k.engine.pipeline import Examination
 
 # Other names that virt-v2v has for an output.

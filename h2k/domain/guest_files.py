@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -19,13 +18,14 @@ DESCRIPTION_LIMIT = 16 * 1024 * 1024  # bytes of a domain XML or VMX that we are
 class GuestFiles:
     """The images in the domain's order with their formats (None: ask qemu), the domain if known, the report directory.
 
-    `description` is the libvirt XML that named the images, where one did.
+    `description` is the libvirt XML that named the images, where one did; `document` the file that did, of any kind.
     """
 
     images: tuple[tuple[Path, Optional[str]], ...]
     state: Path
     domain: Optional[DomainFacts] = None
     description: Optional[bytes] = None
+    document: Optional[Path] = None
 
     def writable(self) -> tuple[tuple[Path, str], ...]:
         """The images with their formats; a format that nobody named is asked of qemu-img."""
@@ -40,17 +40,6 @@ def read_description(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as e:
         raise UsageError(f"{path}: {e.strerror}", hint="give a file that you may read") from e
-
-
-def open_guest_files(arguments: Sequence[str], report_dir: Optional[str] = None) -> GuestFiles:
-    """A libvirt domain XML, or disk images in the domain's order; UsageError when neither."""
-    first = Path(arguments[0])
-    state = Path(report_dir) if report_dir else first.parent / f"{first.stem}.h2k"
-    if first.suffix.lower() != ".xml":
-        return GuestFiles(tuple((Path(a), None) for a in arguments), state)
-    if len(arguments) > 1:
-        raise UsageError(f"{arguments[1]}: give one domain XML, or disk images", hint="h2k verify NAME.xml")
-    return described(read_description(first), str(first), first.parent, state)
 
 
 def described(xml: bytes, name: str, base: Path, state: Path) -> GuestFiles:

@@ -72,6 +72,20 @@ def with_images(xml: bytes, name: str, images: Sequence[Path], format: Optional[
     return bytes(etree.tostring(domain))
 
 
+def storage_bus(xml: bytes, name: str) -> Optional[str]:
+    """The bus of the disk that the domain starts: "virtio", "virtio-scsi" or "sata"; None for one that is none of
+    h2k's, and for a domain without disks."""
+    domain = parse_xml(xml, name)
+    disks = [disk for disk in domain.findall("devices/disk") if disk.get("device", "disk") == "disk"]
+    disks.sort(key=lambda disk: disk.find("boot") is None)
+    target = disks[0].find("target") if disks else None
+    bus = target.get("bus") if target is not None else None
+    if bus != "scsi":
+        return bus if bus in ("virtio", "sata") else None
+    models = [c.get("model") for c in domain.findall("devices/controller[@type='scsi']")]
+    return "virtio-scsi" if models and all(m in ("virtio-scsi", "virtio-transitional", "virtio-non-transitional") for m in models) else None
+
+
 class _XmlReader:
     """Typed access to one domain's elements; each problem is a BadData with file and line."""
 

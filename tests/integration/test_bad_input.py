@@ -71,12 +71,17 @@ def _no_disk(path: Path, windows: Path) -> None:
     path.write_bytes(b"")
 
 
+def _text(path: Path, windows: Path) -> None:
+    path.write_text("root:x:0:0:root:/root:/bin/bash\n" * 50)
+
+
 IMAGES: dict[str, tuple[Callable[[Path, Path], None], int, tuple[str, ...]]] = {
-    "random": (_random, READY, ("not Windows",)),
+    "random": (_random, USAGE, ("no disk image",)),
+    "text": (_text, USAGE, ("no disk image",)),
     "zeros": (_zeros, READY, ("not Windows",)),
     "truncated": (_truncated, REFUSED, ("truncated",)),
     "broken-gpt": (_broken_gpt, REFUSED, ("GPT",)),
-    "empty": (_no_disk, REFUSED, ("empty",)),
+    "empty": (_no_disk, USAGE, ("empty", "no disk image")),
 }
 
 
@@ -89,11 +94,12 @@ def test_images(case: str, command: str, windows: Path, drivers: Path, tmp_path:
     before = image.read_bytes()
     one_line(run(H2K, command, image, "--drivers", drivers), status, *words)
     assert image.read_bytes() == before
+    assert list(tmp_path.glob("*.h2k")) == [] or status == READY
 
 
 def test_missing_image_and_directory(tmp_path: Path, drivers: Path) -> None:
-    one_line(run(H2K, "verify", tmp_path / "none.qcow2", "--drivers", drivers), REFUSED, "none.qcow2", "No such file")
-    one_line(run(H2K, "verify", tmp_path, "--drivers", drivers), REFUSED, str(tmp_path), "directory")
+    one_line(run(H2K, "verify", tmp_path / "none.qcow2", "--drivers", drivers), USAGE, "none.qcow2", "No such file")
+    one_line(run(H2K, "verify", tmp_path, "--drivers", drivers), USAGE, str(tmp_path), "directory")
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from typing import Optional
 import libvirt
 import pytest
 
-from h2k.base.errors import BadData, H2kError, UsageError
+from h2k.base.errors import BadData, H2kError
 from h2k.convert.disk_description import MARK, Wanted, describe, find_facts
 from h2k.convert.source import name_from_disk, name_of, open_source, unknown_hives
 from h2k.convert.v2v_command import parse
 from h2k.disk.reader import VolumeRef
 from h2k.disk.view import View
 from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts
-from h2k.domain.guest_files import open_guest_files
 from h2k.domain.libvirt_reader import read_domain_xml, with_images
 from h2k.guest.guest import OTHER, Guest, device
 from tests.guests.ova import ovf_text
@@ -140,15 +139,6 @@ def test_sources_that_are_here(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_name_that_virt_v2v_makes_of_a_file(file: str, name: str) -> None:
     assert name_from_disk(Path("/x") / file) == name
-
-
-def test_target_of_a_domain(tmp_path: Path) -> None:
-    path = tmp_path / "g.xml"
-    path.write_text(XML.format(type="file", source="file='g-sda'"))
-    target = open_guest_files([str(path)])
-    assert target.images == ((tmp_path / "g-sda", "vmdk"),) and target.state == tmp_path / "g.h2k"
-    with pytest.raises(UsageError, match="one domain XML"):
-        open_guest_files([str(path), "other"])
 
 
 def test_images_of_a_domain_replaced() -> None:

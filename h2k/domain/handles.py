@@ -1,0 +1,212 @@
+"""From what the user names to the guest's files: NAME, NAME.xml or NAME.h2k, another description, or disk images.
+
+Whichever is given, the others are found: the images, the description that names them, the report directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Callable, Optional
+
+from h2k.base.errors import BadData, H2kError, UsageError
+from h2k.disk.recognize import check_disk
+from h2k.domain import kubevirt, qemu_script
+from h2k.domain.facts import MAX_DISKS, DomainFacts
+from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
+from h2k.domain.libvirt_reader import storage_bus
+from h2k.domain.ovf import read_ovf
+from h2k.domain.vmx import read_vmx
+
+log = logging.getLogger("h2k.files")
+
+REPORT_SUFFIX = ".h2k"
+MAX_CANDIDATES = 64  # descriptions beside an image that are looked at
+_HINT = "give NAME, NAME.xml, NAME.h2k, a description of the guest, or its disk images"
+
+Reader = Callable[[bytes, str, Path, Path], GuestFiles]
+
+
+def _of_vmx(data: bytes, name: str, base: Path, state: Path) -> GuestFiles:
+    """The disks of a VMware guest that lie here; its networks are another host's."""
+    facts = _moved(read_vmx(data, name))
+    return GuestFiles(images_of(facts, base), state, facts)
+
+
+def _of_ovf(data: bytes, name: str, base: Path, state: Path) -> GuestFiles:
+    """The disks of an unpacked OVF that qemu reads as they are."""
+    ovf = read_ovf(data, name)
+    for file in ovf.files:
+        if file.gzip or not (base / file.href).exists():
+            raise UsageError(
+                f"{name}: {file.href[:80]} is compressed, or in pieces", hint=f"h2k-v2v -i ova {base} unpacks it on the way"
+            )
+    facts = _moved(ovf.domain)
+    return GuestFiles(images_of(facts, base), state, facts)
+
+
+def _moved(facts: DomainFacts) -> DomainFacts:
+    """The facts with the cards on libvirt's default network: another hypervisor's networks are not on this host."""
+    nics = tuple(dataclasses.replace(nic, kind="network", source="default") for nic in facts.nics)
+    return dataclasses.replace(facts, nics=nics)
+
+
+# In this order NAME and NAME.h2k look for the description beside them.
+DOCUMENTS: dict[str, Reader] = {
+    ".xml": described,
+    ".yaml": kubevirt.read_target,
+    ".sh": qemu_script.read_target,
+    ".vmx": _of_vmx,
+    ".ovf": _of_ovf,
+}
+
+
+def open_guest_files(arguments: Sequence[str], report_dir: Optional[str] = None) -> GuestFiles:
+    """The guest that is meant: NAME, NAME.xml or NAME.h2k, a .vmx, .ovf, .sh or .yaml, or disk images in the domain's
+    order. UsageError, in one line, for anything else, a file that is no disk image too."""
+    first = Path(arguments[0])
+    found = _handle(first, Path(report_dir) if report_dir else None)
+    if found is not None:
+        if len(arguments) > 1:
+            raise UsageError(
+                f"{arguments[1]}: {first} names the whole guest", hint="give it alone, or the disk images alone"
+            )
+        return found
+    images = [Path(argument) for argument in arguments]
+    for image in images:
+        warning = check_disk(image)
+        if warning is not None:
+            log.warning("%s", warning)
+    return _of_images(images, Path(report_dir) if report_dir else None)
+
+
+def _handle(path: Path, report_dir: Optional[Path]) -> Optional[GuestFiles]:
+    """The guest that a name, a description or a report directory stands for; None when it must be an image."""
+    if path.suffix.lower() in DOCUMENTS:
+        return open_document(path, report_dir)
+    if path.suffix.lower() == ".ova" and path.is_file():
+        raise UsageError(f"{path}: an archive", hint=f"h2k-v2v -i ova {path} converts the guest in it")
+    if path.is_dir() and (path.suffix == REPORT_SUFFIX or (path / "report.json").is_file()):
+        return _of_report(path, report_dir)
+    if path.exists():
+        return None
+    name = path.with_suffix("") if path.suffix == REPORT_SUFFIX else path
+    document = _beside(name)
+    if document is not None:
+        return open_document(document, report_dir)
+    state = name.with_name(name.name + REPORT_SUFFIX)
+    if state.is_dir():
+        return _of_report(state, report_dir)
+    raise UsageError(f"{path}: No such file, and neither {name.name}.xml nor {name.name}.h2k", hint=_HINT)
+
+
+def open_document(path: Path, report_dir: Optional[Path] = None) -> GuestFiles:
+    """The guest of a description, by its suffix; NAME.h2k beside it is the report directory."""
+    state = report_dir or path.with_name(path.stem + REPORT_SUFFIX)
+    found = DOCUMENTS[path.suffix.lower()](read_description(path), str(path), path.parent, state)
+    return dataclasses.replace(found, document=path)
+
+
+def _beside(name: Path) -> Optional[Path]:
+    """NAME.xml, or another description of that name."""
+    paths = (name.with_name(name.name + suffix) for suffix in DOCUMENTS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+# A report directory
+
+
+def _of_report(path: Path, report_dir: Optional[Path]) -> GuestFiles:
+    """The guest of NAME.h2k: by the description beside it, else by the domain in it, else by the disks of its report."""
+    state = report_dir or path
+    document = _beside(path.with_suffix("")) if path.suffix == REPORT_SUFFIX else None
+    if document is not None:
+        return open_document(document, state)
+    final = path / "final.xml"
+    if final.is_file():
+        return dataclasses.replace(described(read_description(final), str(final), path, state), document=final)
+    return GuestFiles(tuple(_reported(path / "report.json", path.parent)), state)
+
+
+def _reported(report: Path, base: Path) -> Iterator[tuple[Path, Optional[str]]]:
+    """The disks that a report names; BadData when it names none."""
+    if not report.is_file():
+        raise UsageError(f"{report.parent}: no report of h2k in it, and no description beside it", hint=_HINT)
+    try:
+        content = json.loads(read_description(report))
+    except (ValueError, RecursionError) as e:
+        raise BadData(f"{report}: no JSON: {' '.join(str(e).split())[:200]}", hint="give the disk images") from e
+    guest = content.get("guest") if isinstance(content, dict) else None
+    disks = guest.get("disks") if isinstance(guest, dict) else None
+    if not isinstance(disks, list) or not 0 < len(disks) <= MAX_DISKS:
+        raise BadData(f"{report}: names no disks", hint="give the disk images")
+    for disk in disks:
+        place, form = (disk.get("path"), disk.get("format")) if isinstance(disk, dict) else (None, None)
+        if not isinstance(place, str) or not place or "\0" in place or not isinstance(form, str):
+            raise BadData(f"{report}: a disk without path or format", hint="give the disk images")
+        path = Path(place)
+        yield (path if path.exists() or not (base / path.name).exists() else base / path.name), form
+
+
+# Disk images
+
+
+def _of_images(images: Sequence[Path], report_dir: Optional[Path]) -> GuestFiles:
+    """The images, with the one domain XML beside them that names just these."""
+    own = images[0].with_name(images[0].stem + REPORT_SUFFIX)
+    plain = GuestFiles(tuple((image, None) for image in images), report_dir or own)
+    naming = list(_naming(images))
+    if len(naming) != 1:
+        return plain
+    document, found = naming[0]
+    if len(found.images) != len(images):
+        log.warning(
+            "%s names %d disks, and %d of them is given: h2k looks at that alone", document, len(found.images), len(images)
+        )
+        return plain
+    if report_dir is None and own.is_dir() and not found.state.is_dir():
+        found = dataclasses.replace(found, state=own)  # an earlier run was on the images alone
+    return dataclasses.replace(found, state=report_dir or found.state)
+
+
+def _naming(images: Sequence[Path]) -> Iterator[tuple[Path, GuestFiles]]:
+    """The domain XMLs in the first image's directory that name these images in this order, others perhaps too."""
+    try:
+        candidates = sorted(p for p in images[0].parent.iterdir() if p.suffix.lower() == ".xml" and p.is_file())
+    except OSError:  # a directory that may be entered and not listed
+        return
+    candidates.sort(key=lambda p: not images[0].name.startswith(p.stem))
+    for path in candidates[:MAX_CANDIDATES]:
+        try:
+            found = open_document(path)
+        except H2kError:
+            continue  # another XML, or a description of something else
+        named = [p for p, _ in found.images]
+        same = [next((n for n in named if _same(n, image)), None) for image in images]
+        if None not in same and (len(named) > len(images) or same == named):
+            yield path, found
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+# What was decided before
+
+
+def known_bus(target: GuestFiles) -> str:
+    """The bus that this guest's disks are meant for: what the newer of NAME.h2k/final.xml and NAME.xml says, else
+    virtio. It is the default of --bus, so that a guest made for virtio-scsi is not judged for virtio-blk."""
+    final = target.state / "final.xml"
+    told = [(target.document, target.description)] if target.document is not None and target.description is not None else []
+    if final.is_file() and final != target.document:
+        told.append((final, read_description(final)))
+    told.sort(key=lambda entry: entry[0].stat().st_mtime, reverse=True)
+    for path, xml in told:
+        bus = storage_bus(xml, str(path))
+        if bus is not None and (bus != "sata" or path == final):  # virt-v2v's SATA is for want of a driver
+            return bus
+    return "virtio"
