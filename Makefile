@@ -10,7 +10,7 @@ RUNTIME := virt-v2v libguestfs-tools python3-guestfs python3-hivex libhivex-bin 
   python3-lxml python3-yaml python3-click python3-jsonschema python3-pefile python3-rich \
   linux-image-amd64 ntfs-3g
 TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hypothesis python3-jinja2 python3-venv mypy xorriso virtinst libxml2-utils \
-  mtools dosfstools fdisk swtpm swtpm-tools busybox-static grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod
+  mtools dosfstools fdisk swtpm swtpm-tools busybox-static grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod openssh-server openssh-client
 
 .PHONY: deps demo test
 deps:

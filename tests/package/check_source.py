@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from h2k import __version__
+from tests.dependencies import GIVEN, lacking, makefile_list
 from tests.package.conftest import BUILD, OLD_VERSION, ROOT, Packages
 
 
@@ -37,7 +38,7 @@ def test_the_source_packages_are_whole(packages: Packages) -> None:
     assert list((BUILD / "rpm").glob("h2k-v2v-*.src.rpm"))
     with tarfile.open(packages.deb.parent / f"h2k-v2v_{__version__}.orig.tar.gz") as tar:
         inside = {name.partition("/")[2] for name in tar.getnames()}
-    assert {"h2k/__init__.py", "man/h2k.1", "packaging/h2k-v2v.spec", "LICENSE", "tests/unit/test_hook.py"} <= inside
+    assert {"h2k/__init__.py", "man/h2k.1", "packaging/h2k-v2v.spec", "LICENSE", "tests/unit/test_hooks.py"} <= inside
     assert not [name for name in inside if "__pycache__" in name or name.startswith((".cache", "build/", ".git/"))]
 
 
@@ -75,3 +76,9 @@ def test_nothing_needs_a_newer_python_than_el9s(packages: Packages) -> None:
     tree = packages.source
     programs = [*(tree / "h2k").rglob("*.py"), *(tree / "hooks").glob("*.py"), *(tree / "wrappers").iterdir()]
     output(vermin, "-t=3.9-", "--violations", "--no-tips", "--eval-annotations", *sorted(programs))
+
+
+def test_what_makes_and_tries_the_packages_is_in_the_makefiles_lists() -> None:
+    packages = [*makefile_list("RUNTIME"), *makefile_list("TESTING"), *makefile_list("PACKAGING"), *GIVEN]
+    files = [*ROOT.glob("packaging/*"), *ROOT.glob("tests/package/*.py")]
+    assert lacking([f for f in files if f.is_file()], packages, pypi=(ROOT / "Makefile").read_text()) == []
