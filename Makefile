@@ -82,3 +82,8 @@ rpm: packaging-deps
 package-test: packaging-deps .venv/ready
 	@.venv/bin/pip install -q --disable-pip-version-check vermin
 	$(SUDO) .venv/bin/python -m pytest -x -p no:cacheprovider -m package tests/package/check_source.py tests/package/check_deb.py tests/package/check_rpm.py
+
+# The README's two commands in a clean Debian 12: what a new user meets. As root; most of an hour.
+.PHONY: fresh-test
+fresh-test: packaging-deps
+	$(SUDO) $(PYTHON) -m tests.fresh

@@ -39,7 +39,8 @@ def post(
     if settings:
         steps.say(settings)
     output, target = open_result(result, report_dir, connect, define)
-    request = Request(**{key: tuple(value) if isinstance(value, (list, tuple)) else value for key, value in wishes.items()})
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in wishes.items()}
+    request = Request(**given)
     with open_tools(request) as tools:
         report = repair(tools, output, target, [_unseen(result)], steps)
     if as_json:

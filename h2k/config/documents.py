@@ -104,4 +104,6 @@ def check(document: Document, schema: dict[str, Any], hint: str) -> None:
         jsonschema.Draft7Validator(schema).iter_errors(document.content)
     )
     if fault is not None:
-        raise document.error(list(fault.absolute_path), fault.message[:200], hint, fault)
+        # What a schema never allows is {"not": {}} and not false, of which newer versions of jsonschema lose the path.
+        message = f"{fault.instance!r} is not allowed here" if fault.validator_value == {} else fault.message
+        raise document.error(list(fault.absolute_path), message[:200], hint, fault)

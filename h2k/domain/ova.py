@@ -89,8 +89,8 @@ def _members(path: Path, work: Path, say: Say) -> dict[str, Member]:
     if head[:4] == b"PK\3\4":
         return _named(_zip(path), path)
     if head[:2] == b"\x1f\x8b" or head[:6] == b"\xfd7zXZ\0":
-        unpacked: Callable[[], IO[bytes]] = partial(gzip.GzipFile if head[0] == 0x1F else lzma.LZMAFile, path)
-        return _named(_packed(path, unpacked, work, say), path)
+        unpacked: Any = gzip.GzipFile if head[0] == 0x1F else lzma.LZMAFile  # typeshed's two have no common type
+        return _named(_packed(path, partial(unpacked, path), work, say), path)
     raise BadData(f"{path}: neither tar (plain, gzip or xz) nor zip nor a directory", hint="give the guest's .ova file")
 
 

@@ -244,7 +244,7 @@ class _Reader:
 
     def first_boot(self) -> FirstBoot:
         lists: dict[str, Any] = {field: tuple(values) for field, values in self.lists.items()}
-        cards = [{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()} for card in self.cards]
+        cards: list[dict[str, Any]] = [{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()} for card in self.cards]
         return FirstBoot(**self.values, **lists, cards=tuple(Settings(**card) for card in cards))
 
 

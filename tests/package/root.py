@@ -6,10 +6,12 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SUITE = "bookworm"
 APT = ("apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confold", "--no-install-recommends")
 # Nothing of the machine's own environment helps a package along.
@@ -22,26 +24,54 @@ ENVIRONMENT = {
 WORK = "/trial"  # in the root: what the tests bring and make
 
 
+# Runs in a mount and a process namespace of its own: what it mounts and starts ends with it. The root becomes a real one
+# (pivot_root), for a libvirtd in it makes mount namespaces itself, which a chroot refuses. cgroups stay the machine's.
+INSIDE = """
+set -e
+root=$1 archives=$2 user=$3; shift 3
+mount --bind "$root" "$root"
+cd "$root"
+mount -t proc proc proc
+mount --rbind /sys sys
+mount --rbind /dev dev
+mount --bind "$archives" var/cache/apt/archives
+mkdir -p mnt
+pivot_root . mnt
+cd /
+umount -l /mnt
+exec chroot --userspec="$user" / /usr/bin/env -C "$@"
+"""
+
+
 class Root:
     """A root to run commands in, without the checkout."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, archives: Path) -> None:
+        self.path, self.archives = path, archives
 
     def __truediv__(self, inside: str) -> Path:
         return self.path / inside.lstrip("/")
+
+    def inside(self, argv: Sequence[object], user: str = "root", place: str = WORK) -> list[str]:
+        """The command that runs another one in the root."""
+        own = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE, "sh"]
+        return [*own, str(self.path.resolve()), str(self.archives.resolve()), user, place, *map(str, argv)]
 
     def run(
         self, *argv: object, env: Optional[Mapping[str, str]] = None, status: int = 0, user: str = "root"
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the root, in /trial; fails with its output when it ends with another status."""
-        words = [str(a) for a in argv]
         done = subprocess.run(
-            ["chroot", f"--userspec={user}", str(self.path), "/usr/bin/env", "-C", WORK, *words],
-            env={**ENVIRONMENT, **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            self.inside(argv, user), env={**ENVIRONMENT, **(env or {})}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == status, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == status, f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def show(self, *argv: object, place: str = WORK, env: Optional[Mapping[str, str]] = None) -> int:
+        """Run a command in the root on our own terminal; its exit status."""
+        full = {**ENVIRONMENT, **(env or {})}
+        return subprocess.run(self.inside(argv, place=place), env=full, stdin=subprocess.DEVNULL, check=False).returncode
 
     def apt(self, *argv: object) -> str:
         """apt-get in the root; returns what it printed."""
@@ -64,31 +94,29 @@ class Root:
 
 
 @contextlib.contextmanager
-def clean_root(path: Path, archives: Path) -> Iterator[Root]:
+def clean_root(path: Path, archives: Path, suite: str = SUITE) -> Iterator[Root]:
     """A minimal root at `path`, removed afterwards; packages are kept in `archives` for the next time."""
-    _remove(path)
+    remove(path)
+    try:
+        yield make_root(path, archives, suite)
+    finally:
+        remove(path)
+
+
+def make_root(path: Path, archives: Path, suite: str = SUITE) -> Root:
+    """A minimal root of a suite at `path`, which must not be there."""
     for directory in (path, archives):
         directory.mkdir(parents=True, exist_ok=True)
-    mirrors = configured_archives()
+    mirrors = configured_archives(suite)
     log = path.with_suffix(".log")
-    argv = ["debootstrap", "--variant=minbase", f"--cache-dir={archives.resolve()}", SUITE, str(path), mirrors[SUITE]]
+    argv = ["debootstrap", "--variant=minbase", f"--cache-dir={archives.resolve()}", suite, str(path), mirrors[suite]]
     with open(log, "w", encoding="utf-8") as out:
         done = subprocess.run(argv, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
     assert done.returncode == 0, f"{argv} ended with {done.returncode}\n{log.read_text(encoding='utf-8')[-4000:]}"
     _configure(path, mirrors)
-    try:
-        for what, where in (
-            (["-t", "proc", "proc"], "proc"),
-            (["-t", "sysfs", "sys"], "sys"),
-            (["--rbind", "--make-rslave", "/dev"], "dev"),
-            (["--bind", str(archives.resolve())], "var/cache/apt/archives"),
-        ):
-            subprocess.run(["mount", *what, str(path / where)], check=True)
-        root = Root(path)
-        root.apt("update")
-        yield root
-    finally:
-        _remove(path)
+    root = Root(path, archives)
+    root.apt("update")
+    return root
 
 
 def _configure(path: Path, mirrors: Mapping[str, str]) -> None:
@@ -105,17 +133,40 @@ def _configure(path: Path, mirrors: Mapping[str, str]) -> None:
     (path / WORK.lstrip("/")).mkdir()
 
 
-def _remove(path: Path) -> None:
-    """Unmount all that is mounted below, also by a run that was killed; only then remove."""
-    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
-    for where in [m for m in reversed(mounted) if m.startswith(f"{path.resolve()}/")]:
-        subprocess.run(["umount", "--lazy", where], check=True)
+def bring_checkout(root: Root, name: str = "h2k") -> str:
+    """The checkout, as git knows it and as it is now, in /trial; and how this machine reaches PyPI. Its path in the root."""
+    listing = subprocess.run(
+        ["git", "-c", f"safe.directory={CHECKOUT}", "ls-files", "-z", "-co", "--exclude-standard"],
+        cwd=CHECKOUT, capture_output=True, check=True,
+    )  # fmt: skip
+    for file in filter(None, listing.stdout.decode().split("\0")):
+        target = root / f"{WORK}/{name}/{file}"
+        if (CHECKOUT / file).is_file():  # one that was deleted and not yet committed is not
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / file, target)
+    for file in ("/etc/pip.conf", CERTIFICATES):
+        if Path(file).exists():
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, root / file)
+    return f"{WORK}/{name}"
+
+
+def remove(path: Path) -> None:
+    """Remove a root. What was mounted in it ended with the command that ran there."""
     subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=True)
 
 
-def configured_archives() -> dict[str, str]:
-    """Suite → URI of the archives that this machine takes Debian from, in either form of its sources."""
-    wanted = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
+def configured_archives(suite: str = SUITE) -> dict[str, str]:
+    """Suite → URI of the archives that this machine takes Debian from, in either form of its sources; another suite
+    than the machine's own is looked for in the same places."""
+    found = {name.replace(SUITE, suite): uri for name, uri in _sources().items()}
+    assert suite in found, f"/etc/apt names no archive of {SUITE}"
+    wanted = (suite,) if suite == "sid" else (suite, f"{suite}-updates", f"{suite}-security")
+    return {name: found[name] for name in wanted if name in found}
+
+
+def _sources() -> dict[str, str]:
+    """Suite → URI, as the machine is configured."""
     found: dict[str, str] = {}
     etc = Path("/etc/apt")
     for path in sorted(etc.glob("sources.list.d/*.sources")):
@@ -128,5 +179,4 @@ def configured_archives() -> dict[str, str]:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         for uri, suite in re.findall(r"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s.*\bmain\b", text, re.MULTILINE):
             found.setdefault(suite, uri)
-    assert SUITE in found, f"/etc/apt names no archive of {SUITE}"
-    return {suite: found[suite] for suite in wanted if suite in found}
+    return found

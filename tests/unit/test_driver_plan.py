@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def test_a_vendor_that_nobody_described(tmp_path: Path) -> None:
         ("skip: []\n\nunknown: 1\n", 3, "the top: Additional properties are not allowed ('unknown' was unexpected)"),
         (ROLE + "    colour: red\n", 11, "roles/0: Additional properties are not allowed ('colour' was unexpected)"),
         (ROLE.replace("    bus: virtio\n", ""), 2, "roles/0: 'bus' is a required property"),
-        (ROLE.replace("storage", "network"), 4, "roles/0/bus"),
+        (ROLE.replace("storage", "network"), 4, "roles/0/bus: 'virtio' is not allowed here"),
         (ROLE.replace("bus: virtio", "bus: nvme"), 4, "roles/0/bus: 'nvme' is not one of"),
         (ROLE.replace("service: disk", "service: 'a\\b'"), 7, "roles/0/service"),
         (ROLE.replace("inf: disk.inf", "inf: ../disk.inf"), 6, "roles/0/inf"),
@@ -260,7 +261,7 @@ def test_a_fault_names_file_and_line(tmp_path: Path, text: str, line: int, messa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{\n"skip": [],\n}', "line 3: not JSON: "),
+        ('{\n"skip": [],\n}', "line [23]: not JSON: "),  # Python 3.13 names the comma, earlier ones what follows it
         ('{\n"skip": [],\n"extra": 1\n}', "line 3: the top: Additional properties"),
         ('{"skip": [],\n"skip": []}', "line 2: not a plan: a key that is there twice"),
         ("skip: []", "line 1: not JSON"),
@@ -269,7 +270,7 @@ def test_a_fault_names_file_and_line(tmp_path: Path, text: str, line: int, messa
     ids=["comma", "unknown", "twice", "yaml", "deep"],
 )
 def test_faults_of_json(tmp_path: Path, text: str, message: str) -> None:
-    assert message in fault(tmp_path, text, ".json")
+    assert re.search(message, fault(tmp_path, text, ".json"))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 30_000, "- " * 60_000, "x" * 200_000, "buckets: " + "9" * 100_000], ids=len)
