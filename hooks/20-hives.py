@@ -32,12 +32,13 @@ SHUT_DOWN = "boot the source once and shut it down with: shutdown /s /t 0 (fast 
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    refused = False
+    refused: set[str] = set()
     for name in (*REQUIRED, *OPTIONAL):
         for item in _hive(guest, name):
-            refused = refused or (isinstance(item, Finding) and item.state == "refused")
+            if isinstance(item, Finding) and item.state == "refused":
+                refused.add(name)
             yield item
-    if not refused:
+    if not refused & set(REQUIRED):
         yield from _supported(guest, options)
 
 

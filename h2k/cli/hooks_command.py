@@ -61,7 +61,7 @@ def check(files: Sequence[str]) -> int:
     for name in files:
         hook = load_hook(Path(name))
         click.echo(f"{hook.path}: {hook.name}: {hook.summary}")
-        click.echo(f"  answers: {', '.join(hook.answers) or 'nothing'}" + ("; a refusal stops later hooks" if hook.gate else ""))
+        click.echo(f"  answers: {', '.join(hook.answers) or 'nothing'}" + ("; a gate: later hooks may be unable to read a guest that it refuses" if hook.gate else ""))
     return READY
 
 

@@ -36,23 +36,21 @@ _TYPES = {
 _NAMES = {number: name for name, number in _TYPES.items()}
 _STRING = {"type": "string", "maxLength": 4096}
 _STRINGS = {"type": "array", "maxItems": MAX_NEEDS, "items": _STRING}
-DESCRIPTION = {
+_NAME = {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}$"}
+# What a hook says of itself, in any language; a program also says which facts it needs.
+META: dict[str, Any] = {
     "type": "object",
     "required": ["name", "summary", "answers"],
     "additionalProperties": False,
     "properties": {
-        "name": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}$"},
+        "name": _NAME,
         "summary": _STRING,
-        "answers": _STRINGS,
+        "answers": {"type": "array", "maxItems": MAX_NEEDS, "items": _NAME},
         "gate": {"type": "boolean"},
-        "options": {"type": "object"},
-        "needs": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"registry": _STRINGS, "files": _STRINGS},
-        },
     },
 }
+_NEEDS = {"type": "object", "additionalProperties": False, "properties": {"registry": _STRINGS, "files": _STRINGS}}
+DESCRIPTION = {**META, "properties": {**META["properties"], "needs": _NEEDS}}
 
 
 def _change(kind: str, required: Sequence[str], **properties: Any) -> dict[str, Any]:
@@ -76,7 +74,7 @@ ANSWER = {
                 "additionalProperties": False,
                 "required": ["id", "state", "subject", "evidence"],
                 "properties": {
-                    "id": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}$"},
+                    "id": _NAME,
                     "state": {"enum": list(STATES)},
                     **dict.fromkeys(("subject", "evidence", "repair"), _STRING),
                 },
@@ -170,11 +168,19 @@ def _checked(output: bytes, schema: Mapping[str, Any], path: Path) -> dict[str, 
         answer = json.loads(output)
     except (ValueError, RecursionError) as e:
         raise H2kError(f"{path.name}: its answer is no JSON: {e}") from e
-    fault = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema).iter_errors(answer))
+    fault = first_fault(answer, schema)
     if fault is not None:
-        place = "/".join(map(str, fault.absolute_path)) or "the answer"
-        raise H2kError(f"{path.name}: {place}: {fault.message[:200]}")
+        raise H2kError(f"{path.name}: {fault}")
     return dict(answer)
+
+
+def first_fault(answer: Any, schema: Mapping[str, Any]) -> Optional[str]:
+    """What is wrong with an answer or a META, and where, in one line; None when it is as the schema says."""
+    fault = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema).iter_errors(answer))
+    if fault is None:
+        return None
+    place = "/".join(map(str, fault.absolute_path))
+    return (f"{place}: " if place else "") + str(fault.message)[:200]
 
 
 # The facts

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.machinery
 import importlib.util
+import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
@@ -18,7 +19,7 @@ from h2k.base.finding import Finding
 from h2k.config.driver_plan import Plan
 from h2k.config.policy import Policy
 from h2k.domain.facts import DomainFacts
-from h2k.engine.hook_program import describe
+from h2k.engine.hook_program import META, describe, first_fault
 from h2k.guest.changes import Change
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverSource
@@ -67,8 +68,8 @@ Proposed = Union[Finding, Change, Setting, Document]
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """One loaded hook: META, and `propose`, which looks at a guest and yields what it found. A gate's refusal stops
-    the hooks after it."""
+    """One loaded hook: META, and `propose`, which looks at a guest and yields what it found. Behind a gate's refusal the
+    guest may be unreadable, and a later hook that fails is left out."""
 
     name: str
     path: Path
@@ -135,8 +136,11 @@ def _load_program(path: Path) -> Hook:
         wishes = {"bus": options.bus, "phase": options.phase, "policy": dataclasses.asdict(options.policy)}
         return program.propose(guest, wishes)
 
-    meta = program.meta
-    return Hook(meta["name"], path, meta["summary"], tuple(meta["answers"]), bool(meta.get("gate", False)), propose)
+    return _hook(path, program.meta, propose)
+
+
+def _hook(path: Path, meta: Mapping[str, Any], propose: Callable[[Guest, Options], Iterable[Proposed]]) -> Hook:
+    return Hook(meta["name"], path, meta["summary"], tuple(meta["answers"]), meta.get("gate", False), propose)
 
 
 class _Source(importlib.machinery.SourceFileLoader):
@@ -154,53 +158,89 @@ def _load_python(path: Path) -> Hook:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        meta: dict[str, Any] = module.META
-        return Hook(
-            name=meta["name"],
-            path=path,
-            summary=meta["summary"],
-            answers=tuple(meta["answers"]),
-            gate=bool(meta.get("gate", False)),
-            propose=module.propose,
-        )
+        meta, propose = json.loads(json.dumps(module.META)), module.propose
     except Exception as e:  # a hook may be anybody's, and importing it runs it
         raise UsageError(f"{path}: this hook can't be loaded: {type(e).__name__}: {e}") from e
+    fault = first_fault(meta, META)
+    if fault is not None:
+        raise UsageError(f"{path}: this hook can't be loaded: META: {fault}", hint="docs/writing-a-hook.md has the keys")
+    return _hook(path, meta, propose)
 
 
 def propose(hooks: Iterable[Hook], guest: Guest, options: Options, skip: Sequence[str] = ()) -> Proposal:
-    """Ask every hook that is not skipped; an accepted refusal becomes a warning."""
-    findings: list[Finding] = []
-    changes: list[Change] = []
-    settings: list[Setting] = []
-    documents: list[Document] = []
+    """Ask every hook that is not skipped; an accepted refusal becomes a warning.
+
+    A refusal stops no other hook, so that all of them are told at once. But behind a gate's refusal, and behind guest
+    content that could not be read, a hook may fail for that same reason: it is then left out.
+    """
+    heard = _Heard(options)
     for hook in hooks:
-        if hook.name in skip:
-            continue
-        stopped = False
+        if hook.name not in skip:
+            heard.ask(hook, guest)
+    return Proposal(
+        tuple(heard.findings.values()), tuple(dict.fromkeys(heard.changes)), tuple(heard.settings), tuple(heard.documents)
+    )
+
+
+class _Heard:
+    """What the hooks have said so far. `closed`: a gate refused, or something of the guest could not be read."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.closed = options, False
+        self.findings: dict[tuple[str, ...], Finding] = {}
+        self.changes: list[Change] = []
+        self.settings: list[Setting] = []
+        self.documents: list[Document] = []
+
+    def ask(self, hook: Hook, guest: Guest) -> None:
         try:
-            for item in hook.propose(guest, options):
-                if isinstance(item, Finding):
-                    findings.append(_accepted(item, options))
-                    stopped = stopped or findings[-1].state == "refused"
-                elif isinstance(item, Setting):
-                    settings.append(item)
-                elif isinstance(item, Document):
-                    documents.append(item)
-                else:
-                    changes.append(item)
+            for item in hook.propose(guest, self.options):
+                self._hear(hook, item)
         except BadData as bad:
-            findings.append(_unsound(hook, bad))
-            break  # what this hook could not read, the others must not build on
-        except H2kError as e:
-            e.message = f"hook {hook.name}: {e.message}"
-            raise
+            self._unread(hook, bad)
         except Exception as e:  # a hook may be anybody's: its failure is named, and stops everything before a write
             log.debug("hook %s", hook.name, exc_info=True)
-            raise H2kError(f"hook {hook.name} failed: {type(e).__name__}: {e}", hint=f"--skip {hook.name}; h2k -v") from e
-        if stopped and hook.gate:
-            break
-    unique = tuple(dict.fromkeys(findings))
-    return Proposal(unique, tuple(dict.fromkeys(changes)), tuple(settings), tuple(documents))
+            if self.closed:
+                log.debug("hook %s is left out: it can't read a guest that is refused", hook.name)
+            elif isinstance(e, H2kError):
+                e.message = f"hook {hook.name}: {e.message}"
+                raise
+            else:
+                failure = f"hook {hook.name} failed: {type(e).__name__}: {e}"
+                raise H2kError(failure, hint=f"--skip {hook.name}; h2k -v") from e
+
+    def _hear(self, hook: Hook, item: Proposed) -> None:
+        if isinstance(item, Setting):
+            self.settings.append(item)
+        elif isinstance(item, Document):
+            self.documents.append(item)
+        elif not isinstance(item, Finding):
+            self.changes.append(item)
+        elif item.id not in hook.answers:
+            raise H2kError(
+                f"it reports {item.id}, which the answers of its META do not announce",
+                hint=f"add it to the answers in {hook.path}",
+            )
+        else:
+            finding = _accepted(item, self.options)
+            self.closed = self.closed or (hook.gate and finding.state == "refused")
+            self.findings.setdefault((finding.id, finding.state, finding.subject.lower(), finding.evidence), finding)
+
+    def _unread(self, hook: Hook, bad: BadData) -> None:
+        """Guest content that a hook could not read on its way: told once, by the first that met it."""
+        log.debug("hook %s is left out: %s", hook.name, bad.message)
+        self.closed = True
+        name = bad.message.split(":", 1)[0]
+        for told in self.findings.values():
+            if told.state == "refused" and (told.evidence.startswith(bad.message) or _last(told.subject) == _last(name)):
+                return
+        finding = _unsound(hook, name, bad)
+        self.findings[finding.id, finding.state, finding.subject.lower(), finding.evidence] = finding
+
+
+def _last(path: str) -> str:
+    """The last part of a guest's path, or the name of a hive: what two findings about one file have in common."""
+    return path.rsplit("/", 1)[-1].lower()
 
 
 def _accepted(finding: Finding, options: Options) -> Finding:
@@ -209,9 +249,8 @@ def _accepted(finding: Finding, options: Options) -> Finding:
     return finding
 
 
-def _unsound(hook: Hook, bad: BadData) -> Finding:
-    """Guest content that a hook could not read on its way; errors about a hive begin with its name."""
-    name = bad.message.split(":", 1)[0]
+def _unsound(hook: Hook, name: str, bad: BadData) -> Finding:
+    """The refusal for guest content that is unsound; errors about a hive begin with its name."""
     found = {"SYSTEM": "hive-corrupt", "SOFTWARE": "hive-corrupt", "DRIVERS": "hive-corrupt", "BCD": "bcd-corrupt"}
     evidence = f"{bad.message} (met by the hook {hook.name})"
     repair = bad.hint or "restore it from a backup of the source"

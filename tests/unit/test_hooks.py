@@ -13,12 +13,15 @@ import pytest
 from h2k.base.errors import BadData, H2kError, Refused, UsageError
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import load_plan
+from h2k.disk.reader import VolumeRef
 from h2k.engine import hooks
 from h2k.engine.hooks import Document, Hook, Options, Proposal, Setting, find_hooks, propose
-from h2k.guest.changes import DeleteKey, SetValue
+from h2k.guest.changes import SetValue
+from h2k.guest.guest import Guest
 from h2k.windows.values import dword
+from tests.unit.memory_reader import MemoryReader, make_disk, windows_guest
 
-META = 'META = {{"name": "{name}", "summary": "made", "answers": ["some-finding"], "gate": {gate}}}\n'
+META = 'META = {{"name": "{name}", "summary": "made", "answers": ("some-finding",), "gate": {gate}}}\n'
 SET = SetValue("SYSTEM", "A", "Start", dword(0))
 
 
@@ -35,7 +38,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path,
 
 def write(directory: Path, file: str, name: str = "", gate: bool = False, body: str = "def propose(g, o): yield from ()\n") -> Path:
     path = directory / file
-    path.write_text(META.format(name=name or file, gate=gate) + body)
+    path.write_text(META.format(name=name or path.stem.lstrip("0123456789-") or "x", gate=gate) + body)
     path.chmod(0o644)
     return path
 
@@ -48,7 +51,7 @@ def made(name: str, *items: Any, gate: bool = False, error: Any = None) -> Hook:
         if error is not None:
             raise error
 
-    return Hook(name, Path(name), "", (), gate, say)
+    return Hook(name, Path(name), "", ("x", "y", "z", "later"), gate, say)
 
 
 def ask(*hooks: Hook, accept: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Proposal:
@@ -95,11 +98,32 @@ def test_a_missing_directory(places: tuple[Path, Path, Path]) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["import no_such_module\n", "def broken(:\n", "1 / 0\n", "unknown_name\n", "META = None\n", "META = {}\n", "raise ValueError('x')\n"],
+    ["import no_such_module\n", "def broken(:\n", "1 / 0\n", "unknown_name\n", "raise ValueError('x')\n", ""],
 )
 def test_a_hook_that_can_not_be_loaded_is_named(places: tuple[Path, Path, Path], body: str) -> None:
     path = write(places[0], "20-b.py", body=body)
     with pytest.raises(UsageError, match=f"{path}: this hook can't be loaded: "):
+        find_hooks()
+
+
+META_FAULTS = {
+    "META = None": "META: None is not of type 'object'",
+    "META = {}": "META: 'name' is a required property",
+    "META = object()": "Object of type object is not JSON serializable",
+    "META['name'] = 'Upper'": "META: name: 'Upper' does not match",
+    "META['summary'] = 7": "META: summary: 7 is not of type 'string'",
+    "META['answers'] = 'some-finding'": "META: answers: 'some-finding' is not of type 'array'",
+    "META['answers'] = ['No Id']": "META: answers/0: 'No Id' does not match",
+    "META['gate'] = 1": "META: gate: 1 is not of type 'boolean'",
+    "META['options'] = {}": "META: .*'options' was unexpected",
+    "META['needs'] = {'files': []}": "META: .*'needs' was unexpected",
+}
+
+
+@pytest.mark.parametrize("fault", META_FAULTS)
+def test_meta_is_checked_as_a_program_s_is(places: tuple[Path, Path, Path], fault: str) -> None:
+    path = write(places[0], "20-b.py", body=f"{fault}\ndef propose(g, o): yield from ()\n")
+    with pytest.raises(UsageError, match=f"{path}: this hook can't be loaded: .*{META_FAULTS[fault]}"):
         find_hooks()
 
 
@@ -138,11 +162,28 @@ def test_broken_and_refused() -> None:
     assert ([f.id for f in found.broken], [f.id for f in found.refused]) == (["x"], ["y"])
 
 
-def test_a_gate_that_refuses_stops_the_hooks_after_it() -> None:
-    later = made("later", finding("later"))
-    assert [f.id for f in ask(made("gate", finding("x", "refused"), gate=True), later).findings] == ["x"]
-    assert [f.id for f in ask(made("no-gate", finding("x", "refused")), later).findings] == ["x", "later"]
-    assert [f.id for f in ask(made("gate", finding("x", "broken"), gate=True), later).findings] == ["x", "later"]
+def test_no_refusal_hides_another() -> None:
+    later = made("later", finding("later", "refused"), SET)
+    for first in (made("gate", finding("x", "refused"), gate=True), made("a", finding("x", "refused"))):
+        found = ask(first, later)
+        assert [f.id for f in found.refused] == ["x", "later"] and found.changes == (SET,)
+
+
+@pytest.mark.parametrize("error", [Refused("no Windows here"), UsageError("it failed"), ZeroDivisionError("division by zero")])
+def test_behind_a_gate_s_refusal_a_hook_that_fails_is_left_out(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "h2k.hook")
+    failing = made("failing", finding("y", "refused"), error=error)
+    found = ask(made("gate", finding("x", "refused"), gate=True), failing, made("later", finding("later", "refused")))
+    assert [f.id for f in found.refused] == ["x", "y", "later"]  # and what it said before it failed
+    assert "hook failing is left out" in caplog.text
+    for open_gate in (made("gate", finding("x", "broken"), gate=True), made("a", finding("x", "refused"))):
+        with pytest.raises(H2kError, match="hook failing"):
+            ask(open_gate, failing)
+
+
+def test_a_finding_that_meta_does_not_announce_names_its_hook() -> None:
+    with pytest.raises(H2kError, match=r"hook a: it reports nosuch, which the answers of its META do not announce .*in a\)"):
+        ask(made("a", finding("nosuch", "warning")))
 
 
 def test_an_accepted_refusal_is_a_warning_and_stops_nothing() -> None:
@@ -159,10 +200,29 @@ def test_an_expected_failure_names_its_hook() -> None:
         ask(made("a", SET, error=UsageError("it failed")))
 
 
-def test_a_hook_that_can_not_read_the_guest_ends_the_proposal() -> None:
-    found = ask(made("a", error=BadData("SYSTEM: bad cell")), made("b", DeleteKey("SYSTEM", "A")))
-    assert len(found.refused) == 1 and "SYSTEM: bad cell" in found.refused[0].evidence
-    assert found.changes == ()
+def test_what_can_not_be_read_is_a_refusal_told_once() -> None:
+    unsound = made("a", error=BadData("SYSTEM: bad cell"))
+    found = ask(unsound, made("b", error=BadData("SYSTEM: another bad cell")), made("c", finding("later", "refused")))
+    assert [(f.id, f.subject) for f in found.refused] == [("hive-corrupt", "SYSTEM"), ("later", "subject")]
+    assert found.refused[0].evidence == "SYSTEM: bad cell (met by the hook a)"
+    assert [f.id for f in ask(unsound, made("b", error=BadData("BCD: bad cell"))).refused] == ["hive-corrupt", "bcd-corrupt"]
+    assert [f.id for f in ask(made("a", error=BadData("/x/y.sys: short"))).refused] == ["file-unreadable"]
+
+
+def test_what_a_gate_has_refused_is_not_told_again_by_who_can_not_read_it() -> None:
+    for told in (Finding("x", "refused", "/Windows/System32/config/SYSTEM", "no root key"), Finding("x", "refused", "volume", "SYSTEM: bad")):
+        found = ask(made("gate", told, gate=True), made("b", error=BadData("SYSTEM: bad")), made("c", finding("later", "refused")))
+        assert found.refused == (told, finding("later", "refused"))
+
+
+def test_a_hook_that_fails_behind_what_can_not_be_read_is_left_out() -> None:
+    found = ask(made("a", error=BadData("SYSTEM: bad")), made("b", error=ZeroDivisionError()), made("c", finding("later", "refused")))
+    assert [f.id for f in found.refused] == ["hive-corrupt", "later"]
+
+
+def test_one_thing_told_in_two_spellings_is_told_once() -> None:
+    spellings = [Finding("x", "refused", subject, "no store") for subject in ("/EFI/Boot/BCD", "/efi/boot/bcd")]
+    assert ask(made("a", spellings[0]), made("b", spellings[1])).findings == (spellings[0],)
 
 
 def test_a_hook_that_crashes_is_named_and_stops_everything() -> None:
@@ -189,3 +249,46 @@ def test_a_packaged_hook_knows_neither_guestfs_nor_libvirt_and_has_its_duty_in_i
     imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert not {m for m in imported if m.split(".")[0] in ("guestfs", "libvirt", "subprocess", "hivex", "click")}
     assert not {m for m in imported if m in ("h2k.engine.pipeline", "h2k.convert", "h2k.cli", "h2k.engine.apply")}
+
+
+# All of them, on guests that must be refused: every reason at once, and nothing that only follows from one
+
+WINDOWS = VolumeRef(0, 2)
+
+
+def refusals(guest: Guest) -> list[tuple[str, str]]:
+    return [(f.id, f.subject) for f in propose(find_hooks(), guest, Options(load_plan())).refused]
+
+
+def spoilt(guest: Guest, path: str, data: bytes) -> Guest:
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.files[WINDOWS][path] = data
+    return guest
+
+
+def test_hibernated_and_without_drivers_and_a_store() -> None:
+    said = refusals(windows_guest(files={"hiberfil.sys": b"HIBR"}))
+    assert {i for i, _ in said} >= {"volume-hibernated", "driver-package-missing", "boot-manager-missing", "bcd-missing"}
+
+
+def test_an_encrypted_system_volume_alone() -> None:
+    assert refusals(Guest(MemoryReader([make_disk(0, ["fat", "bitlocker"])], {}))) == [
+        ("volume-encrypted", "disk 0 partition 2")
+    ]
+
+
+def test_two_windows_systems_alone() -> None:
+    one = windows_guest().reader
+    assert isinstance(one, MemoryReader)
+    two = make_disk(0, ["ntfs", "ntfs"])
+    guest = Guest(MemoryReader([two], {v.ref: one.files[WINDOWS] for v in two.volumes}))
+    assert refusals(guest) == [("boot-disk-ambiguous", "/dev/sda1, /dev/sda2")]
+
+
+@pytest.mark.parametrize("hive", ["SYSTEM", "SOFTWARE"])
+@pytest.mark.parametrize("data", [b"", b"regf", b"regf" + bytes(8188), b"x" * 8192])
+def test_a_hive_that_is_none_is_told_once_and_so_is_what_lies_elsewhere(hive: str, data: bytes) -> None:
+    guest = spoilt(windows_guest(files={"hiberfil.sys": b"HIBR"}), f"/Windows/System32/config/{hive}", data)
+    said = refusals(guest)
+    assert said[0][0] == "volume-hibernated" and len(said) == len({i for i, _ in said})
+    assert [i for i, _ in said[1:] if i.startswith("hive-")] in (["hive-corrupt"], ["hive-unrecoverable"])
