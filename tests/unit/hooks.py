@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import load_plan
+from h2k.domain.facts import DiskFacts, DomainFacts
 from h2k.engine.hooks import Hook, Options, Setting, find_hooks
 from h2k.guest.changes import Change
 from h2k.guest.guest import Guest
@@ -52,3 +54,9 @@ def ask(name: str, guest: Guest, wanted: Optional[Options] = None, **changed: An
     settings = {i.name: i.value for i in items if isinstance(i, Setting)}
     rest = tuple(i for i in items if not isinstance(i, (Finding, Setting)))
     return Said(findings, rest, settings)
+
+
+def domain(**changed: Any) -> DomainFacts:
+    """A domain with UEFI and the first disk of a guest in memory, or with what is given instead."""
+    facts = DomainFacts("made", 1 << 30, 1, (DiskFacts(Path("/made/disk0.qcow2"), "qcow2", "virtio", "vda"),), firmware="uefi")
+    return dataclasses.replace(facts, **changed)

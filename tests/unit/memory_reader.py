@@ -179,6 +179,17 @@ def windows_guest(
     return Guest(MemoryReader(disks, {VolumeRef(0, 1): boot, VolumeRef(0, 2): content}))
 
 
+def driver(name: str, start: int = 0, more: str = "") -> str:
+    """The service of a kernel driver, as text for windows_guest."""
+    path = f'"ImagePath"=expand:"System32\\\\drivers\\\\{name}.sys"'
+    return f'[$cs\\Services\\{name}]\n"Type"=dword:00000001\n"Start"=dword:{start:08x}\n{path}\n{more}'
+
+
+def sys_files(*names: str, arch: str = "amd64") -> dict[str, bytes]:
+    """The files of those drivers, for windows_guest."""
+    return {f"Windows/System32/drivers/{n}.sys": make_pe(arch, n.encode()) for n in names}
+
+
 def apply_changes(guest: Guest, changes: Sequence[object]) -> Guest:
     """A new Guest with the changes carried out as h2k.engine.apply does, on copies in memory."""
     import tempfile
@@ -224,4 +235,4 @@ def gpt_letter(partition: Partition) -> bytes:
     return b"DMIO:ID:" + uuid.UUID(partition.guid).bytes_le
 
 
-__all__ = ["MemoryReader", "apply_changes", "gpt_letter", "make_disk", "mbr_letter", "windows_guest"]
+__all__ = ["MemoryReader", "apply_changes", "driver", "gpt_letter", "make_disk", "mbr_letter", "sys_files", "windows_guest"]

@@ -30,7 +30,7 @@ from tests.guests.pe import make_pe
 from tests.guests.virtio_win import make_tree
 from tests.unit.cmd_lint import lint
 from tests.unit.helpers import few
-from tests.unit.memory_reader import apply_changes, gpt_letter, windows_guest
+from tests.unit.memory_reader import apply_changes, windows_guest
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 THREE = (GUESTS / "net-three.reg").read_text(encoding="utf-8")
@@ -511,49 +511,7 @@ def test_a_disabled_or_broken_installed_driver_is_repaired(drivers: DriverSource
     assert ask(fixed, drivers).findings == ()
 
 
-# Disks
-
-
-def test_san_policy_of_every_set_is_kept_for_later(drivers: DriverSource) -> None:
-    san = '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000004\n'
-    guest = windows_guest(MODERN + THREE + san, data_disks=2, sets=(1, 2))
-    found = ask(guest, drivers)
-    assert settings_of(found).san == ((1, 4), (2, 4))
-    fixed = apply_changes(guest, pending(found.changes, guest))
-    for number in (1, 2):
-        value = fixed.system.value(f"ControlSet{number:03d}\\Services\\partmgr\\Parameters", "SanPolicy")
-        assert value is not None and value.dword() == 1
-    assert settings_of(ask(fixed, drivers)).san == ((1, 4), (2, 4))
-
-
-@pytest.mark.parametrize(
-    ("policy", "disks", "server", "expected"),
-    [("1", 2, True, False), ("3", 0, True, False), ("2", 1, False, True), (None, 1, True, True), (None, 1, False, False)],
-)
-def test_when_disks_would_go_offline(
-    policy: Optional[str], disks: int, server: bool, expected: bool, drivers: DriverSource
-) -> None:
-    text = f'[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:{policy}\n' if policy else ""
-    found = ask(windows_guest(MODERN + THREE + text, data_disks=disks, server=server), drivers)
-    assert ("disks-offline-policy" in ids(found, "broken")) is expected
-
-
-def test_a_cluster_node_keeps_its_policy(drivers: DriverSource) -> None:
-    text = '[$cs\\Services\\ClusSvc]\n"Start"=dword:00000002\n[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000002\n'
-    found = ask(windows_guest(MODERN + THREE + text, data_disks=2), drivers)
-    assert "cluster-member" in ids(found, "warning") and "disks-offline-policy" not in ids(found, "broken")
-    assert settings_of(found).san == () and not any("partmgr" in getattr(c, "key", "") for c in found.changes)
-
-
-def test_letters(drivers: DriverSource) -> None:
-    made = windows_guest(MODERN, data_disks=1)
-    good = gpt_letter(made.disks[1].table.partitions[0])
-    letters = {"D:": good, "E:": b"DMIO:ID:" + bytes(16), "F:": bytes.fromhex("01020304") + bytes(8), "G:": "\\??\\SCSI#CdRom".encode("utf-16-le")}
-    text = "[MountedDevices]\n" + "".join(
-        f'"\\\\DosDevices\\\\{letter}"=hex:{",".join(f"{b:02x}" for b in raw)}\n' for letter, raw in letters.items()
-    )
-    found = ask(windows_guest(MODERN + text, data_disks=1), drivers)
-    assert {f.subject for f in found.findings if f.id == "drive-letter-unresolved"} == {"E:", "F:"}
+# Profiles and addresses
 
 
 def test_private_profiles_by_policy(drivers: DriverSource) -> None:

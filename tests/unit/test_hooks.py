@@ -19,7 +19,8 @@ from h2k.engine.hooks import Document, Hook, Options, Proposal, Setting, find_ho
 from h2k.guest.changes import SetValue
 from h2k.guest.guest import Guest
 from h2k.windows.values import dword
-from tests.unit.memory_reader import MemoryReader, make_disk, windows_guest
+from tests.unit.hooks import options, packaged
+from tests.unit.memory_reader import MemoryReader, driver, make_disk, windows_guest
 
 META = 'META = {{"name": "{name}", "summary": "made", "answers": ("some-finding",), "gate": {gate}}}\n'
 SET = SetValue("SYSTEM", "A", "Start", dword(0))
@@ -292,3 +293,13 @@ def test_a_hive_that_is_none_is_told_once_and_so_is_what_lies_elsewhere(hive: st
     said = refusals(guest)
     assert said[0][0] == "volume-hibernated" and len(said) == len({i for i, _ in said})
     assert [i for i, _ in said[1:] if i.startswith("hive-")] in (["hive-corrupt"], ["hive-unrecoverable"])
+
+
+def test_what_a_hook_can_t_read_is_a_finding_and_stops_the_run() -> None:
+    guest = windows_guest(driver("viostor"))
+    assert isinstance(guest.reader, MemoryReader)
+    path = "/Windows/System32/config/SOFTWARE"
+    guest.reader.files[WINDOWS][path] = b"regf" + bytes(8188)
+    proposal = propose([packaged()["boot-filters"], packaged()["domains"]], guest, options())
+    assert [(f.id, f.state) for f in proposal.findings] == [("hive-corrupt", "refused")]
+    assert isinstance(proposal.findings[0], Finding) and "boot-filters" in proposal.findings[0].evidence

@@ -1,0 +1,134 @@
+"""Class filters and device-install policies, on guests in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from h2k.config.driver_plan import load_plan
+from h2k.disk.reader import VolumeRef
+from h2k.guest.changes import SetValue
+from h2k.guest.guest import Guest
+from tests.unit.hooks import ask
+from tests.unit.memory_reader import MemoryReader, apply_changes, driver, sys_files, windows_guest
+
+DISK = "$cs\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}"
+SYSTEM = "$cs\\Control\\Class\\{4D36E97D-E325-11CE-BFC1-08002BE10318}"
+KEYBOARD = "$cs\\Control\\Class\\{4D36E96B-E325-11CE-BFC1-08002BE10318}"
+WINDOWS = VolumeRef(0, 2)
+
+
+def filters(guest: Guest, key: str, which: str, number: int = 1) -> Optional[tuple[str, ...]]:
+    value = guest.system.value(key.replace("$cs", f"ControlSet{number:03d}"), which)
+    return value.multi() if value is not None else None
+
+
+# Class filters
+
+
+def test_filters_that_can_start_stay() -> None:
+    text = f'[{DISK}]\n"UpperFilters"=multi:["partmgr"]\n"LowerFilters"=multi:["EhStorClass"]\n'
+    guest = windows_guest(text + driver("EhStorClass"), files=sys_files("ehstorclass"))
+    assert ask("boot-filters", guest).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "why"),
+    [
+        ("", {}, "no such service"),
+        (driver("bad", start=4), sys_files("bad"), "disabled"),
+        (driver("bad", more='[$cs\\Services\\bad\\StartOverride]\n"0"=dword:00000004\n'), sys_files("bad"), "disabled"),
+        (driver("bad"), {}, "missing"),
+        (driver("bad"), {"Windows/System32/drivers/bad.sys": b""}, "empty"),
+        (driver("bad"), sys_files("bad", arch="x86"), "for x86"),
+    ],
+)
+def test_a_dangling_filter_leaves_its_list_and_the_others_stay(text: str, files: dict[str, bytes], why: str) -> None:
+    listed = f'[{DISK}]\n"UpperFilters"=multi:["first","bad","partmgr"]\n' + driver("first")
+    guest = windows_guest(listed + text, files={**files, **sys_files("first")}, sets=(1, 2))
+    said = ask("boot-filters", guest)
+    assert said.states() == {"class-filter-dangling": {"broken"}}
+    assert len(said.findings) == 2 and why in said.findings[0].evidence
+    again = apply_changes(guest, said.changes)
+    assert [filters(again, DISK, "UpperFilters", n) for n in (1, 2)] == [("first", "partmgr")] * 2
+    assert ask("boot-filters", again).findings == ()
+
+
+def test_the_boot_stack_s_own_filters_are_the_storage_hook_s() -> None:
+    guest = windows_guest(f'[{DISK}]\n"UpperFilters"=multi:["partmgr"]\n' + driver("partmgr", start=4))
+    assert ask("boot-filters", guest).findings == ()
+
+
+def test_a_list_that_gets_empty_goes_away() -> None:
+    guest = windows_guest(f'[{DISK}]\n"LowerFilters"=multi:["nosuch"]\n')
+    again = apply_changes(guest, ask("boot-filters", guest).changes)
+    assert filters(again, DISK, "LowerFilters") is None
+
+
+def test_a_list_written_as_a_string() -> None:
+    guest = windows_guest(f'[{DISK}]\n"LowerFilters"="nosuch"\n')
+    assert ask("boot-filters", guest).states() == {"class-filter-dangling": {"broken"}}
+
+
+def test_a_compressed_filter_is_there() -> None:
+    guest = windows_guest(f'[{DISK}]\n"LowerFilters"=multi:["wofed"]\n' + driver("wofed"), files=sys_files("wofed"))
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.unreadable[WINDOWS, "/windows/system32/drivers/wofed.sys"] = "WOF-compressed"
+    assert ask("boot-filters", guest).findings == ()
+
+
+def test_classes_that_no_boot_waits_for_are_nobody_s_business() -> None:
+    assert ask("boot-filters", windows_guest(f'[{KEYBOARD}]\n"UpperFilters"=multi:["nosuch"]\n')).findings == ()
+
+
+def test_a_hypervisor_s_filter_leaves_the_list_before_it_is_disabled() -> None:
+    text = f'[{SYSTEM}]\n"UpperFilters"=multi:["xenfilt","nosuch"]\n' + driver("XENFILT")
+    guest = windows_guest(text, files=sys_files("xenfilt"), sets=(1, 2))
+    said = ask("boot-filters", guest)
+    assert said.states() == {"class-filter-hypervisor": {"broken"}, "class-filter-dangling": {"broken"}}
+    names = [c.name for c in said.changes]  # type: ignore[union-attr]
+    assert names == ["UpperFilters", "Start"] * 2
+    assert [c.value.dword() for c in said.changes if isinstance(c, SetValue) and c.name == "Start"] == [4, 4]
+    again = apply_changes(guest, said.changes)
+    assert ask("boot-filters", again).findings == ()
+
+
+def test_people_add_filters_in_a_plan_of_their_own(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("filters:\n  - {name: acmeflt, of: the ACME hypervisor}\n")
+    guest = windows_guest(f'[{DISK}]\n"LowerFilters"=multi:["acmeflt"]\n' + driver("acmeflt"), files=sys_files("acmeflt"))
+    assert ask("boot-filters", guest).findings == ()
+    said = ask("boot-filters", guest, plan=load_plan([own]))
+    assert said.states() == {"class-filter-hypervisor": {"broken"}}
+    assert "ACME" in said.findings[0].evidence
+    assert {"XENFILT", "acmeflt"} <= {f.name for f in load_plan([own]).filters}
+
+
+# Device-install policies
+
+
+@pytest.mark.parametrize("name", ["DisableCDDB", "DontStartRawDevices"])
+def test_install_policies_of_windows_7(name: str) -> None:
+    text = f'[$cs\\Control\\PnP]\n"{name}"=dword:00000001\n"PollBootPartitionTimeout"=dword:00007530\n'
+    guest = windows_guest(text, version="6.1", build="7601", firmware="bios", sets=(1, 2))
+    said = ask("boot-filters", guest)
+    assert said.states() == {"device-install-policy": {"broken"}} and len(said.changes) == 2
+    assert ask("boot-filters", apply_changes(guest, said.changes)).findings == ()
+    assert ask("boot-filters", windows_guest(text)).findings == ()  # later versions know no such policy
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ('"DenyUnspecified"=dword:00000001\n', True),
+        ('"DenyDeviceClasses"=dword:00000001\n', True),
+        ('"DenyUnspecified"=dword:00000000\n', False),
+        ('"AllowAdminInstall"=dword:00000001\n', False),
+    ],
+)
+def test_install_restrictions_are_reported(values: str, found: bool) -> None:
+    text = f"[Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions]\n{values}"
+    said = ask("boot-filters", windows_guest(software=text))
+    assert said.states() == ({"device-install-restrictions": {"warning"}} if found else {}) and said.changes == ()

@@ -1,0 +1,71 @@
+"""What of the disks and the guest's tools must be right in the domains."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from h2k.disk.reader import VolumeRef
+from h2k.domain.facts import DiskFacts
+from h2k.guest.guest import Guest
+from tests.unit.hooks import ask, domain
+from tests.unit.memory_reader import MemoryReader, windows_guest
+
+
+def test_firmware_and_boot_disk_are_right_in_the_domains() -> None:
+    guest = windows_guest(data_disks=1)
+    said = ask("domains", guest, domain=domain(firmware="bios"))
+    assert said.states() == {"firmware-mismatch": {"broken"}} and said.settings["firmware"] == "uefi"
+    assert said.settings["boot-disk"] == "0"
+    assert ask("domains", guest, domain=domain()).states() == {}
+
+
+def test_the_domain_must_start_the_disk_with_this_windows() -> None:
+    guest = windows_guest(bcd=b"store", data_disks=1)
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.files[VolumeRef(0, 1)]["/EFI/Microsoft/Boot/bootmgfw.efi"] = b"manager"
+    first, second = (DiskFacts(Path(f"/made/disk{n}.qcow2"), "qcow2", "virtio", f"vd{n}") for n in (0, 1))
+    no_file = DiskFacts(None, None, "virtio", "vdx")  # a disk that is no image of the guest is not counted
+    for disks in ((first, second), (no_file, first, second), (dataclasses.replace(first, boot_order=2), second)):
+        assert ask("domains", guest, domain=domain(disks=disks)).states() == {}
+    wrong = (first, dataclasses.replace(second, boot_order=1))
+    said = ask("domains", guest, domain=domain(disks=wrong))
+    assert said.states() == {"boot-disk-ambiguous": {"broken"}} and said.settings["boot-disk"] == "0"
+
+
+def two_boot_disks() -> Guest:
+    """Two disks with boot files, and no store that tells which one starts this Windows."""
+    guest = windows_guest(bcd=b"store", data_disks=1)
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    disks = list(reader.disks)
+    partition = dataclasses.replace(disks[1].table.partitions[0], type=disks[0].table.partitions[0].type)
+    table = dataclasses.replace(disks[1].table, partitions=(partition,))
+    disks[1] = dataclasses.replace(disks[1], table=table, volumes=(dataclasses.replace(disks[1].volumes[0], kind="fat"),))
+    boot = {"EFI/Microsoft/Boot/BCD": b"store", "EFI/Microsoft/Boot/bootmgfw.efi": b"manager"}
+    return Guest(MemoryReader(disks, {**reader.files, VolumeRef(0, 1): boot, VolumeRef(1, 1): boot}))
+
+
+def test_several_disks_that_could_boot() -> None:
+    guest = two_boot_disks()
+    assert ask("domains", guest).states() == {"boot-disk-ambiguous": {"refused"}}
+    second = domain(disks=tuple(DiskFacts(Path(f"/made/{n}"), "qcow2", "virtio", f"vd{n}", 2 - n) for n in (0, 1)))
+    said = ask("domains", guest, domain=second)
+    assert said.states() == {"boot-disk-ambiguous": {"warning"}} and said.settings["boot-disk"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[Microsoft\\Windows\\CurrentVersion\\Uninstall\\A]\n"DisplayName"="VMware Tools"\n', "VMware Tools"),
+        ('[WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall\\A]\n"DisplayName"="XCP-ng PV Tools"\n', "XCP-ng PV Tools"),
+        ('[Microsoft\\Virtual Machine\\Guest\\Parameters]\n"HostName"="HV01"\n', "Hyper-V guest tools"),
+        ('[Microsoft\\Virtual Machine\\Guest\\Parameters]\n', ""),
+        ('[Microsoft\\Windows\\CurrentVersion\\Uninstall\\A]\n"DisplayName"="My VMware Tools"\n', ""),
+    ],
+)
+def test_guest_tools_are_known_by_data(text: str, found: str) -> None:
+    said = ask("domains", windows_guest(software=text))
+    assert [f.subject for f in said.findings] == ([found] if found else [])
