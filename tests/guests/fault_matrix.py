@@ -23,7 +23,8 @@ from h2k.base.steps import Steps
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles
 from h2k.domain.libvirt_reader import read_domain_xml
-from h2k.engine.catalogue import DOMAIN, ENTRIES, FIRST_BOOT, REFUSE, REPAIR
+from h2k.engine.catalogue import ENTRIES
+from h2k.engine.finding_entry import DOMAIN, FIRST_BOOT, REFUSE, REPAIR
 from h2k.engine.pipeline import Examination, Request, assess, examine, fix, open_tools
 from h2k.engine.write_domains import emit, print_outcome
 from h2k.guest.changes import WriteFile

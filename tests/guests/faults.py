@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Optional
 
 from h2k.domain.facts import DiskFacts, DomainFacts
-from h2k.engine.catalogue import DOMAIN, FIRST_BOOT, REFUSE, REPAIR, WARN
+from h2k.engine.finding_entry import DOMAIN, FIRST_BOOT, REFUSE, REPAIR, WARN
 from h2k.windows.regf import BASE_BLOCK, Hive
 from tests.guests.build import BOOT_MANAGER
 from tests.guests.hivelog import make_dirty_pair

@@ -1,0 +1,27 @@
+"""One row of the catalogue of findings, and the words that many rows share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+REPAIR, REFUSE, WARN, DOMAIN, FIRST_BOOT = "repair", "refuse", "warn", "repair in the domain", "repair at first boot"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One finding. `answer` is REPAIR, REFUSE, WARN, DOMAIN (h2k's two domains are written right, the disks stay) or
+    FIRST_BOOT (a step of the first boot does it); `screen` is what the owner would see without h2k, `action` and `by_hand` are sentences for people."""
+
+    id: str
+    fault: str
+    answer: str
+    screen: str
+    where: str
+    action: str
+    by_hand: str
+
+
+STOP_7B = "stop code 0x7B, INACCESSIBLE_BOOT_DEVICE, a few seconds after the Windows logo"
+SERVICE = r"`SYSTEM\ControlSetNNN\Services\<driver>`"
+SHUT_DOWN = "Boot the source once and shut it down with `shutdown /s /t 0`, fast startup off."
+ALL_SETS = "in every control set that a boot may use"
