@@ -6,11 +6,14 @@ import dataclasses
 import functools
 import gzip
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,10 +31,13 @@ CONVERTERS = ("gconv-modules", "gconv-modules.d/gconv-modules-extra.conf", "ISO8
 # Loaded always, and those of the controllers that a guest may have, loaded when PCI shows one.
 ALWAYS = ("sd_mod", "fuse", "button", "evdev", "qemu_fw_cfg")
 CONTROLLERS = ("ahci", "ata_piix", "virtio_pci", "virtio_blk", "virtio_scsi", "mptsas")
+# How a module may be packed (Debian 12: not at all, 13: xz), and what unpacks it; busybox' insmod takes plain ones.
+PACKED = {"": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": lambda data: _zstd(data)}
 COMMAND_LINE = (
     "quiet loglevel=0 vt.global_cursor_default=0 consoleblank=0 console=tty0 rdinit=/init panic=0 no_timer_check "
     "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on initcall_blacklist=crypto_kdf108_init 8250.nr_uarts=1"
 )
+SECTION = 0x10000  # bytes; the distance of the sections that are added to the stub
 GRUB_CONFIG = f"""\
 search --no-floppy --set=root --file /h2k-lab-vmlinuz --hint=hd0,msdos1 --hint=hd0,msdos2
 linux /h2k-lab-vmlinuz {COMMAND_LINE}
@@ -80,16 +86,58 @@ def boot_image() -> BootImage:
 
 
 def _kernel() -> tuple[Path, Path]:
-    """The newest readable kernel whose modules know AHCI (Debian's cloud kernel does not), and its modules."""
-    for path in sorted(Path("/boot").glob("vmlinuz-*"), key=_numbers, reverse=True):
+    """The readable kernel that has most of the modules, the newest of several, and its modules; a lack is told.
+
+    Debian's cloud kernel has no AHCI, and others leave out old SAS controllers.
+    """
+    found, unreadable = [], []
+    for path in Path("/boot").glob("vmlinuz-*"):
         modules = Path("/lib/modules") / path.name.removeprefix("vmlinuz-")
-        if os.access(path, os.R_OK) and (modules / "kernel/drivers/ata/ahci.ko").exists():
-            return path, modules
-    raise FileNotFoundError("no readable /boot/vmlinuz-* with an ahci module: install linux-image-amd64")
+        if not os.access(path, os.R_OK):
+            unreadable.append(str(path))
+        elif (modules / "modules.dep").exists():
+            found.append((path, modules, missing_modules(modules)))
+    best = max(found, key=lambda kernel: (-len(kernel[2]), _numbers(kernel[0])), default=None)
+    if best is None:
+        why = f"{', '.join(unreadable)} can't be read: chmod +r" if unreadable else "install linux-image-amd64"
+        raise FileNotFoundError(f"no kernel in /boot with its modules in /lib/modules: {why}")
+    path, modules, missing = best
+    if "ahci" in missing:
+        raise FileNotFoundError(f"{path}: its modules lack {', '.join(missing)}: install linux-image-amd64, not the cloud kernel")
+    if missing:
+        print(f"boot lab: {path} has no {', '.join(missing)}: guests on such a controller will not boot", file=sys.stderr)
+    return path, modules
+
+
+def missing_modules(modules: Path) -> tuple[str, ...]:
+    """Those that the lab wants of a kernel and that are neither there nor built in."""
+    names = {_module_name(line.partition(":")[0]) for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines()}
+    built_in = modules / "modules.builtin"
+    if built_in.exists():
+        names |= {_module_name(line) for line in built_in.read_text(encoding="utf-8").splitlines()}
+    return tuple(name for name in (*ALWAYS, *CONTROLLERS) if name not in names)
+
+
+def _module_name(path: str) -> str:
+    """"virtio_blk" of kernel/drivers/block/virtio_blk.ko.xz; modules are listed with - or _."""
+    return Path(path.strip()).name.split(".ko")[0].replace("-", "_")
 
 
 def _numbers(path: Path) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", path.name)]
+
+
+def _zstd(data: bytes) -> bytes:
+    """Through the program: Python has no module for it before 3.14."""
+    return subprocess.run([_program("zstd"), "-dcq"], input=data, check=True, capture_output=True).stdout
+
+
+def unpacked(path: Path) -> tuple[str, bytes]:
+    """A module's name without the suffix of its packing, and its content."""
+    suffix = path.name.split(".ko")[-1]
+    if suffix not in PACKED:
+        raise ValueError(f"{path}: packed in a way that the boot lab does not know")
+    return path.name[: len(path.name) - len(suffix)], PACKED[suffix](path.read_bytes())
 
 
 def _program(name: str) -> str:
@@ -109,14 +157,16 @@ def _module_files(modules: Path) -> dict[str, bytes]:
     paths, depends = {}, {}
     for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines():
         path, _, needs = line.partition(":")
-        paths[Path(path).stem], depends[path] = path, needs.split()
+        paths[_module_name(path)], depends[path] = path, needs.split()
     wanted = {paths[name] for name in (*ALWAYS, *CONTROLLERS) if name in paths}  # others are built into this kernel
     wanted |= {needed for path in wanted for needed in depends[path]}
     aliases = [
         line for line in (modules / "modules.alias").read_text(encoding="utf-8").splitlines() if line.split()[-1] in CONTROLLERS
     ]
-    files = {path: (modules / path).read_bytes() for path in sorted(wanted)}
-    files["modules.dep"] = "".join(f"{path}: {' '.join(depends[path])}\n" for path in sorted(wanted)).encode()
+    plain = {path: str(Path(path).with_name(unpacked(modules / path)[0])) for path in wanted}
+    files = {plain[path]: unpacked(modules / path)[1] for path in sorted(wanted)}
+    needs_of = {plain[path]: " ".join(plain[needed] for needed in depends[path]) for path in sorted(wanted)}
+    files["modules.dep"] = "".join(f"{path}: {needs}\n" for path, needs in needs_of.items()).encode()
     files["modules.alias"] = "".join(f"{line}\n" for line in aliases).encode()
     return files
 
@@ -158,11 +208,25 @@ def _newc(files: dict[str, tuple[int, bytes]], directories: Iterable[str]) -> by
 def _efi_program(directory: Path) -> None:
     """systemd's EFI stub with command line, kernel and initramfs as sections (systemd-stub(7))."""
     (directory / "cmdline").write_bytes(COMMAND_LINE.encode() + b"\0")
-    sections = {".cmdline": ("cmdline", 0x30000), ".linux": ("vmlinuz", 0x2000000), ".initrd": ("initrd", 0x3000000)}
-    argv = ["objcopy"]
-    for section, (file, address) in sections.items():
-        argv += ["--add-section", f"{section}={directory / file}", "--change-section-vma", f"{section}={address:#x}"]
-    subprocess.run([*argv, str(STUB), str(directory / "lab.efi")], check=True)
+    base, end = pe_extent(STUB.read_bytes())
+    argv, address = ["objcopy"], end
+    for section, file in ((".cmdline", "cmdline"), (".linux", "vmlinuz"), (".initrd", "initrd")):
+        path = directory / file
+        argv += ["--add-section", f"{section}={path}", "--change-section-vma", f"{section}={base + address:#x}"]
+        address += -(-path.stat().st_size // SECTION) * SECTION
+    done = subprocess.run([*argv, str(STUB), str(directory / "lab.efi")], check=True, capture_output=True, text=True)
+    if "below image base" in done.stderr:  # objcopy ends with 0, and no firmware starts what it made
+        raise RuntimeError(f"{STUB}: {done.stderr.strip()}")
+
+
+def pe_extent(image: bytes) -> tuple[int, int]:
+    """A 64-bit PE program's ImageBase, and the first free address above it for another section (PE format, Microsoft)."""
+    header = struct.unpack_from("<I", image, 0x3C)[0]
+    optional = header + 24
+    if image[header : header + 4] != b"PE\0\0" or struct.unpack_from("<H", image, optional)[0] != 0x20B:
+        raise ValueError(f"{STUB}: no 64-bit PE program")
+    base, size = struct.unpack_from("<Q", image, optional + 24)[0], struct.unpack_from("<I", image, optional + 56)[0]
+    return base, -(-size // SECTION) * SECTION
 
 
 def _grub_core(directory: Path) -> None:

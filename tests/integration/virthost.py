@@ -146,4 +146,9 @@ def tools_missing() -> Optional[str]:
     if os.geteuid() != 0:
         return "needs root for libvirtd"
     missing = [name for name in ("libvirtd", "virtlogd", "virsh", "unshare", "nsenter") if shutil.which(name) is None]
-    return f"needs {', '.join(missing)}" if missing else None
+    if missing:
+        return f"needs {', '.join(missing)}"
+    argv = ["unshare", "--mount", "--propagation", "private", "true"]
+    if subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+        return "needs mounts of its own: in a chroot its root must be a mount point (mount --bind DIR DIR, then chroot DIR)"
+    return None
