@@ -18,7 +18,11 @@ DESCRIPTORS = Path("/usr/share/qemu/firmware")
 _KNOWN = "H2K_KVM"  # what a parent process found out, so that its children need not ask again
 _MODULES = ("guestfs", "hivex", "libvirt", "nbd", "lxml", "yaml", "click", "jsonschema", "pefile")
 # Not in every distribution, and what h2k does without them.
-_OPTIONAL = {"pytsk3": "disks are read in an appliance, seconds slower", "rich": "plain lines instead of progress bars"}
+_OPTIONAL = {
+    "pytsk3": "disks are read in an appliance, seconds slower",
+    "rich": "plain lines instead of progress bars",
+    "PIL": "screenshots are kept unread: a guest without signals settles later",
+}
 
 
 @lru_cache(maxsize=1)

@@ -1,14 +1,17 @@
-"""Screens: what libvirt's screenshots hold, PNG files of them, and whether the picture still changes."""
+"""Screens: libvirt's screenshots read through Pillow, PNG files of them, and whether the picture still changes.
+
+Without Pillow the PNG files that newer QEMU gives are kept unread, and any difference is a change; a PPM of an older one is
+no picture then.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import struct
+import importlib.util
+import io
 import time
-import zlib
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from h2k.base.errors import BadData
 from h2k.base.files import write_bytes
@@ -17,100 +20,64 @@ MAX_SIDE = 8192  # pixels
 # A blinking text cursor changes 18 pixels of 288,000, a clock in a corner a few hundred; a stop screen's per cent
 # figure about 1,000. Windows' spinner and any scrolling text change far more from one picture to the next.
 STILL_SHARE = 0.001
-_PPM = re.compile(rb"P6\s(?:#[^\n]*\n\s*)*(\d{1,5})\s+(\d{1,5})\s+255\s", re.DOTALL)
+FORMATS = ("PNG", "PPM")  # what QEMU writes; Pillow knows dozens, and tries no other here
 _PNG = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by PNG's colour type; palettes are not what screens are saved as
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A screen: `lines` are its rows as PNG has them before compression, each with its filter byte; `png` the file.
+    """A screen: `png` the file, `image` Pillow's RGB image of it, None without Pillow."""
 
-    To be compared they need not be unfiltered: equal rows stay equal, and a small change stays small.
-    """
-
-    width: int
-    height: int
-    lines: bytes = dataclasses.field(repr=False)
     png: bytes = dataclasses.field(repr=False)
+    image: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def differs(self, other: Picture) -> float:
-        """The share of the picture's bytes that differ, 0 to 1; 1 when the sizes do."""
-        if len(self.lines) != len(other.lines) or self.width != other.width:
-            return 1.0
-        if self.lines == other.lines:
+        """The share of the pixels that differ, 0 to 1; 1 when the sizes do, and without Pillow for any difference."""
+        if self.png == other.png:
             return 0.0
-        apart = int.from_bytes(self.lines, "big") ^ int.from_bytes(other.lines, "big")
-        size = len(self.lines)
-        return 1 - apart.to_bytes(size, "big").count(0) / size
+        if self.image is None or other.image is None or self.image.size != other.image.size:
+            return 1.0
+        from PIL import ImageChops
+
+        red, green, blue = ImageChops.difference(self.image, other.image).split()
+        counts = ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()
+        return float(sum(counts[1:]) / sum(counts))
 
     @property
     def blank(self) -> bool:
-        """Whether nothing is on it: no more than the first row differs from the others."""
-        row = len(self.lines) // self.height
-        return self.lines[row:] == self.lines[row : 2 * row] * (self.height - 1)
+        """Whether it is of one colour; not known without Pillow."""
+        return self.image is not None and all(low == high for low, high in self.image.getextrema())
+
+
+def can_read() -> bool:
+    """Whether Pillow is here."""
+    return importlib.util.find_spec("PIL") is not None
 
 
 def read_shot(data: bytes) -> Picture:
     """A screenshot as QEMU writes it: PNG (since 7.1) or PPM. BadData for anything else."""
-    return _read_png(data) if data.startswith(_PNG) else _read_ppm(data)
+    if not can_read():
+        if not data.startswith(_PNG):
+            raise BadData("the screenshot is no PNG", hint="apt install python3-pil")
+        return Picture(data)
+    from PIL import Image
 
-
-def _check_size(width: int, height: int) -> None:
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise BadData(f"a screenshot of {width} × {height} pixels")
-
-
-def _read_ppm(data: bytes) -> Picture:
-    header = _PPM.match(data[:4096])
-    if header is None:
-        raise BadData("the screenshot is neither a PNG nor a PPM picture")
-    width, height = int(header[1]), int(header[2])
-    _check_size(width, height)
-    pixels = data[header.end() : header.end() + width * height * 3]
-    if len(pixels) != width * height * 3:
-        raise BadData(f"the screenshot of {width} × {height} pixels is cut off")
-    row = width * 3
-    lines = b"".join(b"\0" + pixels[at : at + row] for at in range(0, row * height, row))
-    return Picture(width, height, lines, _as_png(width, height, lines))
-
-
-def _as_png(width: int, height: int, lines: bytes) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 6)), (b"IEND", b""))
-    return _PNG + b"".join(
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    )
-
-
-def _read_png(data: bytes) -> Picture:
-    """A PNG of 8 bits a channel, not interlaced, without a palette."""
-    header, packed, at = b"", [], len(_PNG)
-    while at + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        content = data[at + 8 : at + 8 + length]
-        if len(content) != length or data[at + 8 + length : at + 12 + length] != struct.pack(">I", zlib.crc32(kind + content)):
-            raise BadData(f"the screenshot's {kind!r} chunk is damaged")
-        if kind == b"IHDR":
-            header = content
-        elif kind == b"IDAT":
-            packed.append(content)
-        at += 12 + length
-    if len(header) != 13:
-        raise BadData("the screenshot is a PNG without a header")
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
-    _check_size(width, height)
-    if depth != 8 or interlace or colour not in _CHANNELS:
-        raise BadData(f"the screenshot is a PNG of {depth} bits and colour type {colour}")
-    size = height * (1 + width * _CHANNELS[colour])
     try:
-        lines = zlib.decompressobj().decompress(b"".join(packed), size + 1)
-    except zlib.error as e:
-        raise BadData(f"the screenshot is a damaged PNG: {e}") from e
-    if len(lines) != size:
-        raise BadData(f"the screenshot of {width} × {height} pixels is cut off")
-    return Picture(width, height, lines, data)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as shot:
+            if not (0 < shot.width <= MAX_SIDE and 0 < shot.height <= MAX_SIDE):
+                raise BadData(f"a screenshot of {shot.width} × {shot.height} pixels")
+            image = shot.convert("RGB")
+            png = data if shot.format == "PNG" else _as_png(image)
+    # What Pillow raises for damaged files is not one class: it names these, and zlib's and struct's come through.
+    except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, EOFError, MemoryError, Image.DecompressionBombError) as e:
+        raise BadData(f"the screenshot is neither a PNG nor a PPM picture: {e}") from e
+    return Picture(png, image)
+
+
+def _as_png(image: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=6)
+    return file.getvalue()
 
 
 class Screens:

@@ -16,6 +16,7 @@ from h2k.base import host
     [
         ("pytsk3", True, "not here: disks are read in an appliance, seconds slower"),
         ("rich", True, "not here: plain lines instead of progress bars"),
+        ("PIL", True, "not here: screenshots are kept unread: a guest without signals settles later"),
         ("hivex", False, "install the hivex bindings"),
     ],
 )
