@@ -7,6 +7,8 @@ import dataclasses
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Callable, Optional, TypeVar
 
 from h2k.base.errors import H2kError, UsageError
@@ -15,6 +17,8 @@ DEFAULT_URI = "qemu:///system"
 RECONNECT_LIMIT = 120.0  # seconds for a daemon that was killed to come back
 SCREEN_LIMIT = 64 * 1024 * 1024  # bytes of one screenshot
 AGENT_LIMIT = 4 * 1024 * 1024  # bytes of one answer of the guest agent
+AGENT_SECONDS = 5  # for one answer of the guest agent; libvirt itself would wait for ever
+START_DAEMON = "systemctl start libvirtd (or virtqemud)"
 T = TypeVar("T")
 
 
@@ -41,12 +45,34 @@ class State:
         return self.state in ("running", "paused", "crashed")
 
 
+class LibvirtGone(H2kError):
+    """libvirt's daemon ended and did not come back: what its guests do now can't be known from here."""
+
+
 def _import() -> Any:
     try:
         import libvirt
     except ImportError as e:
         raise H2kError("python3-libvirt is not installed", hint="apt install python3-libvirt") from e
+    libvirt.registerErrorHandler(lambda *_: None, None)
     return libvirt
+
+
+@contextmanager
+def connected(uri: Optional[str] = None, write: bool = False) -> Iterator[Any]:
+    """A plain connection for a few questions, or with `write` for definitions; libvirt's errors become H2kError.
+
+    libvirt itself finds its daemon, libvirtd or the modular virtqemud; without `uri` its own default.
+    """
+    libvirt = _import()
+    try:
+        connection = libvirt.open(uri) if write else libvirt.openReadOnly(uri)
+        try:
+            yield connection
+        finally:
+            connection.close()
+    except libvirt.libvirtError as e:
+        raise H2kError(f"libvirt {uri or ''}: {' '.join(str(e).split())}", hint="virsh list --all shows what it has") from e
 
 
 class Virt:
@@ -59,7 +85,6 @@ class Virt:
     def __init__(self, uri: str = DEFAULT_URI) -> None:
         self.uri = uri
         self.libvirt = _import()
-        self.libvirt.registerErrorHandler(lambda *_: None, None)
         self.libvirt.virEventRegisterDefaultImpl()
         # Without a timer the loop would not see that it is to end.
         self._timer = self.libvirt.virEventAddTimeout(500, lambda *_: None, None)
@@ -67,14 +92,15 @@ class Virt:
         self._loop = threading.Thread(target=self._run_loop, name="libvirt events", daemon=True)
         self._loop.start()
         self.reconnects = 0
+        self._gone: Optional[LibvirtGone] = None
         self._listeners: dict[str, Domain] = {}
         try:
             self._connection = self._open()
             self._check_local()
         except self.libvirt.libvirtError as e:
             self._end_loop()
-            hint = "start libvirtd (or virtqemud), or give --connect URI"
-            raise UsageError(f"{uri}: libvirt does not answer: {e}", hint) from e
+            hint = f"{START_DAEMON}, or give --connect URI"
+            raise UsageError(f"{uri}: libvirt does not answer: {' '.join(str(e).split())}", hint) from e
         except H2kError:
             self.close()
             raise
@@ -132,7 +158,10 @@ class Virt:
             raise UsageError(f"{self.uri}: libvirt on another host can't see the overlays here", hint="run h2k there")
 
     def call(self, what: Callable[[Any], T]) -> T:
-        """what(connection), once more on a new connection when this one has died. libvirtError, H2kError."""
+        """what(connection), once more on a new connection when this one has died. libvirtError; LibvirtGone when there
+        is no other to be had, which is waited for once."""
+        if self._gone is not None:
+            raise self._gone
         try:
             return what(self._connection)
         except self.libvirt.libvirtError:
@@ -157,10 +186,11 @@ class Virt:
                 break
             except self.libvirt.libvirtError as e:
                 if time.monotonic() > deadline:
-                    raise H2kError(
-                        f"{self.uri}: libvirt is gone and did not come back in {RECONNECT_LIMIT:.0f} s: {e}",
-                        hint="start it again, then give the same command to clean up",
-                    ) from e
+                    self._gone = LibvirtGone(
+                        f"{self.uri}: libvirt is gone and did not come back in {RECONNECT_LIMIT:.0f} s: {' '.join(str(e).split())}",
+                        hint=START_DAEMON,
+                    )
+                    raise self._gone from e
             time.sleep(0.5)
         self.reconnects += 1
 
@@ -274,7 +304,7 @@ class Domain:
             return None
         return bytes(data)
 
-    def agent(self, command: str, arguments: Optional[dict[str, Any]] = None, seconds: int = 5) -> Optional[Any]:
+    def agent(self, command: str, arguments: Optional[dict[str, Any]] = None, seconds: int = AGENT_SECONDS) -> Optional[Any]:
         """The guest agent's answer to a command, None when it has none (no channel, no agent, an error)."""
         try:
             import libvirt_qemu
@@ -287,6 +317,46 @@ class Domain:
             return content.get("return") if isinstance(content, dict) else None
         except (self.virt.libvirt.libvirtError, ValueError, RecursionError):
             return None
+
+    def addresses(self, source: str) -> Optional[dict[str, list[str]]]:
+        """MAC (in lower case, "" where it is not known) → addresses, as the guest's "agent", this host's DHCP "lease" or
+        its "neighbour" table know them; None when nobody tells."""
+        lv = self.virt.libvirt
+        sources = {
+            "agent": lv.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
+            "lease": lv.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+            "neighbour": lv.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+        }
+
+        def ask(domain: Any) -> Any:
+            if source == "agent":
+                domain.agentSetResponseTimeout(AGENT_SECONDS, 0)
+            return domain.interfaceAddresses(sources[source], 0)
+
+        try:
+            cards = self._with(ask)
+        except lv.libvirtError:
+            return None
+        found: dict[str, list[str]] = {}
+        for card in cards.values():
+            known = found.setdefault(str(card.get("hwaddr") or "").lower(), [])
+            known += [str(entry["addr"]) for entry in card.get("addrs") or ()]
+        return found
+
+    def guest_os(self) -> Optional[dict[str, str]]:
+        """What the guest agent says of the operating system: "pretty-name", "kernel-version" (Windows: 10.0),
+        "kernel-release" (Windows: the build) …; None when it does not answer."""
+        lv = self.virt.libvirt
+
+        def ask(domain: Any) -> Any:
+            domain.agentSetResponseTimeout(AGENT_SECONDS, 0)
+            return domain.guestInfo(lv.VIR_DOMAIN_GUEST_INFO_OS, 0)
+
+        try:
+            info = self._with(ask)
+        except lv.libvirtError:
+            return None
+        return {key[3:]: str(value) for key, value in info.items() if key.startswith("os.")} or None
 
     def ask_to_shut_down(self, how: str) -> bool:
         """Ask the guest, through its "agent" or by the "acpi" power button; whether libvirt could ask."""

@@ -112,8 +112,7 @@ class _Validation:
         self.domain, self.evidence = domain, evidence
         self.began = time.monotonic()
         self.agent = domain.agent("guest-ping") is not None
-        answer = domain.agent("guest-network-get-interfaces") if self.agent else None
-        self.interfaces: list[dict[str, Any]] = [i for i in answer if isinstance(i, dict)] if isinstance(answer, list) else []
+        self.cards = domain.addresses("agent") if self.agent else None
 
     def run(self, steps: Sequence[Step]) -> list[Check]:
         """The checks, in the order of the steps; the quiet time is waited for at the end."""
@@ -144,11 +143,11 @@ class _Validation:
 
     def _os(self, step: Step) -> Check:
         wanted = f"version {step['version']} build {step['build']}"
-        info = self.domain.agent("guest-get-osinfo") if self.agent else None
-        if not isinstance(info, dict):
+        info = self.domain.guest_os() if self.agent else None
+        if info is None:
             return Check("os", "unknown", wanted, "the guest agent does not tell")
         told = f"{info.get('pretty-name', '?')}, version {info.get('kernel-version', '?')} build {info.get('kernel-release', '?')}"
-        same = str(info.get("kernel-release")) == str(step["build"])
+        same = info.get("kernel-release") == str(step["build"])
         return Check("os", "passed" if same else "failed", wanted, told)
 
     def _disks(self, step: Step) -> Check:
@@ -177,30 +176,12 @@ class _Validation:
 
     def _addresses_of(self, mac: Optional[str]) -> tuple[list[Any], Optional[str]]:
         """The addresses of one card, or of all, but the link-local ones; and who told, None when nobody did."""
-        if self.interfaces:
-            cards = [i for i in self.interfaces if mac is None or str(i.get("hardware-address", "")).lower() == mac]
-            texts = [a.get("ip-address") for i in cards for a in i.get("ip-addresses", ()) if isinstance(a, dict)]
-            return _usable(texts), "guest agent"
-        for source, how in ((0, "DHCP lease"), (2, "neighbour table")):  # VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, _ARP
-            known = self._host_knows(source, mac)
-            if known:
+        for source, how in (("agent", "guest agent"), ("lease", "DHCP lease"), ("neighbour", "neighbour table")):
+            cards = self.cards if source == "agent" else self.domain.addresses(source)
+            known = [text for card, texts in (cards or {}).items() if mac is None or card == mac for text in texts]
+            if known or (source == "agent" and cards):
                 return _usable(known), how
         return [], None
-
-    def _host_knows(self, source: int, mac: Optional[str]) -> list[str]:
-        def ask(connection: Any) -> Any:
-            return connection.lookupByUUIDString(self.domain.uuid).interfaceAddresses(source, 0)
-
-        try:
-            cards = self.domain.virt.call(ask)
-        except self.domain.virt.libvirt.libvirtError:
-            return []
-        return [
-            entry["addr"]
-            for card in cards.values()
-            if mac is None or str(card.get("hwaddr", "")).lower() == mac
-            for entry in card.get("addrs") or ()
-        ]
 
     def _gateway(self, step: Step) -> Check:
         gateway = str(ipaddress.ip_interface(step["address"]).ip)

@@ -24,6 +24,9 @@ MAC = "52:54:00:12:34:56"
 class Libvirt:
     """The part of libvirt's module that a domain's methods name."""
 
+    VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT = 0, 1
+    VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP, VIR_DOMAIN_GUEST_INFO_OS = 2, 2
+
     class libvirtError(Exception):
         def get_error_code(self) -> int:
             return 0
@@ -36,6 +39,9 @@ class Guest:
     answers: dict[str, Any] = dataclasses.field(default_factory=dict)
     programs: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
     leases: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    cards: dict[str, Any] = dataclasses.field(default_factory=dict)
+    os: dict[str, str] = dataclasses.field(default_factory=dict)
+    limited: bool = False
     state: str = "running"
     noise: Optional[str] = None
     ran: list[list[str]] = dataclasses.field(default_factory=list)
@@ -65,7 +71,19 @@ class Guest:
 
     lookupByUUIDString = lookup
 
+    def agentSetResponseTimeout(self, seconds: int, _: int) -> None:
+        self.limited = seconds > 0
+
+    def guestInfo(self, _: int, __: int) -> Any:
+        if not self.os or not self.limited:
+            raise Libvirt.libvirtError
+        return self.os
+
     def interfaceAddresses(self, source: int, _: int) -> Any:
+        if source == 1:
+            if not self.cards or not self.limited:
+                raise Libvirt.libvirtError
+            return self.cards
         addresses = self.leases.get({0: "lease", 2: "arp"}[source], [])
         return {"vnet0": {"hwaddr": MAC, "addrs": [{"addr": a} for a in addresses] or None}}
 
@@ -80,13 +98,13 @@ class Guest:
 
 
 def agent(**programs: tuple[int, str]) -> Guest:
-    card = {"hardware-address": MAC, "ip-addresses": [{"ip-address": "192.0.2.10"}, {"ip-address": "fe80::1%3"}]}
-    answers = {
-        "guest-ping": {},
-        "guest-get-osinfo": {"id": "mswindows", "kernel-version": "10.0", "kernel-release": "20348"},
-        "guest-network-get-interfaces": [card, {"name": "lo", "ip-addresses": [{"ip-address": "127.0.0.1"}]}],
+    cards = {
+        "Ethernet": {"hwaddr": MAC, "addrs": [{"addr": "192.0.2.10", "prefix": 24}, {"addr": "fe80::1%3", "prefix": 64}]},
+        "Loopback": {"addrs": [{"addr": "127.0.0.1", "prefix": 8}]},
+        "Ethernet 2": {"hwaddr": "52:54:00:00:00:99", "addrs": None},
     }
-    return Guest(answers, {f"{name}.exe": answer for name, answer in programs.items()})
+    os = {"os.id": "mswindows", "os.kernel-version": "10.0", "os.kernel-release": "20348", "hostname": "x"}
+    return Guest({"guest-ping": {}}, {f"{name}.exe": answer for name, answer in programs.items()}, cards=cards, os=os)
 
 
 def states(guest: Guest, *steps: dict[str, Any], evidence: Optional[Path] = None) -> list[str]:
@@ -146,7 +164,7 @@ def test_addresses_told_by_the_agent(addresses: list[str], wanted: str) -> None:
 
 def test_a_card_that_only_has_a_link_local_address_has_none() -> None:
     guest = agent()
-    guest.answers["guest-network-get-interfaces"][0]["ip-addresses"] = [{"ip-address": "169.254.3.4"}]
+    guest.cards["Ethernet"]["addrs"] = [{"addr": "169.254.3.4"}]
     assert states(guest, {"step": "address", "mac": MAC, "addresses": []}) == ["failed"]
 
 
@@ -194,7 +212,7 @@ def test_port(listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert states(agent(), {"step": "port", "port": listener}) == ["passed"]
     monkeypatch.setattr(socket, "create_connection", real)
     guest = agent()
-    guest.answers["guest-network-get-interfaces"][0]["ip-addresses"] = [{"ip-address": "127.0.0.2"}]
+    guest.cards["Ethernet"]["addrs"] = [{"addr": "127.0.0.2"}]
     assert states(guest, {"step": "port", "port": listener}) == ["unknown"], "its loopback is not ours"
 
 
