@@ -1,4 +1,4 @@
-"""The guest's own signals: the h2k-boot protocol on COM1, and what they, libvirt's events and the screen add up to."""
+"""The guest's own signals: the h2k-boot protocol on a serial port, and what they, libvirt's events and the screen add up to."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import BinaryIO, Optional
 
 from h2k.base.libvirt_connection import State
+from h2k.base.text import shown
 from h2k.config.policy import TIMEOUTS
+from h2k.windows.first_boot import STEPS
 
-STEPS = ("start", "drivers", "addresses", "disks", "tools", "agent", "cleanup", "done")
 STATES = ("ok", "failed", "skipped")
 LINE_LIMIT = 4096  # bytes of one signal
 LOG_LIMIT = 32 * 1024 * 1024  # bytes on COM1 in one phase; Windows' boot and our steps write some KiB
 DETAIL_LIMIT = 500  # characters
-# Restarts in one phase: Windows restarts for devices once or twice, virt-v2v's first-boot scripts once each.
-MAX_RESTARTS = 6
+OWN_RESTARTS = 6  # of Windows itself in one boot, which restarts for devices once or twice; staged scripts have theirs
 REST = 30.0  # seconds with the same picture after which a guest without signals has come to rest
 PATIENCE = 5  # times the time to settle, for a guest whose picture never rests (a screen saver, a slide show)
 STILL = 60.0  # seconds with the same picture that make a silent guest one that stands still
 _LINE = re.compile(rb"h2k-boot (\{.*\})")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +50,7 @@ def parse_line(line: bytes, at: float) -> Optional[Signal]:
     step, state, detail = content.get("step"), content.get("state"), content.get("detail", "")
     if step not in STEPS or state not in STATES or not isinstance(detail, str):
         return None
-    return Signal(at, step, state, _CONTROL.sub(" ", detail)[:DETAIL_LIMIT])
+    return Signal(at, step, state, shown(detail)[:DETAIL_LIMIT])
 
 
 class Com1:
@@ -110,8 +109,9 @@ class Com1:
 class Seen:
     """All that can be observed of a running phase; times in seconds of the monotonic clock.
 
-    `restarts` counts the guest's own resets, `restarted` is the last; `still_for` is how long the picture has not changed, None without one;
-    `agent` whether the guest agent has answered.
+    `restarts` counts the guest's own resets, `allowed` is how many of them are no loop, `restarted` is the last.
+    `still_for` is how long the picture has not changed, None without one. `agent`: the guest agent has answered;
+    `marker`: it has seen the file that the last first-boot step leaves. `heard`: a serial port is free for signals.
     """
 
     started: float
@@ -119,10 +119,13 @@ class Seen:
     state: State
     signals: Sequence[Signal] = ()
     restarts: int = 0
+    allowed: int = OWN_RESTARTS
     restarted: float = 0.0
     panicked: bool = False
     io_error: str = ""
     agent: bool = False
+    marker: bool = False
+    heard: bool = True
     still_for: Optional[float] = None
     flooded: bool = False
 
@@ -148,21 +151,22 @@ class Ending:
 def ending_of(seen: Seen, limits: Mapping[str, int], expects_done: bool) -> Optional[Ending]:
     """Whether the guest has come up or stopped; None while neither can be said.
 
-    With `expects_done` only the first-boot runner's own last signal counts as up. Without one (the runner is not
-    there, or was there in an earlier boot) the guest agent's answer does, and at last the time that passed without a
-    crash; what is lacking then must come from a clean shutdown and the disk. `limits` are the policy's time-outs.
+    With `expects_done` the first-boot runner's own last signal counts as up, or its last marker, which the guest agent
+    sees. Without a runner (it is not there, or was there in an earlier boot) the agent's answer does, and at last the
+    time that passed without a crash: so too where something holds the serial port, or where the agent answers and no
+    signal comes. What is lacking then must come from a clean shutdown and the disk. `limits` are the policy's time-outs.
     """
     return _stopped(seen) or _up(seen, limits, expects_done) or _silent(seen, limits, expects_done)
 
 
 def _stopped(seen: Seen) -> Optional[Ending]:
     if seen.panicked or seen.state.state == "crashed":
-        return Ending(False, "the guest panicked: it said so itself (pvpanic)")
+        return Ending(False, "the guest panicked: it said so itself (pvpanic, or Hyper-V's crash registers)")
     if seen.io_error or seen.state == State("paused", "I/O error"):
         return Ending(False, f"this host's storage failed under the guest: {seen.io_error or 'I/O error'}; is there space left?")
     if seen.flooded:
         return Ending(False, f"the guest wrote more than {LOG_LIMIT >> 20} MiB to COM1")
-    if seen.restarts > MAX_RESTARTS:
+    if seen.restarts > seen.allowed:
         return Ending(False, f"a reboot loop: it restarted {seen.restarts} times")
     if not seen.state.active and not seen.done:
         return Ending(False, "the guest switched itself off" + (f" ({seen.state.reason})" if seen.state.reason else ""))
@@ -172,6 +176,8 @@ def _stopped(seen: Seen) -> Optional[Ending]:
 def _up(seen: Seen, limits: Mapping[str, int], expects_done: bool) -> Optional[Ending]:
     if seen.done:
         return Ending(True, "its first-boot steps came to their end")
+    if expects_done and seen.marker:
+        return Ending(True, "its guest agent sees that the first-boot steps came to their end")
     if not expects_done and seen.agent:
         return Ending(True, "its guest agent answers")
     quiet = seen.now - seen.last_sign
@@ -179,17 +185,21 @@ def _up(seen: Seen, limits: Mapping[str, int], expects_done: bool) -> Optional[E
     at_rest = seen.still_for is None or seen.still_for >= min(REST, limits["settle"]) or quiet >= PATIENCE * limits["settle"]
     if not expects_done and not seen.signals and quiet >= limits["settle"] and at_rest:
         return Ending(True, f"no crash and no restart in {quiet:.0f} s; it gives no signals")
+    if expects_done and not seen.heard and not seen.signals and quiet >= PATIENCE * limits["settle"]:
+        return Ending(True, f"no crash and no restart in {quiet:.0f} s; its serial port is taken, and the disks decide")
     return None
 
 
 def _silent(seen: Seen, limits: Mapping[str, int], expects_done: bool) -> Optional[Ending]:
-    if not expects_done and not seen.signals:
+    if not seen.signals and not (expects_done and seen.heard):
         return None
     awaited = _next_step(seen.signals)
     limit = limits.get(awaited, TIMEOUTS[awaited])
     silence = seen.now - seen.last_sign
     if silence < limit:
         return None
+    if seen.agent and not seen.signals:
+        return Ending(True, f"no signal for {silence:.0f} s, but its guest agent answers: the disks decide")
     after = f" after {seen.signals[-1].step!r}" if seen.signals else ""
     if seen.still_for is not None and seen.still_for > min(STILL, limit / 2):
         return Ending(

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
 import shutil
-import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import NOT_READY, NOT_VERIFIED, READY, H2kError, NotVerified, Refused, UsageError
-from h2k.base.files import write_bytes, write_json
-from h2k.base.libvirt_connection import DEFAULT_URI, Domain, Virt
+from h2k.base.errors import NOT_READY, READY, H2kError, NotVerified, Refused, UsageError
+from h2k.base.files import require_own, write_bytes
+from h2k.base.host import kvm_works
+from h2k.base.libvirt_connection import DEFAULT_URI, Domain, LibvirtGone, Virt
 from h2k.base.run import run
 from h2k.base.steps import Steps, counted
 from h2k.boot import disk_evidence, hardware
+from h2k.boot.definition import define_and_start
 from h2k.boot.disk_evidence import Check
-from h2k.boot.phase_domain import Description, check_host, marked, phase_xml, production_xml, read_description_of
+from h2k.boot.interrupts import Interrupts, Stopped
+from h2k.boot.phase_domain import Description, marked, phase_xml, production_xml, read_description_of
+from h2k.boot.preconditions import check_files, check_host, check_reach
+from h2k.boot.record import BootReport, Evidence, read_json
+from h2k.boot.screenshots import can_read
 from h2k.boot.validate import read_steps, validate
-from h2k.boot.watcher import Phase, Watcher
+from h2k.boot.watcher import Expected, Watcher
 from h2k.config.policy import Policy
 from h2k.disk.open_reader import open_reader
 from h2k.disk.overlay import Companion, DiskSet
 from h2k.guest.guest import Guest
 
 FREE_SPACE = 64 * 1024 * 1024  # bytes below which no boot is begun; Windows writes some hundred MiB in its first
-REPORT_LIMIT = 64 * 1024 * 1024  # bytes of a report.json or boot.json
+SCRATCH_SIZE = 64 * 1024 * 1024  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,105 +45,78 @@ class BootRequest:
     policy: Policy = dataclasses.field(default_factory=Policy)
 
 
-@dataclasses.dataclass
-class BootReport:
-    """How a boot cycle went, in the shape of boot/boot.json.
-
-    `stage` is how far it came: "started", "booting", "committing", "committed", "kept", "production", or "failed".
-    """
-
-    status: int = NOT_VERIFIED
-    verdict: str = ""
-    stage: str = "started"
-    commits: int = 0
-    phases: list[Phase] = dataclasses.field(default_factory=list)
-    checks: list[Check] = dataclasses.field(default_factory=list)
-    validation: list[Check] = dataclasses.field(default_factory=list)
-    timings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """The report object."""
-        return {
-            "status": self.status,
-            "verdict": self.verdict,
-            "stage": self.stage,
-            "commits": self.commits,
-            "phases": [phase.as_json() for phase in self.phases],
-            "checks": [check.as_json() for check in self.checks],
-            "validation": [check.as_json() for check in self.validation],
-            "timings": self.timings,
-        }
-
-
 def boot(request: BootRequest, steps: Steps) -> BootReport:
     """Take a converted guest through both boots, commit what they wrote, and leave it running in production.
 
-    NotVerified (with everything as it was, and the evidence in NAME.h2k/boot) when a boot or the gate fails; Refused
-    or UsageError before anything is started. What fails after the commit is in the report: there is no way back then.
+    NotVerified (with everything as it was, and the evidence in NAME.h2k/boot) when a boot fails, when the disks do not
+    bear it out, or when somebody stops h2k before the commit; Refused or UsageError before anything is started. What
+    fails after the commit is in the report: there is no way back then.
     """
-    state = request.state.resolve()
-    _check_ready(state)
+    report = _ready_report(request.state)
+    state = request.state.parent.resolve() / request.state.name
+    require_own(state, state.lstat())
     final, bootstrap = read_description_of(state, "final"), read_description_of(state, "bootstrap")
     if (final.name, final.uuid) != (bootstrap.name, bootstrap.uuid):
         raise UsageError(f"{bootstrap.path} and {final.path} are two domains", hint="h2k domains NAME.xml writes them anew")
-    with _interruptible():
-        virt = Virt(request.uri)
-        try:
-            return _Cycle(request, state, bootstrap, final, virt, steps).run()
-        finally:
-            virt.close()
+    for description in (final, bootstrap):
+        check_files(description, state, disk_evidence.recorded_disks(report))
+    cycle = _Cycle(request, state, bootstrap, final, disk_evidence.finding_ids(report), steps)
+    return cycle.run()
 
 
-def _check_ready(state: Path) -> None:
-    content = _read_json(state / "report.json")
+def _ready_report(state: Path) -> dict[str, Any]:
+    content = read_json(state / "report.json")
     if content is None:
         raise UsageError(f"{state}: no report directory of h2k", hint="h2k fix NAME.xml makes one; then h2k boot NAME.h2k")
     if content.get("status") != READY:
         raise Refused(f"{state}: the guest is not ready: {content.get('verdict', '')}", hint="h2k fix NAME.xml")
-
-
-def _read_json(path: Path) -> Optional[dict[str, Any]]:
-    try:
-        if path.stat().st_size > REPORT_LIMIT:
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make a SIGTERM or SIGHUP clean up as Ctrl-C does."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    return content
 
 
 class _Cycle:
     """One run of `h2k boot`; the methods stand in the order in which they run."""
 
+    virt: Virt
+    domain: Domain
+
     def __init__(
-        self, request: BootRequest, state: Path, bootstrap: Description, final: Description, virt: Virt, steps: Steps
+        self,
+        request: BootRequest,
+        state: Path,
+        bootstrap: Description,
+        final: Description,
+        found: frozenset[str],
+        steps: Steps,
     ) -> None:
         self.request, self.state, self.bootstrap, self.final = request, state, bootstrap, final
-        self.virt, self.steps = virt, steps
-        self.evidence = state / "boot"
-        self.domain = Domain(virt, final.name, final.uuid)
+        self.found, self.steps = found, steps
+        self.interrupts = Interrupts()
+        self.evidence = Evidence(state)
         self.disks = DiskSet(final.disks, state)
-        self.report = BootReport()
+        self.report = BootReport(connect=request.uri)
         self.controllers: tuple[hardware.PciDevice, ...] = ()
-        self.expects_done = False
+        self.expected = Expected(heard="serial-port-taken" not in found)
+        self.kvm = kvm_works()
 
     def run(self) -> BootReport:
-        """The whole cycle, or what an earlier run left of it."""
+        """The whole cycle, or what an earlier run left of it, under the locks from the first look to the last."""
+        with self.interrupts.caught():
+            try:
+                with self.disks.held(), self._connected():
+                    return self._run()
+            except Stopped as e:
+                return self._stopped(str(e))
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        self.virt = Virt(self.request.uri)
+        try:
+            self.domain = Domain(self.virt, self.final.name, self.final.uuid)
+            yield
+        finally:
+            self.virt.close()
+
+    def _run(self) -> BootReport:
         with self.steps.step("recover", f"looking for what an earlier run of {self.final.name} left"):
             go_on = self._recover()
         if not go_on:
@@ -152,26 +128,42 @@ class _Cycle:
                 self._commit()
         return self._production()
 
+    def _stopped(self, name: str) -> BootReport:
+        """Somebody told h2k to stop: how things stand, and the next command, in the record and on the screen."""
+        if self.report.reached in ("committed", "kept", "production"):
+            where = "on the kept overlays" if self.report.reached == "kept" else "committed"
+            hint = f"h2k boot {self.state} goes on with it" if where == "committed" else f"h2k validate {self.state} looks at it"
+            self.report.status = NOT_READY
+            self.report.verdict = f"{where}, but stopped by {name} before production was validated: {hint}"
+            self.evidence.keep(self.report)
+            return self.report
+        hint = f"h2k boot {self.state} begins anew"
+        self.report.verdict = f"stopped by {name}: the disks are what they were ({hint})"
+        if self.report.reached != "started" or self.evidence.path.exists():
+            self._keep_report("failed")
+        raise NotVerified(f"{self.final.name}: stopped by {name}: the disks are what they were", hint=hint)
+
     # Before
 
     def _recover(self) -> bool:
         """Clean up after an earlier run; True when it had committed, and only production is left to do."""
-        earlier = _read_json(self.evidence / "boot.json") or {}
+        earlier = self.evidence.earlier()
         self._check_taken(in_production=earlier.get("stage") == "committed")
-        with contextlib.suppress(FileNotFoundError):
-            self.state.chmod(self.state.stat().st_mode | 0o011)  # QEMU's user has to pass through
+        self.state.chmod(self.state.stat().st_mode | 0o011)  # QEMU's user has to pass through
         outcome = self.disks.recover()
         if outcome == "kept":
             return self._end_of_keeping()
         if outcome != "clean":
             self.steps.say(f"an unfinished run was found, and its overlays {outcome}")
+        reached, commits = earlier.get("stage"), earlier.get("commits")
+        more = isinstance(commits, int) and len(self.disks.history) > commits
         committed = "boot" in self.disks.history[-1:] and (
-            earlier.get("stage") == "committed"
-            or (earlier.get("stage") == "committing" and len(self.disks.history) > int(earlier.get("commits", 0)))
+            reached == "committed" or (reached == "committing" and (more or outcome == "finished"))
         )
         if committed:
             self.steps.say("the boots had been committed; going on with production")
             self.report.commits = len(self.disks.history)
+            self._keep_report("committed")
         return committed
 
     def _check_taken(self, in_production: bool) -> None:
@@ -203,20 +195,18 @@ class _Cycle:
                 hint="h2k boot without --keep-overlay commits them, h2k rollback throws them away",
             )
         with self.steps.step("commit", "committing the overlays that were kept"):
-            self.disks.commit()
-        self.report.commits = len(self.disks.history)
+            self._commit_disks()
         return True
 
     def _prepare(self) -> None:
         """Everything that can be refused before a domain is started; and the hardware, asked of QEMU itself."""
         for description in (self.bootstrap, self.final):
             check_host(self.virt, description)
+        check_reach(self.virt, [self.state / "boot", *(path for path, _ in self.final.disks)])
         free = shutil.disk_usage(self.state).free
         if free < FREE_SPACE:
             raise Refused(f"{self.state}: {free >> 20} MiB free, no space for the overlays", hint="free some space")
-        shutil.rmtree(self.evidence, ignore_errors=True)
-        self.evidence.mkdir(mode=0o711)
-        self.evidence.chmod(0o711)
+        self.evidence.begin()
         self._keep_report("started")
         with self.steps.step("hardware", "asking QEMU which PCI ids both domains show"), open_reader(self.final.disks) as reader:
             guest = Guest(reader)
@@ -225,7 +215,9 @@ class _Cycle:
                 found = hardware.disk_controllers(description.xml, hardware.ask(self.virt, description.xml))
                 findings += hardware.compare(guest, description.phase, found)
                 self.controllers = found
-            self.expects_done = disk_evidence.expects_signals(guest)
+            self.expected = dataclasses.replace(
+                self.expected, done=disk_evidence.expects_signals(guest), restarts=disk_evidence.allowed_restarts(guest)
+            )
         broken = [f for f in findings if f.state == "broken"]
         self.report.checks += [
             Check("hardware", "failed" if f in broken else "passed", f.subject, f.evidence) for f in findings
@@ -233,28 +225,61 @@ class _Cycle:
         if broken:
             self._keep_report("failed")
             raise Refused(f"{broken[0].id}, {broken[0].subject}: {broken[0].evidence}", hint=broken[0].repair)
+        self._tell_what_is_not_seen()
+
+    def _tell_what_is_not_seen(self) -> None:
+        """What the boots will not show, said before them."""
+        if not can_read():
+            self.steps.say("Pillow is not installed (python3-pil): screenshots are kept unread")
+        if not self.kvm:
+            self.steps.say("KVM does not work here: the boots run copies of the domains that QEMU emulates, several times slower")
+        if not self.expected.heard:
+            self.steps.say("COM1 is taken in the guest (serial-port-taken): COM2, the guest agent and the disks decide")
+        if "safe-mode-set" in self.found and self.expected.done:
+            self.steps.say("the guest starts in safe mode (safe-mode-set): its first-boot steps do not run before that is taken out")
+            self.expected = dataclasses.replace(self.expected, done=False)
 
     # The two boots
 
     def _boots(self) -> None:
         skip = self._skips_bootstrap()
-        overlays = dict(zip([path for path, _ in self.final.disks], self.disks.create_overlays("boot")))
         try:
+            overlays = dict(zip([path for path, _ in self.final.disks], self.disks.create_overlays("boot")))
             self._keep_report("booting")
             nvram = self._working_nvram()
-            stepped = self.expects_done
+            stepped = self.expected.done
             if not skip:
                 self._phase(self.bootstrap, {**overlays, **self._scratch()}, nvram)
-                self._gate(self.bootstrap, stepped)
+                self._read_disks(self.bootstrap, stepped)
             self._phase(self.final, overlays, nvram)
-            self._gate(self.final, stepped)
-        except BaseException as e:
-            self._back_to_what_was()
-            self.report.verdict = str(e)
-            self._keep_report("failed")
-            if isinstance(e, (H2kError, OSError)) and not isinstance(e, NotVerified):
-                raise NotVerified(f"{self.final.name}: {e}; the disks are what they were") from e
-            raise
+            self._read_disks(self.final, stepped)
+        except LibvirtGone as e:
+            # Whether the guest runs can't be known: what it writes to stays, and so does the journal that names it.
+            hint = f"{e.hint}; then h2k boot {self.state} stops what still runs, and begins anew"
+            self._give_up(f"{e.message}; the disks are what they were, and the overlays are left", hint, e)
+        except (Exception, Stopped) as e:
+            with self.interrupts.held_back():
+                why = self._back_to_what_was()
+                if isinstance(e, Refused) and not self.report.observed:
+                    self.report.verdict = str(e)
+                    self._keep_report("failed")
+                    raise
+                if isinstance(e, Stopped):
+                    where = self.report.observed[-1].name if self.report.observed else "before the first boot"
+                    self._give_up(f"stopped by {e} ({where}); {why}", f"h2k boot {self.state} begins anew", e)
+                if isinstance(e, NotVerified):
+                    self._give_up(f"{e.message}; {why}", e.hint, e)
+                if isinstance(e, (H2kError, OSError)):
+                    self._give_up(f"{e.message if isinstance(e, H2kError) else e}; {why}", getattr(e, "hint", ""), e)
+                self._keep_report("failed")
+                raise
+
+    def _give_up(self, what: str, hint: str, cause: BaseException) -> None:
+        """End before the commit, with the reason in the record and as the one line on the screen."""
+        error = NotVerified(f"{self.final.name}: {what}", hint=hint)
+        self.report.verdict = str(error)
+        self._keep_report("failed")
+        raise error from cause
 
     def _skips_bootstrap(self) -> bool:
         """Whether the final domain may be booted at once: the policy allows it, and the disks prove that the guest
@@ -264,9 +289,9 @@ class _Cycle:
             raise Refused("the policy says that the bootstrap is required", hint="bootstrap: recommended, in policy.yaml")
         if not self.request.skip_bootstrap and wish != "skip-when-ready":
             return False
-        seen = disk_evidence.collect(self.final.disks, self.controllers, (), False, True, self.evidence / "logs-before")
+        seen = disk_evidence.collect(self.final.disks, self.controllers, (), False, True, self.evidence.path / "logs-before")
         failed = seen.failed
-        if not failed and not self.expects_done:
+        if not failed and not self.expected.done:
             self.steps.say("VirtIO is bound already: the bootstrap is skipped")
             self.report.checks += seen.checks
             return True
@@ -284,7 +309,7 @@ class _Cycle:
         source = home if home.exists() else self.final.template
         if source is None:
             raise Refused(f"{home}: the firmware variables are gone", hint=f"name a template in {self.final.path}")
-        work = self.evidence / "nvram.fd"
+        work = self.evidence.path / "nvram.fd"
         shutil.copyfile(source, work)
         work.chmod(0o600)
         return work
@@ -297,58 +322,61 @@ class _Cycle:
         extra = [path for path, _ in self.bootstrap.disks if path not in [p for p, _ in self.final.disks]]
         fresh = {}
         for index, path in enumerate(extra):
-            fresh[path] = self.evidence / f"scratch-{index}.qcow2"
-            run(["qemu-img", "create", "-q", "-f", "qcow2", str(fresh[path]), str(64 * 1024 * 1024)])
+            fresh[path] = self.evidence.path / f"scratch-{index}.qcow2"
+            run(["qemu-img", "create", "-q", "-f", "qcow2", str(fresh[path]), str(SCRATCH_SIZE)])
         return fresh
 
     def _phase(self, description: Description, overlays: dict[Path, Path], nvram: Optional[Path]) -> None:
-        name = description.phase
-        com1 = self.evidence / f"{name}-com1.log"
-        com1.touch(mode=0o600)
+        name, evidence = description.phase, self.evidence.path
+        ports = [evidence / f"{name}-com{number}.log" for number in ((1,) if self.expected.heard else (1, 2))]
+        for port in ports:
+            port.touch(mode=0o600)
         with self.steps.step(name, f"{name}: booting {self.final.name} on overlays, links down"):
-            xml = phase_xml(description, overlays, com1, nvram, self.state)
-            write_bytes(self.evidence / f"{name}.xml", xml)
+            xml = phase_xml(description, overlays, ports, nvram, self.state, self.kvm)
+            write_bytes(evidence / f"{name}.xml", xml)
             self.domain.start(xml.decode())
-            watcher = Watcher(self.domain, name, self.evidence, com1, self.request.policy.timeouts, self.steps)
-            self.report.phases.append(watcher.phase)
-            ending = watcher.until_up(self.expects_done, channel=name == "final")
+            watcher = Watcher(self.domain, name, evidence, ports, self.request.policy.timeouts, self.steps)
+            self.report.observed.append(watcher.seen)
+            ending = watcher.until_up(dataclasses.replace(self.expected, channel=name == "final"))
             self._keep_report("booting")
             if not ending.good:
-                raise NotVerified(f"{name}: {ending.why}", hint=f"the evidence is in {self.evidence}")
+                raise NotVerified(f"{name}: {ending.why}", hint=f"the evidence is in {evidence}")
         with self.steps.step(f"{name}-shutdown", f"{name}: shutting down"):
             watcher.shut_down()
 
-    def _gate(self, description: Description, stepped: bool) -> None:
-        """What the disks say decides, and not that something had been running."""
-        phase = description.phase
-        with self.steps.step(f"{phase}-gate", f"{phase}: reading the disks offline"):
+    def _read_disks(self, description: Description, stepped: bool) -> None:
+        """What the disks say decides whether the cycle goes on, and not that something had been running."""
+        phase, evidence = description.phase, self.evidence.path
+        with self.steps.step(f"{phase}-disks", f"{phase}: reading the disks offline"):
             overlays = [(overlay, "qcow2") for overlay in self.disks.overlays]
-            signals = [signal for seen in self.report.phases for signal in seen.signals]
+            signals = [signal for seen in self.report.observed for signal in seen.signals]
             last = description is self.final
-            found = disk_evidence.collect(overlays, self.controllers, signals, stepped, last, self.evidence / f"{phase}-logs")
+            found = disk_evidence.collect(overlays, self.controllers, signals, stepped, last, evidence / f"{phase}-logs")
         self.report.checks += found.checks
-        self.expects_done = found.expects_signals
+        self.expected = dataclasses.replace(self.expected, done=stepped and found.expects_signals)
         if found.failed:
             first = found.failed[0]
-            raise NotVerified(
-                f"{phase}: {first.name}: {first.subject}: {first.evidence}",
-                hint=f"the disks are what they were; the evidence is in {self.evidence}",
-            )
+            raise NotVerified(f"{phase}: {first.name}: {first.subject}: {first.evidence}", hint=f"the evidence is in {evidence}")
 
-    def _back_to_what_was(self) -> None:
-        """Stop the domain and throw away all that the boots wrote, however far they came."""
+    def _back_to_what_was(self) -> str:
+        """Stop the domain and throw away all that the boots wrote, however far they came; returns how things stand."""
+        stands = "the disks are what they were"
         try:
             if self.domain.state().active:
                 self.domain.destroy()
-        finally:
+        except H2kError as e:
+            return f"{stands}, and the overlays are left, for the guest may still run on them: {e.message}"
+        try:
             self.disks.discard()
-            for path in (self.evidence / "nvram.fd", *self.evidence.glob("scratch-*.qcow2")):
-                path.unlink(missing_ok=True)
+            self.evidence.throw_away()
+        except (H2kError, OSError) as e:
+            return f"{stands}, and the overlays are left: {e}"
+        return stands
 
     # From here on there is no way back
 
     def _companions(self) -> list[Companion]:
-        work = self.evidence / "nvram.fd"
+        work = self.evidence.path / "nvram.fd"
         return [Companion(work, self._nvram_home())] if work.exists() else []
 
     def _keep(self) -> None:
@@ -359,25 +387,45 @@ class _Cycle:
         with self.steps.step("commit", "saving the undo data and committing both boots"):
             self.report.commits = len(self.disks.history)
             self._keep_report("committing")
-            self.disks.commit(companions=self._companions())
+            self._commit_disks(self._companions())
+
+    def _commit_disks(self, companions: Sequence[Companion] = ()) -> None:
+        """NotVerified when it fails, with what the disks are then; a signal waits until it is over."""
+        with self.interrupts.held_back():
+            try:
+                self.disks.commit(companions=companions)
+            except (H2kError, OSError) as e:
+                how = {
+                    "idle": ("the disks are what they were", f"h2k boot {self.state} begins anew"),
+                    "kept": ("the disks are what they were, and the overlays are kept", f"h2k boot {self.state} commits them"),
+                }
+                half = ("some blocks are old and some are new", f"h2k boot {self.state} ends it, h2k rollback takes it back")
+                stands, hint = how.get(self.disks.phase, half)
+                if self.disks.phase == "idle":
+                    self.evidence.throw_away()
+                because = e.message if isinstance(e, H2kError) else str(e)
+                hint = f"{e.hint}; {hint}" if isinstance(e, H2kError) and e.hint else hint
+                self._give_up(f"the boots could not be committed: {because}; {stands}", hint, e)
             self.report.commits = len(self.disks.history)
             self._keep_report("committed")
+        self.interrupts.check()
 
     def _production(self) -> BootReport:
         """Define the final domain, start it with its links up, and validate it."""
-        kept = self.report.stage == "kept"
+        kept = self.report.reached == "kept"
         overlays = dict(zip([path for path, _ in self.final.disks], self.disks.overlays)) if kept else {}
         where = "on the kept overlays" if kept else "committed"
         try:
             with self.steps.step("production", f"{self.final.name}: production, links up"):
-                xml = production_xml(self.final, overlays, self._production_nvram(kept))
-                self._define_and_start(xml.decode())
-                watcher = Watcher(self.domain, "production", self.evidence, None, self.request.policy.timeouts, self.steps)
-                self.report.phases.append(watcher.phase)
-                ending = watcher.until_up(False, channel=True)
+                self.evidence.path.mkdir(mode=0o711, exist_ok=True)
+                xml = production_xml(self.final, overlays, self._production_nvram(kept), self.kvm)
+                define_and_start(self.virt, self.final.name, self.final.uuid, xml.decode(), self.state, self.steps)
+                watcher = Watcher(self.domain, "production", self.evidence.path, (), self.request.policy.timeouts, self.steps)
+                self.report.observed.append(watcher.seen)
+                ending = watcher.until_up(Expected(restarts=self.expected.restarts, channel=True))
             with self.steps.step("validate", "validating the network and the services"):
                 steps = read_steps(self.state, self.request.policy)
-                self.report.validation = validate(self.virt, self.final.name, steps, self.evidence)
+                self.report.validation = validate(self.virt, self.final.name, steps, self.evidence.path)
         except H2kError as e:
             self.report.validation.append(Check("production", "failed", self.final.name, str(e)))
         else:
@@ -398,38 +446,9 @@ class _Cycle:
     def _production_nvram(self, kept: bool) -> Optional[Path]:
         if not self.final.uefi:
             return None
-        return self.evidence / "nvram.fd" if kept else self._nvram_home()
+        return self.evidence.path / "nvram.fd" if kept else self._nvram_home()
 
-    def _define_and_start(self, xml: str) -> None:
-        lv = self.virt.libvirt
-
-        def define(connection: Any) -> None:
-            domain = connection.defineXML(xml)
-            if not domain.isActive():
-                domain.create()
-
-        try:
-            self.virt.call(define)
-        except lv.libvirtError as e:
-            raise self.virt.failure(f"{self.final.name} does not start in production", e) from e
-
-    def _keep_report(self, stage: str) -> None:
-        self.report.stage = stage
+    def _keep_report(self, reached: str) -> None:
+        self.report.reached = reached
         self.report.timings = self.steps.timings
-        with contextlib.suppress(H2kError):  # a full disk must not hide why the boot failed
-            write_json(self.evidence / "boot.json", self.report.as_json())
-
-
-def explain(report: BootReport) -> Iterator[str]:
-    """The report for people, a line at a time: the verdict first, and each check once, as it stood at last."""
-    word = {READY: "BOOTED", NOT_READY: "BOOTED, NOT VALIDATED"}.get(report.status, "NOT VERIFIED")
-    yield f"h2k: {word}: {report.verdict}"
-    for phase in report.phases:
-        yield f"  {phase.name:<11}{phase.seconds:7.1f} s  {phase.ending.why if phase.ending else 'not ended'}"
-    last = {(check.name, check.subject): check for check in (*report.checks, *report.validation)}
-    for check in last.values():
-        yield f"  {check.state:<8} {check.name:<22} {check.subject}: {check.evidence}"
-    for phase in report.phases:
-        shown = phase.files.get("screen-stop") or phase.files.get("screen-last")
-        if shown is not None:
-            yield f"  {phase.name + ':':<12}{os.path.relpath(shown)}"
+        self.evidence.keep(self.report)

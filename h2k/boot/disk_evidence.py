@@ -1,16 +1,17 @@
-"""The gate between two boots: what the disks say, read offline through h2k's own reader, about the boot that ended."""
+"""What the disks say of the boot that ended, read offline through h2k's own reader: it decides whether the next begins."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import BadData, H2kError
 from h2k.base.files import write_bytes
-from h2k.boot.com1 import STEPS, Signal
+from h2k.base.text import shown
+from h2k.boot.com1 import OWN_RESTARTS, Signal
 from h2k.boot.hardware import PciDevice, compare
 from h2k.config.driver_plan import load_plan
 from h2k.disk.open_reader import open_reader
@@ -30,16 +31,23 @@ BAD_CONFIG_FLAGS = 0x1 | 0x2 | 0x20 | 0x40
 LOG_LIMIT = 16 * 1024 * 1024  # bytes of one log that is taken out of the guest
 LOGS = ("/INF/setupapi.dev.log", "/Panther/setupact.log")
 MAX_LOGS = 32
+STAGED_SCRIPTS = "/Program Files/Guestfs/Firstboot/scripts"
+MAX_STAGED = 64  # scripts; virt-v2v stages six or so
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One step that was looked at: "passed", "failed", or "unknown" when it could not be observed."""
+    """One step that was looked at: "passed", "failed", or "unknown" when it could not be observed. Its texts are fit to
+    be shown, whatever the guest put into them."""
 
     name: str
     state: str
     subject: str
     evidence: str
+
+    def __post_init__(self) -> None:
+        for name in ("subject", "evidence"):
+            object.__setattr__(self, name, shown(getattr(self, name)))
 
     def as_json(self) -> dict[str, Any]:
         """The check as boot.json and validation.json have it."""
@@ -65,6 +73,30 @@ def expects_signals(guest: Guest) -> bool:
     service = read_service(guest.system, number, first_boot.SERVICE)
     deleted = guest.system.value(f"{control_set_name(number)}\\Services\\{first_boot.SERVICE}", "DeleteFlag")
     return service is not None and service.start is not None and service.start < DISABLED and deleted is None
+
+
+def allowed_restarts(guest: Guest) -> int:
+    """How often the guest may restart in one boot before that is a loop: virt-v2v restarts it after each script that it
+    has staged, from 2.6 on."""
+    staged = 0
+    with contextlib.suppress(BadData):
+        staged = sum(not entry.directory for entry in guest.reader.listdir(guest.volume, STAGED_SCRIPTS))
+    return OWN_RESTARTS + min(staged, MAX_STAGED)
+
+
+def finding_ids(report: Mapping[str, Any]) -> frozenset[str]:
+    """The ids of what a report.json says is not as it should be."""
+    findings = report.get("findings")
+    listed = [f for f in findings if isinstance(f, dict)] if isinstance(findings, list) else []
+    return frozenset(str(f.get("id")) for f in listed if f.get("state") != "ok")
+
+
+def recorded_disks(report: Mapping[str, Any]) -> list[Path]:
+    """The disks that a report.json names by absolute paths."""
+    guest = report.get("guest")
+    disks = guest.get("disks") if isinstance(guest, dict) else None
+    paths = [Path(str(disk.get("path"))) for disk in disks if isinstance(disk, dict)] if isinstance(disks, list) else []
+    return paths if all(path.is_absolute() for path in paths) else []
 
 
 def collect(
@@ -99,8 +131,8 @@ def collect(
 
 def _left_in_order(guest: Guest) -> Iterator[Check]:
     """A machine that was shut down cleanly leaves no hibernation, no dirty volume and no broken hive."""
-    gates = [hook for hook in find_hooks() if hook.gate]
-    refused = propose(gates, guest, Options(plan=load_plan([]))).refused
+    asked = [hook for hook in find_hooks() if hook.gate]
+    refused = propose(asked, guest, Options(plan=load_plan([]))).refused
     for finding in refused:
         yield Check("shut-down-cleanly", "failed", f"{finding.id}, {finding.subject}", finding.evidence)
     if not refused:
@@ -146,24 +178,27 @@ def _instance(key: Key) -> tuple[str, int]:
 
 
 def _steps(guest: Guest, signals: Sequence[Signal], final: bool) -> Iterator[Check]:
-    """The last word on each step: its signal, or its marker on the disk where the signal was lost."""
+    """Each step as the disk has it: its marker says that it ended. A signal alone is told, not seen: anything in the
+    guest can write to a serial port; that a step failed is believed, though."""
     last = {signal.step: signal for signal in signals}
-    for step in STEPS[1:-1]:
-        name, marker = f"first-boot: {step}", guest.stat(f"{MARKERS}/{step}")
-        if step in last:
-            bad = "failed" if final and step not in OPTIONAL_STEPS else "unknown"
-            state = bad if last[step].state == "failed" else "passed"
-            yield Check(name, state, step, f"COM1: {last[step].state}" + (f", {last[step].detail}" if last[step].detail else ""))
-        elif marker is not None:
-            yield Check(name, "passed", step, f"{marker.path} is there")
-        else:
-            yield Check(name, "unknown", step, "no signal and no marker")
+    for step in first_boot.STEPS[1:-1]:
+        yield _step(guest, step, last.get(step), final)
     yield _done(guest, last.get("done"), final)
+
+
+def _step(guest: Guest, step: str, signal: Optional[Signal], final: bool) -> Check:
+    name, marker = f"first-boot: {step}", guest.stat(f"{MARKERS}/{step}")
+    told = f"told: {signal.state}" + (f", {signal.detail}" if signal.detail else "") if signal is not None else "no signal"
+    if signal is not None and signal.state == "failed":
+        return Check(name, "failed" if final and step not in OPTIONAL_STEPS else "unknown", step, told)
+    if marker is not None:
+        return Check(name, "passed", step, f"{marker.path} is there; {told}")
+    return Check(name, "unknown", step, f"{told}, not seen: no marker" if signal is not None else "no signal and no marker")
 
 
 def _done(guest: Guest, signal: Optional[Signal], final: bool) -> Check:
     marker = guest.stat(f"{MARKERS}/done")
-    detail = f"COM1: {signal.state}, {signal.detail}" if signal is not None else "no signal on COM1"
+    detail = f"told: {signal.state}, {signal.detail}" if signal is not None else "no signal"
     if marker is not None:
         return Check("first-boot: done", "passed", "done", f"{marker.path} is there; {detail}")
     if signal is not None and not final:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 import re
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,10 @@ from lxml import etree
 
 from h2k.base.errors import NOT_READY, READY, BadData, H2kError, UsageError
 from h2k.base.finding import Finding
+from h2k.base.host import kvm_works
 from h2k.base.libvirt_connection import Domain, Virt
+from h2k.base.xml import parse_xml
+from h2k.boot.tcg import emulate
 from h2k.disk.open_reader import open_reader
 from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml
@@ -75,25 +79,38 @@ def _revision(vendor: int, device: int) -> int:
     return 1 if vendor == 0x1AF4 and device >= 0x1040 else 0
 
 
+# It makes the directory, names it, and removes it when nobody holds its standard input open any more.
+_KEEPER = 'd=$(mktemp -d "$1/h2k-ask-XXXXXX") && chmod 711 "$d" && echo "$d" && cat; rm -rf "$d"'
+
+
 @contextmanager
 def _null_images() -> Iterator[Path]:
-    """A directory with an empty image, where QEMU's user can reach it."""
-    with tempfile.TemporaryDirectory(prefix="h2k-ask-") as name:
-        directory = Path(name)
-        directory.chmod(0o711)
-        yield directory
+    """A directory for empty images, where QEMU's user can reach it. A child removes it, however we end."""
+    argv = ["/bin/sh", "-c", _KEEPER, "sh", tempfile.gettempdir()]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as keeper:
+        if keeper.stdin is None or keeper.stdout is None:
+            raise H2kError("no pipe to a child")
+        try:
+            name = os.fsdecode(keeper.stdout.readline()).rstrip("\n")
+            if not name:
+                raise H2kError(f"{tempfile.gettempdir()}: no directory can be made there", hint="free some space, or set TMPDIR")
+            yield Path(name)
+        finally:
+            keeper.stdin.close()
 
 
 def scratch_copy(xml: bytes, name: str, directory: Path) -> bytes:
     """The domain `xml` under a scratch name, with the same devices in the same places and nothing of the guest.
 
     A fresh UUID, empty disks in `directory`, no medium in the drives, no network, no firmware with its variables, no
-    TPM, no ports of this host.
+    TPM, no ports of this host; emulated where KVM does not work.
     """
-    domain = etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True))
+    domain = parse_xml(xml, name)
     devices = domain.find("devices")
     if domain.tag != "domain" or devices is None:
         raise BadData(f"{name}: no libvirt domain")
+    if not kvm_works():
+        emulate(domain)
     for tag in ("name", "uuid", "metadata", "memory", "currentMemory", "os/loader", "os/nvram"):
         for element in domain.findall(tag):
             parent = element.getparent()
@@ -219,7 +236,7 @@ def _what_is_there(guest: Guest, control_set: int, device: PciDevice) -> str:
 
 
 def ask_domains(virt: Virt, guest: Guest, domains: Sequence[tuple[str, bytes]]) -> list[Finding]:
-    """(phase, XML) of each domain asked of QEMU, and what it shows judged by the guest's registry."""
+    """(phase, XML) of each domain asked of QEMU, and where what it shows leads in the guest's registry."""
     findings = []
     for phase, xml in domains:
         findings += compare(guest, phase, disk_controllers(xml, ask(virt, xml)))

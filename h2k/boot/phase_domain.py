@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from lxml import etree
 
-from h2k.base.errors import BadData, Refused
-from h2k.base.libvirt_connection import Virt
+from h2k.base.errors import BadData
+from h2k.base.xml import parse_xml
+from h2k.boot.tcg import add_panic_device, emulate
 from h2k.domain.guest_files import read_description
 from h2k.domain.libvirt_reader import read_domain_xml
 
 MARK = "urn:h2k:boot:1"  # the namespace of our metadata in a domain that h2k boot has started
-SYS_NET = Path("/sys/class/net")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,28 +44,44 @@ def read_description_of(state: Path, phase: str) -> Description:
     facts = read_domain_xml(xml, str(path))
     if facts.uuid is None:
         raise BadData(f"{path}: no UUID", hint="h2k domains NAME.xml writes it anew")
+    _check_drivers(parse_xml(xml, str(path)), path)
     disks = tuple((disk.path.resolve(), disk.format or "raw") for disk in facts.disks if disk.path is not None)
     return Description(phase, path, xml, facts.name, facts.uuid, disks, facts.nvram, facts.nvram_template)
 
 
-def _tree(xml: bytes) -> etree._Element:
-    return etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True))
+def _check_drivers(domain: etree._Element, path: Path) -> None:
+    """BadData for a disk without <driver>: libvirt would take a qcow2 for a raw image, and so hand the guest garbage."""
+    for disk in domain.findall("devices/disk"):
+        source, driver = disk.find("source"), disk.find("driver")
+        if disk.get("device", "disk") == "disk" and source is not None and (driver is None or driver.get("type") is None):
+            image = source.get("file") or source.get("dev") or "a disk"
+            raise BadData(f"{path}:{disk.sourceline}: {image} has no <driver type>", hint="add <driver name='qemu' type='FORMAT'/>")
 
 
 def phase_xml(
-    description: Description, overlays: Mapping[Path, Path], com1: Path, nvram: Optional[Path], state: Path
+    description: Description,
+    overlays: Mapping[Path, Path],
+    ports: Sequence[Path],
+    nvram: Optional[Path],
+    state: Path,
+    kvm: bool,
 ) -> bytes:
-    """The domain for one phase: its disks replaced by `overlays` (each by its path), COM1 into a file, links down,
-    a crash kept to be looked at, and our mark. BadData when a disk has no overlay."""
-    domain = _tree(description.xml)
+    """The domain for one phase: its disks replaced by `overlays` (each by its path), serial ports (COM1 first) into the
+    files `ports`, links down, a crash told and kept to be looked at, and our mark; without `kvm` a copy that QEMU
+    emulates. BadData when a disk has no overlay."""
+    domain = parse_xml(description.xml, str(description.path))
     devices = domain.find("devices")
     _on_overlays(description, devices, overlays)
-    for serial in [*devices.findall("serial"), *devices.findall("console")]:
+    if not kvm:
+        emulate(domain)
+    add_panic_device(domain)
+    for serial in [*devices.findall("serial"), *devices.findall("console"), *devices.findall("parallel")]:
         devices.remove(serial)
-    serial = etree.SubElement(devices, "serial", {"type": "file"})
-    # append: the file is there beforehand, and ours, so that who runs h2k can read it whoever writes it
-    etree.SubElement(serial, "source", {"path": str(com1), "append": "on"})
-    etree.SubElement(serial, "target", {"type": "isa-serial", "port": "0"})
+    for number, port in enumerate(ports):
+        serial = etree.SubElement(devices, "serial", {"type": "file"})
+        # append: the file is there beforehand, and ours, so that who runs h2k can read it whoever writes it
+        etree.SubElement(serial, "source", {"path": str(port), "append": "on"})
+        etree.SubElement(serial, "target", {"type": "isa-serial", "port": str(number)})
     for interface in devices.findall("interface"):
         for link in interface.findall("link"):
             interface.remove(link)
@@ -85,9 +100,12 @@ def phase_xml(
     return bytes(etree.tostring(domain))
 
 
-def production_xml(description: Description, overlays: Mapping[Path, Path], nvram: Optional[Path]) -> bytes:
-    """final.xml as it is, but with the firmware variables of the boots before, and with overlays where they are kept."""
-    domain = _tree(description.xml)
+def production_xml(description: Description, overlays: Mapping[Path, Path], nvram: Optional[Path], kvm: bool) -> bytes:
+    """final.xml as it is, but with the firmware variables of the boots before, and with overlays where they are kept;
+    without `kvm` a copy that QEMU emulates."""
+    domain = parse_xml(description.xml, str(description.path))
+    if not kvm:
+        emulate(domain)
     if overlays:
         _on_overlays(description, domain.find("devices"), overlays)
     _with_nvram(domain, nvram)
@@ -123,46 +141,5 @@ def _with_nvram(domain: etree._Element, nvram: Optional[Path]) -> None:
 
 def marked(xml: str, state: Path) -> bool:
     """Whether a domain was started by h2k boot for this report directory."""
-    marks = _tree(xml.encode()).findall(f"metadata/{{{MARK}}}boot")
+    marks = parse_xml(xml.encode(), "the running domain").findall(f"metadata/{{{MARK}}}boot")
     return any(mark.get("directory") == str(state) for mark in marks)
-
-
-def check_host(virt: Virt, description: Description) -> None:
-    """Refused, in one line, when this host lacks what the domain needs: firmware, networks, bridges, images."""
-    domain = _tree(description.xml)
-    for what, element in (("firmware", domain.find("os/loader")), ("template", domain.find("os/nvram"))):
-        name = (element.text if what == "firmware" else element.get("template")) if element is not None else None
-        if name and not Path(name).is_file():
-            raise Refused(f"{name}: the UEFI {what} of {description.path} is not here", hint="install ovmf (edk2-ovmf)")
-    for disk in domain.findall("devices/disk/source"):
-        image = disk.get("file") or disk.get("dev")
-        if image and not Path(image).exists():
-            raise Refused(f"{image}: named by {description.path}, and not there", hint="h2k fix NAME.xml writes it anew")
-    for interface in domain.findall("devices/interface"):
-        _check_network(virt, description, interface)
-
-
-def _check_network(virt: Virt, description: Description, interface: etree._Element) -> None:
-    source = interface.find("source")
-    attributes: Mapping[Any, Any] = source.attrib if source is not None else {}
-    if interface.get("type") == "network":
-        name = str(attributes.get("network"))
-        if not _network_active(virt, name):
-            raise Refused(
-                f"{description.name}: the network {name!r} is not active on this host",
-                hint=f"virsh net-start {name}, or name another one in {description.path}",
-            )
-    if interface.get("type") in ("bridge", "direct"):
-        name = str(attributes.get("bridge") or attributes.get("dev"))
-        if not (SYS_NET / os.path.basename(name)).exists():  # noqa: PTH119
-            raise Refused(f"{description.name}: this host has no {name!r} to connect it to", hint=f"see {description.path}")
-
-
-def _network_active(virt: Virt, name: str) -> bool:
-    def active(connection: Any) -> bool:
-        return bool(connection.networkLookupByName(name).isActive())
-
-    try:
-        return virt.call(active)
-    except virt.libvirt.libvirtError:
-        return False

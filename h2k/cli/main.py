@@ -19,15 +19,15 @@ from h2k.base.host import guestfs_settings
 from h2k.base.libvirt_connection import DEFAULT_URI
 from h2k.base.steps import Steps, counted
 from h2k.boot.cycle import BootRequest, boot
-from h2k.boot.cycle import explain as explain_boot
 from h2k.boot.hardware import add_hardware
+from h2k.boot.record import explain as explain_boot
+from h2k.boot.take_back import take_back
 from h2k.boot.validate import explain as explain_checks
 from h2k.boot.validate import validate_target
 from h2k.cli.hooks_command import hooks
 from h2k.cli.post_command import post
 from h2k.config.policy import load_policy
 from h2k.convert.libvirt_result import report_directory
-from h2k.disk.overlay import DiskSet
 from h2k.domain.guest_files import GuestFiles
 from h2k.domain.handles import open_guest_files
 from h2k.engine.pipeline import BUSES, Request, assess, examine, facts_of, fix, open_tools
@@ -189,7 +189,7 @@ def domains(images: Sequence[str], report_dir: Optional[str], as_json: bool, **w
 def rollback(images: Sequence[str], report_dir: Optional[str], force: bool, as_json: bool) -> int:
     """Give the disks back the content that they had before the last repair."""
     target = open_guest_files(images, report_dir)
-    result = DiskSet(target.writable(), target.state).rollback(force=force)
+    result = take_back(target.writable(), target.state, force, Steps(quiet=as_json).say)
     if as_json:
         _print_json(dataclasses.asdict(result))
     else:

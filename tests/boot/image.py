@@ -31,8 +31,6 @@ CONVERTERS = ("gconv-modules", "gconv-modules.d/gconv-modules-extra.conf", "ISO8
 # Loaded always, and those of the controllers that a guest may have, loaded when PCI shows one.
 ALWAYS = ("sd_mod", "fuse", "button", "evdev", "qemu_fw_cfg")
 CONTROLLERS = ("ahci", "ata_piix", "virtio_pci", "virtio_blk", "virtio_scsi", "mptsas")
-# How a module may be packed (Debian 12: not at all, 13: xz), and what unpacks it; busybox' insmod takes plain ones.
-PACKED = {"": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": lambda data: _zstd(data)}
 COMMAND_LINE = (
     "quiet loglevel=0 vt.global_cursor_default=0 consoleblank=0 console=tty0 rdinit=/init panic=0 no_timer_check "
     "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on initcall_blacklist=crypto_kdf108_init 8250.nr_uarts=1"
@@ -130,6 +128,10 @@ def _numbers(path: Path) -> list[int]:
 def _zstd(data: bytes) -> bytes:
     """Through the program: Python has no module for it before 3.14."""
     return subprocess.run([_program("zstd"), "-dcq"], input=data, check=True, capture_output=True).stdout
+
+
+# How a module may be packed (Debian 12: not at all, 13: xz), and what unpacks it; busybox' insmod takes plain ones.
+PACKED = {"": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": _zstd}
 
 
 def unpacked(path: Path) -> tuple[str, bytes]:

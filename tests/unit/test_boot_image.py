@@ -41,7 +41,7 @@ def test_modules_are_unpacked_and_named_so(suffix: str, tmp_path: Path) -> None:
 
 
 def test_zstd_is_left_to_its_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "_zstd", lambda data: b"unpacked " + data)
+    monkeypatch.setitem(image.PACKED, ".zst", lambda data: b"unpacked " + data)
     (tmp_path / "fuse.ko.zst").write_bytes(b"x")
     assert image.unpacked(tmp_path / "fuse.ko.zst") == ("fuse.ko", b"unpacked x")
     with pytest.raises(ValueError, match="packed in a way"):

@@ -1,4 +1,4 @@
-"""The h2k-boot protocol and the judgement on a running guest: who is up, who has stopped, and who only seems so."""
+"""The h2k-boot protocol, and what is made of a running guest: who is up, who has stopped, and who only seems so."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any, Optional
 import pytest
 
 from h2k.base.libvirt_connection import State
-from h2k.boot.com1 import LOG_LIMIT, MAX_RESTARTS, PATIENCE, STEPS, Com1, Seen, Signal, ending_of, parse_line
+from h2k.boot.com1 import LOG_LIMIT, OWN_RESTARTS, PATIENCE, Com1, Seen, Signal, ending_of, parse_line
 from h2k.config.policy import TIMEOUTS
+from h2k.windows.first_boot import STEPS
 
 RUNNING = State("running")
 
@@ -118,7 +119,7 @@ def test_a_flood_is_noticed_and_not_kept(tmp_path: Path) -> None:
     assert com1.bytes_read == LOG_LIMIT + 1
 
 
-# The judgement
+# Who is up, and who has stopped
 
 
 def seen(now: float, *steps: str, **more: Any) -> Seen:
@@ -150,8 +151,13 @@ def test_no_space_under_the_guest() -> None:
 
 
 def test_a_reboot_loop_is_counted() -> None:
-    assert why(seen(20, "start", restarts=MAX_RESTARTS), good=None) == ""
-    assert "restarted 7 times" in why(seen(20, "start", restarts=MAX_RESTARTS + 1))
+    assert why(seen(20, "start", restarts=OWN_RESTARTS), good=None) == ""
+    assert "restarted 7 times" in why(seen(20, "start", restarts=OWN_RESTARTS + 1))
+
+
+def test_staged_scripts_have_restarts_of_their_own() -> None:
+    assert why(seen(20, "start", restarts=12, allowed=12), good=None) == ""
+    assert "a reboot loop" in why(seen(20, "start", restarts=13, allowed=12))
 
 
 def test_a_guest_that_switches_itself_off() -> None:
@@ -196,3 +202,27 @@ def test_a_guest_without_signals_settles() -> None:
 
 def test_a_guest_with_an_agent_is_up_at_once() -> None:
     assert "agent answers" in why(seen(5, agent=True), expects_done=False, good=True)
+
+
+# Without COM1
+
+
+def test_the_marker_that_the_agent_sees_is_the_end_of_the_steps() -> None:
+    assert "agent sees" in why(seen(5, agent=True, marker=True), good=True)
+    assert why(seen(5, agent=True), good=None) == ""
+
+
+def test_a_taken_port_leaves_it_to_the_disks_when_nothing_moves() -> None:
+    limit = TIMEOUTS["settle"] * PATIENCE
+    taken = seen(limit + 0.0, heard=False)
+    assert "serial port is taken" in why(taken, good=True)
+    assert why(seen(limit - 1.0, heard=False), good=None) == ""
+    assert why(seen(limit + 0.0), good=None) == "", "where the port is free its signals are awaited"
+    assert why(seen(TIMEOUTS["start"] + 9999.0, "start", heard=False)), "one that speaks all the same has its limits"
+
+
+def test_no_signal_but_an_agent_is_no_stop() -> None:
+    late = TIMEOUTS["start"] + 1.0
+    assert "the disks decide" in why(seen(late, agent=True, still_for=900.0), good=True)
+    assert "stands still" in why(seen(late, still_for=900.0))
+    assert "no signal after 'start'" in why(seen(late + 2000, "start", agent=True)), "it had begun to speak"

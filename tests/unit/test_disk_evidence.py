@@ -1,4 +1,4 @@
-"""The gate: a driver that Plug and Play bound, first-boot steps that are over, and everything that only looks like it."""
+"""What disks prove: a driver that Plug and Play bound, first-boot steps that are over, and everything that only looks like it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any, Optional
 
 import pytest
 
+from h2k.base.errors import BadData
 from h2k.boot import disk_evidence
-from h2k.boot.com1 import STEPS, Signal
+from h2k.boot.com1 import OWN_RESTARTS, Signal
+from h2k.boot.disk_evidence import Check
 from h2k.disk.reader import FileStat
+from h2k.windows.first_boot import STEPS
 from h2k.windows.services import control_sets
 from tests.unit.helpers import hive
 from tests.unit.test_hardware import BOUND, LEGACY, MODERN, SELECT, SERVICE
@@ -76,7 +79,16 @@ ALL = dict.fromkeys(STEPS, "ok")
 
 
 def test_all_steps_over() -> None:
-    assert set(steps(ALL, ("done",)).values()) == {"passed"}
+    assert set(steps(ALL, STEPS).values()) == {"passed"}
+
+
+@pytest.mark.parametrize("step", STEPS[1:-1])
+@pytest.mark.parametrize("state", ["ok", "skipped"])
+def test_a_signal_without_its_marker_is_told_and_not_seen(step: str, state: str) -> None:
+    markers = tuple(other for other in STEPS if other != step)
+    assert steps({**ALL, step: state}, markers)[step] == "unknown"
+    (check,) = [c for c in disk_evidence._steps(guest("[ControlSet001]\n", markers), [Signal(0.0, step, state)], True) if c.subject == step]
+    assert "told" in check.evidence and "not seen" in check.evidence
 
 
 def test_a_signal_alone_is_no_end_in_the_final_boot() -> None:
@@ -111,3 +123,44 @@ def test_nothing_heard_and_nothing_there() -> None:
 )
 def test_whether_the_next_boot_speaks(text: str, expected: bool) -> None:
     assert disk_evidence.expects_signals(guest(text)) == expected
+
+
+# What a boot may show, and what a report says
+
+
+class Listing:
+    """A reader whose directory of staged scripts has these entries, or is not there."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def listdir(self, _: Any, path: str) -> list[Any]:
+        assert path == "/Program Files/Guestfs/Firstboot/scripts"
+        if not self.names:
+            raise BadData("no such directory")
+        return [SimpleNamespace(path=f"{path}/{name}", directory=name.endswith("/")) for name in self.names]
+
+
+@pytest.mark.parametrize("names, more", [((), 0), (("0001-a.bat", "0002-b.bat", "done/"), 2), (tuple(map(str, range(5000))), 64)])
+def test_each_staged_script_may_restart_the_guest(names: tuple[str, ...], more: int) -> None:
+    staged: Any = SimpleNamespace(reader=Listing(*names), volume=None)
+    assert disk_evidence.allowed_restarts(staged) == OWN_RESTARTS + more
+
+
+@pytest.mark.parametrize("report", [{}, {"findings": 5, "guest": []}, {"findings": [5], "guest": {"disks": [5, {"path": "relative"}]}}])
+def test_a_report_that_says_nothing(report: dict[str, Any]) -> None:
+    assert disk_evidence.finding_ids(report) == frozenset() and disk_evidence.recorded_disks(report) == []
+
+
+def test_what_a_report_says() -> None:
+    report = {
+        "findings": [{"id": "serial-port-taken", "state": "warning"}, {"id": "safe-mode-set", "state": "ok"}],
+        "guest": {"disks": [{"path": "/var/g-sda"}, {"path": "/var/g-sdb"}]},
+    }
+    assert disk_evidence.finding_ids(report) == {"serial-port-taken"}
+    assert [str(path) for path in disk_evidence.recorded_disks(report)] == ["/var/g-sda", "/var/g-sdb"]
+
+
+def test_what_the_guest_says_is_fit_to_be_shown() -> None:
+    check = Check("os", "passed", "a\x1b[31m", "pretty\nh2k: READY")
+    assert check.subject.isprintable() and check.evidence.isprintable()
