@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import importlib.util
 import io
 import json
@@ -15,20 +16,23 @@ import logging
 import os
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn, Optional
+from typing import IO, Any, Callable, ClassVar, NoReturn, Optional, Union
 
 from h2k.base.errors import BadData, Refused
 from h2k.disk.image import ImageInfo
 from h2k.disk.ntfs import NtfsVolumeState, volume_state
 from h2k.disk.reader import (
+    TOTAL_LIMIT,
     Disk,
     FileStat,
     VolumeRef,
@@ -41,7 +45,6 @@ from h2k.disk.reader import (
 )
 
 SILENCE_LIMIT = 60.0  # seconds without a byte from the child
-TOTAL_LIMIT = 600.0  # seconds for one whole request; the child ends itself a little later
 OTHER_WAY = "try H2K_READER=libguestfs"
 _CHUNK = 1024 * 1024
 # glibc would give the memory of each piece back to the kernel, and ask for it anew.
@@ -49,13 +52,78 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 * _CHUNK), "MALLOC_TRIM_THRESHO
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python names it since 3.10
 _MAX_ANSWER = 128 * 1024 * 1024  # a listing of 200,000 names
 _STDERR_TAIL = 64 * 1024
+_STATS = 20_000  # answers that are kept: many hooks ask for the same files
 log = logging.getLogger("h2k.reader")
 
 
-def missing() -> list[str]:
+@lru_cache(maxsize=1)
+def missing() -> tuple[str, ...]:
     """What the direct reader lacks on this host: libnbd's or The Sleuth Kit's bindings, or qemu-nbd."""
     lacking = [name for name in ("nbd", "pytsk3") if importlib.util.find_spec(name) is None]
-    return lacking + ([] if shutil.which("qemu-nbd") else ["qemu-nbd"])
+    return (*lacking, *(() if shutil.which("qemu-nbd") else ("qemu-nbd",)))
+
+
+def start_by_fork() -> None:
+    """From now on fork the children of this process, which must have one thread, and no work but to read guests.
+
+    They then have Python and the bindings loaded, which takes longer than to read a guest.
+    """
+    if not missing():
+        importlib.import_module("h2k.disk.direct_reader_child")
+        DirectReader.start = _Forked
+
+
+def _spawned(stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The child as a program of its own. -I, and our own module path: nothing from the current directory is imported."""
+    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+    code = f"import sys; sys.path[:] = {paths!r}; from h2k.disk.direct_reader_child import main; main()"
+    env = {**os.environ, "LC_ALL": "C.UTF-8", **_KEEP_MEMORY}
+    argv = [sys.executable, "-I", "-c", code]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env)
+
+
+class _Forked:
+    """The child as a fork of this process, with what a Popen has that is used here."""
+
+    def __init__(self, stderr: IO[bytes]) -> None:
+        requests, answers = os.pipe(), os.pipe()
+        self.returncode: Optional[int] = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._be_child(requests[0], answers[1], stderr.fileno())
+        os.close(requests[0])
+        os.close(answers[1])
+        self.stdin: IO[bytes] = os.fdopen(requests[1], "wb")
+        self.stdout: IO[bytes] = os.fdopen(answers[0], "rb", buffering=0)
+
+    def _be_child(self, requests: int, answers: int, stderr: int) -> NoReturn:
+        """Never returns into what this process was doing when it forked."""
+        try:
+            for number, handle in enumerate((requests, answers, stderr)):
+                os.dup2(handle, number)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            from h2k.disk.direct_reader_child import main
+
+            main()
+        finally:
+            os._exit(1)
+
+    def poll(self) -> Optional[int]:
+        if self.returncode is None and os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.returncode = 0
+        return self.returncode
+
+    def wait(self) -> None:
+        if self.returncode is None:
+            os.waitpid(self.pid, 0)
+            self.returncode = 0
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+_Process = Union["subprocess.Popen[bytes]", _Forked]
 
 
 def _widen(pipe: Optional[IO[bytes]]) -> None:
@@ -88,21 +156,14 @@ class DirectReader:
     """A Reader whose requests are answered by a child process."""
 
     how = "direct"
+    start: ClassVar[Callable[[IO[bytes]], _Process]] = _spawned
 
     def __init__(self, infos: Sequence[ImageInfo]) -> None:
         self.disks: tuple[Disk, ...] = ()
         self._images = [str(i.path) for i in infos]
+        self._stats: dict[tuple[VolumeRef, tuple[str, ...]], Optional[FileStat]] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        # -I, and our own module path: nothing from the current directory is imported.
-        root = str(Path(__file__).resolve().parents[2])
-        code = f"import sys; sys.path[:] = {[root, *sys.path]!r}; from h2k.disk.direct_reader_child import main; main()"
-        self._child = subprocess.Popen(
-            [sys.executable, "-I", "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **_KEEP_MEMORY},
-        )
+        self._child = DirectReader.start(self._stderr)
         _widen(self._child.stdout)
         try:
             for info in infos:
@@ -123,8 +184,13 @@ class DirectReader:
             raise Refused(f"{info.path}: qemu-nbd can't read this image: {why[-1]}", hint=OTHER_WAY) from bad
 
     def stat(self, ref: VolumeRef, path: str) -> Optional[FileStat]:
-        answer = self._ask_volume(ref, "stat", path)
-        return FileStat(**answer) if answer is not None else None
+        asked = (ref, tuple(components(path)))
+        if asked not in self._stats:
+            answer = self._ask_volume(ref, "stat", path)
+            if len(self._stats) >= _STATS:
+                self._stats.clear()
+            self._stats[asked] = FileStat(**answer) if answer is not None else None
+        return self._stats[asked]
 
     def read(self, ref: VolumeRef, path: str, limit: int) -> bytes:
         return self._content(ref, path, limit, limit)

@@ -25,9 +25,8 @@ import nbd
 import pytsk3
 
 from h2k.base.errors import BadData
-from h2k.disk.direct_reader import TOTAL_LIMIT
 from h2k.disk.ntfs import ENCRYPTED, FIRST_USER_RECORD, reparse_reason
-from h2k.disk.reader import MAX_ENTRIES, FileStat, behind_link, choose, fold
+from h2k.disk.reader import MAX_ENTRIES, TOTAL_LIMIT, FileStat, behind_link, choose, fold
 
 CHUNK = 1024 * 1024
 ADDRESS_SPACE = 4 * 1024**3  # bytes; a hostile file system may make The Sleuth Kit ask for any amount

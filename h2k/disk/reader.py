@@ -17,6 +17,7 @@ from h2k.disk.partition import PartitionTable, ReadAt, read_table
 log = logging.getLogger("h2k.reader")
 
 MAX_ENTRIES = 200_000  # of one directory; a full WinSxS has some 30,000
+TOTAL_LIMIT = 600.0  # seconds for one whole request; the direct reader's child ends itself a little later
 FILE_SYSTEMS = ("ntfs", "fat", "iso9660")
 
 

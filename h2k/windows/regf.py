@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Optional
 
 from h2k.base.errors import BadData
@@ -60,6 +60,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[-200:])
 
 
+@lru_cache(maxsize=65536)
 def name_hash(name: str) -> int:
     """The hash of a key name in an lh list."""
     value = 0

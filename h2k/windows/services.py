@@ -49,7 +49,8 @@ def control_sets(system: Hive) -> ControlSets:
     numbers = {}
     for name in ("Current", "Default", "LastKnownGood", "Failed"):
         numbers[name] = system.dword("Select", name, 0)
-    present = tuple(n for n in range(1, 1000) if system.key(control_set_name(n)) is not None)
+    names = {key.name.lower() for key in system.root.subkeys()}
+    present = tuple(n for n in range(1, 1000) if control_set_name(n).lower() in names)
     wanted = {numbers["Current"], numbers["Default"], numbers["LastKnownGood"]}
     boot = tuple(sorted(wanted & set(present)))
     for name in ("Current", "Default"):
