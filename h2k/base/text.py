@@ -12,7 +12,7 @@ _LONGEST = 1000  # characters of one secret; the bound keeps the search linear
 _USER = re.compile(rf"(://[^/\s:@'\"]{{0,{_LONGEST}}}):[^/\s'\"]{{0,{_LONGEST}}}@")
 _USER_WITH_SLASH = re.compile(rf"(://[^/\s:@'\"]{{1,{_LONGEST}}}):(?!\d{{1,5}}/)[^\s@'\"]{{0,{_LONGEST}}}@")
 # password=…, "token": "…" in options, queries and JSON; one of QEMU's secret objects; virt-v2v's --key ID:key:PASSPHRASE.
-_VALUE = re.compile(rf"(?i)\b({_NAMED}[\"']?\s?[=:]\s?)(\"[^\"]*\"|'[^']*'|[^\s&,;'\"]+)")
+_VALUE = re.compile(rf"(?i)\b({_NAMED}(?:=|[\"']\s?:\s?))(\"[^\"]*\"|'[^']*'|[^\s&,;'\"]+)")
 _OBJECT = re.compile(r"(?i)(\bsecret,[^\s]{0,300}?\bdata=)[^\s,]+")
 _KEY = re.compile(r"(:key:)[^\s'\"]+")
 _WHOLE = re.compile(rf"(?is)(?:--)?({_NAMED}=).*")

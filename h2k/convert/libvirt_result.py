@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import glob
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
@@ -102,6 +103,11 @@ class LibvirtOutput:
     def earlier(self, name: str) -> Optional[GuestFiles]:
         """None: virt-v2v refuses a name that is taken."""
         return None
+
+    def replaced(self, name: str) -> Sequence[Path]:
+        """NAME-sda and so on in the pool."""
+        directory = dataclasses.replace(self, report=None).state(name).parent
+        return sorted(directory.glob(f"{glob.escape(name)}-sd*"))
 
     def result(self, name: Optional[str]) -> GuestFiles:
         """The domain that virt-v2v has defined, and NAME.h2k beside its first disk."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
@@ -48,6 +50,9 @@ class Output(Protocol):
 
     def earlier(self, name: str) -> Optional[GuestFiles]:
         """The result of an earlier run of the same name, where there is one that is about to be written anew."""
+
+    def replaced(self, name: str) -> Sequence[Path]:
+        """The files that a result of that name would take the place of."""
 
     def result(self, name: Optional[str]) -> GuestFiles:
         """What virt-v2v wrote; `name` is None when it alone knew it. H2kError when there is no such result."""
@@ -119,6 +124,10 @@ class FileOutput:
             return None
         target = self._read(document)
         return target if all(path.exists() for path, _ in target.images) else None
+
+    def replaced(self, name: str) -> Sequence[Path]:
+        """OS/NAME-sda and so on."""
+        return sorted(self.directory.glob(f"{glob.escape(name)}-sd*"))
 
     def result(self, name: Optional[str]) -> GuestFiles:
         """OS/NAME.xml with its disks."""

@@ -27,6 +27,7 @@ from h2k.convert.log_replay import source_xml
 from h2k.convert.qemu_img_command import ConvertCommand
 from h2k.convert.remote_source import nbd_view
 from h2k.disk.image import probe
+from h2k.disk.in_use import require_unused
 from h2k.disk.open_reader import open_reader
 from h2k.disk.other_systems import holds_another_system
 from h2k.disk.overlay import DiskSet
@@ -164,6 +165,7 @@ def _check(command: ConvertCommand, places: Places) -> None:
     source = Path(command.source)
     if source.exists() and places.out.exists() and source.samefile(places.out):
         raise UsageError(f"{places.out}: source and target are one file")
+    require_unused([places.out])
     if not places.out.parent.is_dir():
         raise UsageError(f"{places.out.parent}: no such directory")
     if places.xml.exists():
@@ -313,6 +315,7 @@ def _copy(
             raise _ended("qemu-img convert", status)
         if prove is not None:
             prove((part, command.target_format))
+        require_unused([places.out] if part != places.out else [])  # an hour may have passed since this was asked first
         for path in (places.xml, *(places.state / name for name in _TOLD)):
             path.unlink(missing_ok=True)
         if part != places.out:

@@ -20,6 +20,7 @@ from h2k.convert.log_replay import command_for, replayed, replays
 from h2k.convert.outputs import Output, choose, is_nobodys, leaves
 from h2k.convert.source import is_missing, name_of, open_source, unknown_hives
 from h2k.convert.two_steps import in_stages, refusal
+from h2k.disk.in_use import require_unused
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles
@@ -242,8 +243,10 @@ def _refused(seen: Examination, command: v2v_command.V2vCommand, steps: Steps) -
 
 
 def _finish_earlier(command: v2v_command.V2vCommand, output: Output, source: Optional[GuestFiles], steps: Steps) -> None:
-    """An unfinished run on the disks that are about to be written anew is finished or thrown away first."""
+    """Disks that somebody uses are not written anew; an unfinished run on them is finished or thrown away first."""
     name = name_of(command, source)
+    if name is not None:
+        require_unused(output.replaced(name))
     if name is None or not (output.state(name) / "journal.json").exists():
         return
     target = output.earlier(name)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
-import json
 import os
-import shutil
-import stat
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +12,15 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from h2k.base.errors import H2kError, Refused
+from h2k.base.files import drop_temporaries, own_directory
 from h2k.base.run import CommandFailed, run
-from h2k.disk.blocks import Mark, copy_pieces, marks_of, pieces_of, sync, torn_between
-from h2k.disk.image import probe
+from h2k.disk import in_use, undo
+from h2k.disk.blocks import copy_pieces, pieces_of, sync, torn_between
+from h2k.disk.journal import Journal, JournalFile, undo_image
 
-PHASES = ("idle", "applying", "kept", "committing", "rolling-back")
-JOURNAL_LIMIT = 256 * 1024 * 1024  # bytes; a boot that rewrote 10 GiB has a journal of about 30 MiB
-# Our byte for the lock on an image, far from those that QEMU locks (100 to 300): a byte range of an open file
-# description, which holds on NFS as well and does not stop QEMU.
-_LOCK_BYTE = 0x68326B
-_ORPHAN_LIMIT = 60.0  # seconds for a qemu-img of a killed run to end
-_OVERLAY_LIMIT = 10.0  # seconds for an appliance of a killed run to end
+_MARK_SIZE = 6 * 1024  # bytes of a piece in the journal, in both its states
+_ORPHAN_LIMIT = 10.0  # seconds for what a killed run had started to end; it is killed with it
 OnStep = Optional[Callable[[str], None]]
-Journal = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,25 +45,21 @@ class Companion:
 
 
 class DiskSet:
-    """One guest's images and the report directory that holds their overlays, undo data and journal.
-
-    journal.json: {"phase", "work", "stack"}. `work` is what is going on (None when idle): its kind, the disks as they
-    were found, then, from the commit on, for each disk the pieces that change with their marks before and after. So
-    a fresh disk at the same path is never taken for the one that an old journal is about. `stack` is what was
-    committed, oldest first; each entry has its undo images beside the journal.
-    """
+    """One guest's images and the report directory that holds their overlays, undo data and journal (h2k.disk.journal)."""
 
     def __init__(self, images: Sequence[tuple[Path, str]], state_dir: Path) -> None:
         self.images = [(path.resolve(), form) for path, form in images]
-        self.state_dir = state_dir.resolve()
-        self._journal = self.state_dir / "journal.json"
+        # A link in the place of the directory itself is not followed: it is refused.
+        self.state_dir = state_dir.absolute().parent.resolve() / state_dir.name
+        self._journal = JournalFile(self.state_dir)
         self._locks: list[int] = []
         self._held = False
+        self._unwritable: Optional[Refused] = None
 
     @property
     def phase(self) -> str:
         """Where the journal stands: one of PHASES."""
-        return str(self._load()["phase"])
+        return str(self._journal.load()["phase"])
 
     @property
     def overlays(self) -> tuple[Path, ...]:
@@ -81,40 +69,9 @@ class DiskSet:
     @property
     def history(self) -> tuple[str, ...]:
         """What was committed and can be rolled back, oldest first: "fix", "boot"."""
-        return tuple(entry["kind"] for entry in self._load()["stack"])
+        return tuple(entry["kind"] for entry in self._journal.load()["stack"])
 
-    # The journal and the locks
-
-    def _load(self) -> Journal:
-        try:
-            if self._journal.stat().st_size > JOURNAL_LIMIT:
-                raise ValueError(f"larger than {JOURNAL_LIMIT} bytes")
-            content: Journal = json.loads(self._journal.read_text(encoding="utf-8"))
-            if content["phase"] not in PHASES or not isinstance(content["stack"], list):
-                raise ValueError(f"phase {content['phase']!r}")
-            if content["phase"] != "idle":
-                _ = [(disk["path"], disk["format"]) for disk in content["work"]["disks"]]
-            return content
-        except FileNotFoundError:
-            return {"phase": "idle", "work": None, "stack": []}
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise Refused(
-                f"{self._journal}: can't be read: {e}", hint="move the report directory away to begin afresh"
-            ) from e
-
-    def _store(self, phase: str, work: Optional[dict[str, Any]], stack: list[dict[str, Any]]) -> Journal:
-        journal = {"phase": phase, "work": work, "stack": stack}
-        temporary = self._journal.with_suffix(".new")
-        try:
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-                json.dump(journal, out)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(self._journal)
-            sync(self.state_dir)
-        except OSError as e:
-            raise H2kError(f"{self._journal}: {e.strerror}", hint="free some space, then give the same command") from e
-        return journal
+    # The locks
 
     def _acquire(self) -> None:
         """One run at a time for the report directory, and for each image whatever directory the other run uses;
@@ -124,12 +81,16 @@ class DiskSet:
         locks: list[int] = []
         try:
             # Others may pass through, not look: QEMU runs as another user and has to reach the overlays.
-            self.state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-            locks.append(os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            _lock(locks[0], self.state_dir)
+            own_directory(self.state_dir)
+            locks.append(in_use.lock_directory(self.state_dir))
             for path, _ in self.images:
-                locks.append(_open_writable(path))
-                _lock(locks[-1], path)
+                try:
+                    locks.append(in_use.open_writable(path))
+                except Refused as e:  # a healthy guest is not written, so that this is no fault of its own
+                    self._unwritable = e
+                    continue
+                in_use.lock(locks[-1], path)
+            drop_temporaries(self.state_dir)
         except (H2kError, OSError) as e:
             for lock in locks:
                 os.close(lock)
@@ -163,17 +124,25 @@ class DiskSet:
 
     def release(self) -> None:
         """Let other runs have the images, unless the locks are held over several calls."""
-        while self._locks and not self._held:
+        if self._held or not self._locks:
+            return
+        with contextlib.suppress(OSError):  # a directory that nothing was written to
+            if [path.name for path in self.state_dir.iterdir()] == ["lock"]:
+                (self.state_dir / "lock").unlink()
+                self.state_dir.rmdir()
+        while self._locks:
             os.close(self._locks.pop())
+
+    def _require_writable(self) -> None:
+        if self._unwritable is not None:
+            raise self._unwritable
 
     def _overlay(self, index: int) -> Path:
         return self.state_dir / f"overlay-{index}.qcow2"
 
-    def _undo(self, depth: int, index: int) -> Path:
-        return self.state_dir / f"undo-{depth}-{index}.qcow2"
-
-    def _undo_file(self, depth: int, index: int) -> Path:
-        return self.state_dir / f"undo-{depth}-file{index}"
+    @property
+    def _alive(self) -> Path:
+        return self.state_dir / "alive"
 
     # Repair
 
@@ -186,7 +155,7 @@ class DiskSet:
             return self._create_overlays(kind)
 
     def _create_overlays(self, kind: str) -> tuple[Path, ...]:
-        journal = self._load()
+        journal = self._journal.load()
         if journal["phase"] == "kept":
             raise Refused(
                 f"{self.state_dir}: the overlays of a boot are kept, and the guest may run on them",
@@ -194,11 +163,12 @@ class DiskSet:
             )
         if journal["phase"] != "idle":
             raise Refused(f"{self.state_dir}: an unfinished run ({journal['phase']})", hint="h2k rollback undoes it")
-        self._check_free()
+        self._require_writable()
+        self._check_free(reading=True)
         stack = journal["stack"]
-        disks = [dict(_found(path), path=str(path), format=form) for path, form in self.images]
+        disks = [dict(undo.found(path), path=str(path), format=form) for path, form in self.images]
         work = {"kind": kind, "disks": disks, "files": [], "depth": _next_depth(stack), "anew": self._others_now(stack)}
-        self._store("applying", work, stack)
+        self._journal.store("applying", work, stack)
         try:
             for index, (path, form) in enumerate(self.images):
                 overlay = self._overlay(index)
@@ -210,7 +180,13 @@ class DiskSet:
             raise
         return self.overlays
 
-    def _check_free(self) -> None:
+    def require_unused(self, patience: float = 0.0, reading: bool = False) -> None:
+        """Refused when somebody uses one of the images: a QEMU, a running domain of libvirt. With `reading` our own
+        appliance may have them open to read them."""
+        in_use.require_unused([path for path, _ in self.images], patience, reading=reading)
+
+    def _check_free(self, reading: bool = False) -> None:
+        self.require_unused(reading=reading)
         for path, form in self.images:
             try:
                 run(["qemu-img", "info", "-f", form, str(path)])
@@ -222,7 +198,7 @@ class DiskSet:
         data would be another disk's. The content alone proves that; the commit of this work drops those data."""
         images = {str(path) for path, _ in self.images}
         disks = stack[-1]["disks"] if stack else []
-        return bool(disks) and all(disk["path"] in images and _is_another(disk) for disk in disks)
+        return bool(disks) and all(disk["path"] in images and undo.is_another(disk) for disk in disks)
 
     def _drop_undo(self, depth: int) -> None:
         for path in self.state_dir.glob(f"undo-{depth}-*"):
@@ -234,19 +210,22 @@ class DiskSet:
             self._discard()
 
     def _discard(self) -> None:
-        journal = self._load()
+        journal = self._journal.load()
         if journal["phase"] not in ("idle", "applying", "kept"):
-            raise Refused(f"{self._journal}: the overlays are being committed", hint="run h2k rollback")
-        self._drop_overlays()
+            raise Refused(f"{self._journal.path}: the overlays are being committed", hint="run h2k rollback")
+        self._end_work()
         self._drop_undo(_depth_of(journal))
         for companion in (journal["work"] or {}).get("files", ()):
             Path(companion["work"]).unlink(missing_ok=True)
-        self._store("idle", None, journal["stack"])
+        self._journal.store("idle", None, journal["stack"])
 
     def _check_overlays_unused(self) -> None:
         """Refused while a guest runs on an overlay: what it has written since would be lost below it."""
         for overlay in filter(Path.exists, self.overlays):
-            if "lock" in _complaint(overlay, "qcow2", _OVERLAY_LIMIT):
+            deadline = time.monotonic() + _ORPHAN_LIMIT
+            while in_use.holder(overlay) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if in_use.holder(overlay):
                 hint = "shut that guest down, then give the same command"
                 raise Refused(f"{overlay}: a guest runs on it, and what it has written is nowhere else", hint=hint)
 
@@ -256,9 +235,9 @@ class DiskSet:
 
     def keep(self, companions: Sequence[Companion] = ()) -> None:
         """Leave the overlays for a domain to run on; a later commit or rollback ends it."""
-        journal = self._load()
+        journal = self._journal.load()
         files = [{"work": str(c.work), "path": str(c.path)} for c in companions]
-        self._store("kept", {**journal["work"], "files": files}, journal["stack"])
+        self._journal.store("kept", {**journal["work"], "files": files}, journal["stack"])
         self.release()
 
     def commit(self, on_step: OnStep = None, companions: Sequence[Companion] = ()) -> None:
@@ -270,20 +249,23 @@ class DiskSet:
             self._commit(on_step or (lambda name: None), companions)
 
     def _commit(self, mark: Callable[[str], None], companions: Sequence[Companion]) -> None:
-        journal = self._load()
+        journal = self._journal.load()
         if journal["phase"] not in ("applying", "kept"):
-            raise H2kError(f"{self._journal}: no overlays to commit, the phase is {journal['phase']}")
+            raise H2kError(f"{self._journal.path}: no overlays to commit, the phase is {journal['phase']}")
         work, stack, depth = journal["work"], journal["stack"], _depth_of(journal)
         try:
+            files = work["files"] or [{"work": str(c.work), "path": str(c.path)} for c in companions]
+            self._reserve(work["disks"], files)
             disks = []
             for index, disk in enumerate(work["disks"]):
                 mark(f"save-undo-{index}")
-                disks.append(self._save_undo(index, disk, depth))
-            files = work["files"] or [{"work": str(c.work), "path": str(c.path)} for c in companions]
-            files = [self._save_undo_file(index, file, depth) for index, file in enumerate(files)]
+                disks.append(undo.save_undo(self.state_dir, depth, index, self._overlay(index), disk))
+            files = [undo.save_file(self.state_dir, depth, n, Path(f["work"]), Path(f["path"])) for n, f in enumerate(files)]
             work = {**work, "disks": disks, "files": files}
-            saved = self._store("committing", work, stack)
+            with undo.beating(self._alive):
+                saved = self._journal.store("committing", work, stack)
         except (H2kError, OSError):
+            self._journal.use_reserve()
             if journal["phase"] == "applying":
                 self._discard()
             raise
@@ -291,75 +273,64 @@ class DiskSet:
         try:
             self._roll_forward(work, mark)
         except (H2kError, OSError) as e:
-            self._roll_back(self._store("rolling-back", work, stack))
+            self._journal.use_reserve()
+            self._roll_back(self._journal.store("rolling-back", work, stack))
             raise H2kError(f"the commit failed, and the disks have their old content again: {e}") from e
         mark("committed")
         self._finish(saved)
 
-    def _save_undo(self, index: int, disk: dict[str, Any], depth: int) -> dict[str, Any]:
-        path, form, overlay, undo = Path(disk["path"]), disk["format"], self._overlay(index), self._undo(depth, index)
-        if _found(path) != {"bytes": disk["bytes"], "mtime": disk["mtime"]}:
-            raise Refused(f"{path}: somebody has written to it while h2k worked on an overlay of it")
-        size = probe(overlay, "qcow2").size
-        if size != probe(path, form).size:
-            raise Refused(f"{overlay}: its size differs from that of {path}")
-        pieces = pieces_of(overlay)
-        undo.unlink(missing_ok=True)
-        run(["qemu-img", "create", "-q", "-f", "qcow2", str(undo), str(size)])
-        undo.chmod(0o600)
-        old = copy_pieces(path, form, undo, "qcow2", pieces)
-        new = marks_of(overlay, "qcow2", pieces)
-        sync(overlay)
-        return {
-            "path": str(path), "format": form, "found": disk["mtime"], "mtime": disk["mtime"], "pieces": pieces,
-            "old": [dataclasses.astuple(m) for m in old], "new": [dataclasses.astuple(m) for m in new],
-        }  # fmt: skip
-
-    def _save_undo_file(self, index: int, file: dict[str, str], depth: int) -> dict[str, Any]:
-        undo = self._undo_file(depth, index)
-        there = Path(file["path"]).exists()
-        if there:
-            shutil.copyfile(file["path"], undo)
-            sync(undo)
-        sync(Path(file["work"]))
-        return {**file, "undo": str(undo) if there else None}
+    def _reserve(self, disks: list[dict[str, Any]], files: list[dict[str, str]]) -> None:
+        """See that there is room for everything before the first byte, and keep what the way back needs of it."""
+        images = [(Path(disk["path"]), str(disk["format"])) for disk in disks]
+        size = sum(len(pieces_of(overlay)) for overlay in self.overlays) * _MARK_SIZE
+        extra = 4 * size + sum(2 * Path(f["work"]).stat().st_size for f in files)
+        undo.require_room(undo.room_needed(self.state_dir, images, self.overlays, extra))
+        self._journal.reserve(size)
 
     def _roll_forward(self, work: dict[str, Any], mark: Callable[[str], None]) -> None:
-        for index, disk in enumerate(work["disks"]):
-            if _holds(disk, "new", every=True):
-                continue
-            mark(f"commit-{index}")
-            run(["qemu-img", "commit", "-q", "-d", "-f", "qcow2", str(self._overlay(index))])
-            sync(Path(disk["path"]))
-            mark(f"read-back-{index}")
-            if not _holds(disk, "new", every=True):
-                raise H2kError(f"{disk['path']}: the committed blocks do not read back", hint="check the host's storage")
-        for file in work["files"]:
-            if Path(file["work"]).exists():
-                _move(Path(file["work"]), Path(file["path"]))
+        with undo.beating(self._alive):
+            for index, disk in enumerate(work["disks"]):
+                if undo.holds(disk, "new"):
+                    continue
+                mark(f"commit-{index}")
+                run(["qemu-img", "commit", "-q", "-d", "-f", "qcow2", str(self._overlay(index))])
+                sync(Path(disk["path"]))
+                mark(f"read-back-{index}")
+                if not undo.holds(disk, "new"):
+                    raise H2kError(f"{disk['path']}: the committed blocks do not read back", hint="check the host's storage")
+            for file in work["files"]:
+                if Path(file["work"]).exists():
+                    undo.place_file(Path(file["work"]), Path(file["path"]))
 
     def _finish(self, journal: Journal) -> None:
         work = journal["work"]
         for disk in work["disks"]:
-            disk["mtime"] = _found(Path(disk["path"]))["mtime"]
+            disk["mtime"] = undo.found(Path(disk["path"]))["mtime"]
+        self._journal.use_reserve()
         below = [] if work.get("anew") else journal["stack"]
-        self._store("idle", None, [*below, work])
+        self._journal.store("idle", None, [*below, work])
         for depth in range(_depth_of(journal) if not below else 0):
             self._drop_undo(depth)
+        self._end_work()
+
+    def _end_work(self) -> None:
         self._drop_overlays()
+        self._alive.unlink(missing_ok=True)
+        self._journal.use_reserve()
 
     # Recovery
 
     def recover(self) -> str:
         """Finish or throw away what an earlier run left: "clean", "discarded", "finished" or "rolled back"; or "kept"
-        when it left overlays on purpose. Refused when the disks are neither what that run found nor what it wrote."""
+        when it left overlays on purpose. Refused when the disks are neither what that run found nor what it wrote,
+        when somebody has written to them since, and while somebody uses them."""
         if not self._journal.exists() or self.phase == "idle":
             return "clean"
         with self._locked():
             return self._recover()
 
     def _recover(self) -> str:
-        journal = self._load()
+        journal = self._journal.load()
         if journal["phase"] in ("idle", "kept"):
             return "kept" if journal["phase"] == "kept" else "clean"
         if journal["phase"] == "applying":
@@ -374,23 +345,30 @@ class DiskSet:
         self._roll_back(journal)
         return "rolled back"
 
-    def _check_identity(self, disks: list[dict[str, Any]]) -> None:
-        """The disks are those of the journal: every page of every piece is the old one or the new one."""
+    def _check_identity(self, disks: list[dict[str, Any]], force: bool = False) -> None:
+        """The disks are those of the journal: every page of every piece is the old one or the new one; nobody uses
+        them, and (unless `force`) nobody but that run has written to them."""
         self._same_paths(disks, "an unfinished run is on")
+        self.require_unused(_ORPHAN_LIMIT)
         for disk in disks:
-            _wait_until_free(Path(disk["path"]), disk["format"])
-            for now, old, new in zip(_marks(disk), _as_marks(disk["old"]), _as_marks(disk["new"])):
+            for now, old, new in zip(undo.marks(disk), undo.as_marks(disk["old"]), undo.as_marks(disk["new"])):
                 if now.digest not in (old.digest, new.digest) and not torn_between(now, old, new):
                     raise Refused(
-                        f"{disk['path']}: not the disk that the unfinished run in {self._journal} was writing",
+                        f"{disk['path']}: not the disk that the unfinished run in {self._journal.path} was writing",
                         hint="move the report directory away to begin afresh",
                     )
+        written = None if force else undo.written_after(self._alive, disks)
+        if written is not None:
+            raise Refused(
+                f"{written}: somebody has written to it since a run on it was interrupted in mid-way",
+                hint="going on would mix old and new blocks; h2k rollback --force goes back all the same",
+            )
 
     def _same_paths(self, disks: list[dict[str, Any]], what: str, more: bool = False) -> None:
         """Refused unless these are our disks; with `more` we may have further ones."""
         journal, ours = [d["path"] for d in disks], [str(path) for path, _ in self.images]
         if journal != ([path for path in ours if path in journal] if more else ours):
-            raise Refused(f"{self._journal}: {what} {', '.join(d['path'] for d in disks)}", hint="name those disks")
+            raise Refused(f"{self._journal.path}: {what} {', '.join(d['path'] for d in disks)}", hint="name those disks")
 
     # The way back
 
@@ -402,17 +380,19 @@ class DiskSet:
             return self._rollback(force, on_step or (lambda name: None))
 
     def _rollback(self, force: bool, mark: Callable[[str], None]) -> RollbackResult:
-        journal = self._load()
+        self._require_writable()
+        journal = self._journal.load()
         if journal["phase"] in ("applying", "kept"):
             kept = journal["phase"] == "kept"
             self._check_overlays_unused()
             self._discard()
             if kept:
                 return RollbackResult({str(path): 0 for path, _ in self.images}, "kept overlay")
-            journal = self._load()
+            journal = self._journal.load()
         if journal["phase"] != "idle":
-            self._check_identity(journal["work"]["disks"])
-            return self._roll_back(self._store("rolling-back", journal["work"], journal["stack"]))
+            self._check_identity(journal["work"]["disks"], force)
+            self._journal.use_reserve()
+            return self._roll_back(self._journal.store("rolling-back", journal["work"], journal["stack"]))
         if not journal["stack"]:
             raise Refused(f"{self.state_dir}: nothing was committed, so there is nothing to roll back")
         self._check_free()
@@ -420,68 +400,57 @@ class DiskSet:
         self._same_paths(entry["disks"], "the last commit was on", more=True)
         for disk in entry["disks"]:
             self._check_unwritten(disk, force)
-        journal = self._store("rolling-back", entry, journal["stack"][:-1])
+        with undo.beating(self._alive):
+            journal = self._journal.store("rolling-back", entry, journal["stack"][:-1])
         mark("rolling-back")
         return self._roll_back(journal, mark)
 
     def _check_unwritten(self, disk: dict[str, Any], force: bool) -> None:
         path = Path(disk["path"])
-        if _found(path)["mtime"] == disk["mtime"] and _holds(disk, "new", every=True):
+        if undo.found(path)["mtime"] == disk["mtime"] and undo.holds(disk, "new"):
             return
         if not force:
             raise Refused(
                 f"{path}: somebody has written to it since the commit",
                 hint="going back would mix old and new blocks; --force does it all the same",
             )
-        if not _holds(disk, "new"):
+        if not undo.holds_any(disk):
             raise Refused(f"{path}: nothing of what h2k wrote is on it: another disk", hint="nothing to roll back here")
 
     def _roll_back(self, journal: Journal, mark: Callable[[str], None] = lambda name: None) -> RollbackResult:
         work, stack = journal["work"], journal["stack"]
         depth, restored = _depth_of(journal), {}
-        for index, disk in enumerate(work["disks"]):
-            path, form, old = Path(disk["path"]), disk["format"], _as_marks(disk["old"])
-            # Only what differs: a disk that is full has no space for blocks that it never got.
-            differing = [p for p, now, was in zip(disk["pieces"], _marks(disk), old) if now.digest != was.digest]
-            mark(f"restore-{index}")
-            copy_pieces(self._undo(depth, index), "qcow2", path, form, differing)
-            if not _holds(disk, "old", every=True):
-                raise H2kError(f"{path}: the restored blocks do not read back", hint="run h2k rollback again")
-            sync(path)
-            restored[disk["path"]] = sum(length for _, length in differing)
-        self._restore_files(work["files"])
+        with undo.beating(self._alive):
+            for index, disk in enumerate(work["disks"]):
+                restored[disk["path"]] = self._restore(disk, undo_image(self.state_dir, depth, index), lambda i=index: mark(f"restore-{i}"))  # type: ignore[misc]
+            self._restore_files(work["files"])
         if stack:
-            _hand_down(work["disks"], stack[-1]["disks"])
-        self._store("idle", None, stack)
-        self._drop_overlays()
+            undo.hand_down(work["disks"], stack[-1]["disks"])
+        self._journal.use_reserve()
+        self._journal.store("idle", None, stack)
+        self._end_work()
         self._drop_undo(depth)
         return RollbackResult(restored, work["kind"])
+
+    def _restore(self, disk: dict[str, Any], saved: Path, mark: Callable[[], None]) -> int:
+        """Give a disk its old content; how many bytes that were."""
+        path = Path(disk["path"])
+        # Only what differs: a disk that is full has no space for blocks that it never got.
+        differing = [p for p, now, was in zip(disk["pieces"], undo.marks(disk), disk["old"]) if now.digest != was[0]]
+        mark()
+        copy_pieces(saved, "qcow2", path, disk["format"], differing)
+        if not undo.holds(disk, "old"):
+            raise H2kError(f"{path}: the restored blocks do not read back", hint="run h2k rollback again")
+        sync(path)
+        return sum(length for _, length in differing)
 
     def _restore_files(self, files: list[dict[str, Any]]) -> None:
         for file in files:
             Path(file["work"]).unlink(missing_ok=True)
             if file["undo"] is None:
-                Path(file["path"]).unlink(missing_ok=True)
+                undo.remove_file(Path(file["path"]))
             elif Path(file["undo"]).exists():
-                _move(Path(file["undo"]), Path(file["path"]))
-
-
-def _move(source: Path, target: Path) -> None:
-    """Put a file in the place of another at one stroke, across file systems too."""
-    new = target.with_name(target.name + ".h2k-new")
-    shutil.copyfile(source, new)
-    shutil.copymode(source, new)
-    sync(new)
-    new.replace(target)
-    sync(target.parent)
-    source.unlink()
-
-
-def _hand_down(undone: list[dict[str, Any]], below: list[dict[str, Any]]) -> None:
-    """The disks are what the commit below left, if nobody had written in between: so they carry its time stamp."""
-    for disk, earlier in zip(undone, below):
-        if disk["path"] == earlier["path"] and disk["found"] == earlier["mtime"]:
-            earlier["mtime"] = _found(Path(disk["path"]))["mtime"]
+                undo.place_file(Path(file["undo"]), Path(file["path"]), file)
 
 
 def _next_depth(stack: list[dict[str, Any]]) -> int:
@@ -492,77 +461,3 @@ def _next_depth(stack: list[dict[str, Any]]) -> int:
 def _depth_of(journal: Journal) -> int:
     """That of the work at hand; journals of 0.1 do not name it."""
     return int((journal["work"] or {}).get("depth", len(journal["stack"])))
-
-
-def _is_another(disk: dict[str, Any]) -> bool:
-    """Whether a disk that a commit has written holds none of the pieces that changed by it."""
-    if _found(Path(disk["path"]))["mtime"] == disk["mtime"]:
-        return False
-    end = max((at + length for at, length in disk["pieces"]), default=0)
-    return probe(Path(disk["path"]), disk["format"]).size < end or not _holds(disk, "new")
-
-
-def _found(path: Path) -> dict[str, Any]:
-    """By what a write of somebody else is noticed: the file's size in bytes and its time stamp in nanoseconds."""
-    status = path.stat()
-    return {"bytes": status.st_size, "mtime": status.st_mtime_ns}
-
-
-def _as_marks(marks: list[list[str]]) -> list[Mark]:
-    return [Mark(*mark) for mark in marks]
-
-
-def _marks(disk: dict[str, Any]) -> list[Mark]:
-    return marks_of(Path(disk["path"]), disk["format"], disk["pieces"])
-
-
-def _holds(disk: dict[str, Any], which: str, every: bool = False) -> bool:
-    """Whether the disk holds every piece as it was ("old") or became ("new"); or any of those that changed."""
-    found = [
-        now.digest == wanted.digest
-        for now, wanted, old, new in zip(_marks(disk), _as_marks(disk[which]), _as_marks(disk["old"]), _as_marks(disk["new"]))
-        if every or old.digest != new.digest
-    ]
-    return all(found) if every else any(found)
-
-
-def _lock(handle: int, what: Path) -> None:
-    """Lock our byte of an open file (Linux open file description locks: they end when it is closed)."""
-    try:
-        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _LOCK_BYTE, 1, 0))
-    except (BlockingIOError, PermissionError) as e:
-        raise Refused(f"{what}: another h2k works on this guest", hint="wait for it to end") from e
-
-
-def _open_writable(path: Path) -> int:
-    """The image, open for reading and writing; Refused when that can't be, or when nobody is meant to write it."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as e:
-        raise Refused(f"{path}: can't be written: {e.strerror}", hint="give h2k a copy that it may write") from e
-    # root may write what is marked read-only; h2k does not take that for a permission
-    if not os.fstat(handle).st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        os.close(handle)
-        raise Refused(f"{path}: read-only", hint="give h2k a copy that it may write")
-    return handle
-
-
-def _wait_until_free(path: Path, form: str) -> None:
-    """A killed run's qemu-img goes on by itself to its end: wait for that."""
-    problem = _complaint(path, form, _ORPHAN_LIMIT)
-    if problem:
-        raise Refused(f"{path}: in use or unreadable: {problem}", hint="shut the guest down")
-
-
-def _complaint(path: Path, form: str, limit: float) -> str:
-    """What qemu-img says of an image, "" for a good one; one in use has `limit` seconds to become free."""
-    deadline = time.monotonic() + limit
-    while True:
-        try:
-            run(["qemu-img", "info", "-f", form, str(path)])
-            return ""
-        except CommandFailed as e:
-            problem = " ".join(e.stderr.split())
-        if "lock" not in problem or time.monotonic() > deadline:
-            return problem
-        time.sleep(0.2)

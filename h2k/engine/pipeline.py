@@ -181,8 +181,18 @@ def fix(
     `on_step` hears the name of each step that the engine is about to take.
     """
     disks = DiskSet(images, state)
-    if not dry_run:
+    if dry_run:
+        return _fix(tools, disks, images, state, steps, domain, True, on_step)
+    with disks.held():  # before the guest is read: what is read must still be so when it is written
         finish_earlier(disks, steps)
+        disks.require_unused()
+        return _fix(tools, disks, images, state, steps, domain, False, on_step)
+
+
+def _fix(
+    tools: Tools, disks: DiskSet, images: Images, state: Path, steps: Steps, domain: Optional[DomainFacts], dry_run: bool,
+    on_step: Optional[Callable[[str], None]],
+) -> Examination:  # fmt: skip
     mark = on_step or (lambda name: None)
     with open_reader(images) as reader:
         guest = Guest(reader, tools.request.root)

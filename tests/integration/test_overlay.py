@@ -6,15 +6,19 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
 from h2k.base.errors import H2kError, Refused
+from h2k.disk import undo
 from h2k.disk.overlay import Companion, DiskSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +30,7 @@ Images = list[tuple[Path, str]]
 KILLER = """
 import json, os, signal, subprocess, sys
 from pathlib import Path
+from h2k.disk import undo
 from h2k.disk.overlay import DiskSet
 point, action, state, images, writes = sys.argv[1:]
 def mark(name):
@@ -320,7 +325,7 @@ def test_no_space_for_the_overlay(images: Images, small: Path) -> None:
     assert disks.recover() in ("clean", "discarded")
 
 
-def test_no_space_in_the_image(images: Images, small: Path, tmp_path: Path) -> None:
+def test_no_space_in_the_image(images: Images, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two disks: the first is committed, the second can't be; both are what they were."""
     path = small / "g-sdb"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SIZE)], check=True)
@@ -331,8 +336,21 @@ def test_no_space_in_the_image(images: Images, small: Path, tmp_path: Path) -> N
     overlays = disks.create_overlays()
     qemu_io(overlays[0], "qcow2", *WRITES[0])
     qemu_io(overlays[1], "qcow2", "write -P 0xee 1M 8M")
-    with pytest.raises(H2kError, match="old content again"):
+    fill = small / "filler"
+
+    def somebody_fills_the_disk(point: str) -> None:
+        if point == "commit-1":
+            fill.write_bytes(bytes(shutil.disk_usage(small).free - 64 * 1024))
+
+    with pytest.raises(H2kError, match="No space left for the commit"):
         disks.commit()
+    assert _convert(*images[0]) == old and disks.phase == "idle"
+    monkeypatch.setattr(undo, "require_room", lambda needs: None)
+    overlays = disks.create_overlays()
+    qemu_io(overlays[0], "qcow2", *WRITES[0])
+    qemu_io(overlays[1], "qcow2", "write -P 0xee 1M 2M")
+    with pytest.raises(H2kError, match="old content again"):
+        disks.commit(on_step=somebody_fills_the_disk)
     assert _convert(*images[0]) == old
     shutil.copy(path, tmp_path / "after")
     assert _convert(tmp_path / "after", "qcow2") == b"\x21" * 2**21 + bytes(SIZE - 2**21)
@@ -394,21 +412,52 @@ def test_kept_overlays(images: Images, tmp_path: Path) -> None:
     assert contents(images) == old and not list(state.glob("overlay-*"))
 
 
-@pytest.mark.parametrize("existed", [True, False])
-def test_firmware_variables_go_with_the_disks(existed: bool, images: Images, tmp_path: Path) -> None:
-    work, path = tmp_path / "new.fd", tmp_path / "vars.fd"
-    work.write_bytes(b"new")
-    if existed:
-        path.write_bytes(b"old")
-    disks = DiskSet(images, tmp_path / "g.h2k")
+OLD_VARIABLES, NEW_VARIABLES = (bytes(40) + b"_FVH" + word.ljust(84) for word in (b"old", b"new"))
+
+
+def with_variables(images: Images, state: Path, path: Path) -> DiskSet:
+    disks = DiskSet(images, state)
     disks.create_overlays("boot")
+    work = state / "boot" / "nvram.fd"
+    work.parent.mkdir(exist_ok=True)
+    work.write_bytes(NEW_VARIABLES)
     disks.commit(companions=[Companion(work, path)])
-    assert path.read_bytes() == b"new" and not work.exists()
+    assert not work.exists()
+    return disks
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, None])
+def test_firmware_variables_go_with_the_disks(mode: Optional[int], images: Images, tmp_path: Path) -> None:
+    """With their mode and owner, which the undo data carry and show nobody else."""
+    state, path = tmp_path / "g.h2k", tmp_path / "vars.fd"
+    if mode is not None:
+        path.write_bytes(OLD_VARIABLES)
+        path.chmod(mode)
+        os.chown(path, os.geteuid(), 6 if os.geteuid() == 0 else -1)
+    before = path.stat() if mode is not None else None
+    disks = with_variables(images, state, path)
+    assert path.read_bytes() == NEW_VARIABLES and stat.S_IMODE(path.stat().st_mode) == (mode or 0o600)
+    assert all(stat.S_IMODE(undo.stat().st_mode) == 0o600 for undo in state.glob("undo-*"))
     disks.rollback()
-    assert (path.read_bytes() if path.exists() else None) == (b"old" if existed else None)
+    if before is None:
+        assert not path.exists()
+    else:
+        after = path.stat()
+        assert path.read_bytes() == OLD_VARIABLES
+        assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"phase": "applying", "stack": []}', '{"phase": "x", "work": null, "stack": []}', "[1]"])
+@pytest.mark.parametrize("what", ["text", "link"])
+def test_a_file_that_holds_no_firmware_variables_is_never_replaced(what: str, images: Images, tmp_path: Path) -> None:
+    victim, path, state, old = tmp_path / "shadow", tmp_path / "vars.fd", tmp_path / "g.h2k", contents(images)
+    victim.write_text("root:secret")
+    (path.symlink_to if what == "link" else victim.rename)(victim if what == "link" else path)
+    with pytest.raises(Refused, match=r"vars\.fd: (a link|holds no firmware variables)"):
+        with_variables(images, state, path)
+    assert path.read_text() == "root:secret" and contents(images) == old
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"phase": "idle", "work": null, "stack": [7]}', "", "{}", '{"phase": "applying", "stack": []}', '{"phase": "x", "work": null, "stack": []}', "[1]"])
 def test_journal_that_makes_no_sense(text: str, images: Images, tmp_path: Path) -> None:
     state = tmp_path / "g.h2k"
     state.mkdir()
@@ -417,3 +466,98 @@ def test_journal_that_makes_no_sense(text: str, images: Images, tmp_path: Path) 
     with pytest.raises(Refused, match=r"journal.json"):
         DiskSet(images, state).recover()
     assert contents(images) == old
+
+
+# Somebody uses them, or has written to them
+
+
+@contextmanager
+def used(image: Path, form: str, write: Sequence[str] = ()) -> Iterator[None]:
+    """A QEMU has the image open for writing, and writes."""
+    with subprocess.Popen(["qemu-io", "-f", form, str(image)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdin is not None and user.stdout is not None
+        for command in (*write, "read 0 512"):
+            user.stdin.write(command.encode() + b"\n")
+            user.stdin.flush()
+            user.stdout.readline()
+        yield
+        user.stdin.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_rollback_of_a_disk_in_use_leaves_the_journal_as_it_was(number: int, images: Images, tmp_path: Path) -> None:
+    """A raw image too, on which qemu-img itself sees no lock."""
+    state = tmp_path / "g.h2k"
+    disks, new = committed(images, state), contents(images)
+    with used(*images[number]), pytest.raises(Refused, match=r"source-running: .*in use by qemu-io"):
+        disks.rollback()
+    assert contents(images) == new and (disks.phase, disks.history) == ("idle", ("fix",))
+    disks.rollback()
+
+
+def test_an_unfinished_way_back_is_not_gone_on_with_after_somebody_wrote(images: Images, tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    committed(images, state).release()
+    assert run_killed("restore-1", images, state, "rollback").returncode == -signal.SIGKILL
+    later(images, "write -P 0x99 23M 64k")
+    written = contents(images)
+    for action in (DiskSet(images, state).recover, DiskSet(images, state).rollback):
+        with pytest.raises(Refused, match=r"g-sda: somebody has written to it since .*rollback --force"):
+            action()
+    assert contents(images) == written
+    DiskSet(images, state).rollback(force=True)
+    assert contents(images)[0][23 * 2**20] == 0x99
+
+
+def test_an_unfinished_commit_is_not_gone_on_with_after_somebody_wrote(images: Images, tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    assert run_killed("commit-1", images, state).returncode == -signal.SIGKILL
+    later(images, "write -P 0x99 23M 64k")
+    written = contents(images)
+    with pytest.raises(Refused, match="somebody has written to it since"):
+        DiskSet(images, state).recover()
+    assert contents(images) == written
+
+
+def later(images: Images, *commands: str) -> None:
+    """A write when the killed run can't have written any more, by the clock of the files."""
+    qemu_io(*images[0], *commands)
+    at = time.time() + 60
+    os.utime(images[0][0], (at, at))
+
+
+def test_going_back_onto_a_blank_disk_is_refused_by_force_too(images: Images, tmp_path: Path) -> None:
+    """A commit that wrote zeros among others: they prove nothing."""
+    state = tmp_path / "g.h2k"
+    committed(images, state).release()
+    for path, form in images:
+        path.unlink()
+        subprocess.run(["qemu-img", "create", "-q", "-f", form, str(path), str(SIZE)], check=True)
+    with pytest.raises(Refused, match="another disk"):
+        DiskSet(images, state).rollback(force=True)
+
+
+def test_a_directory_that_others_can_write_is_refused_before_its_journal_is_read(images: Images, tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    committed(images, state).release()
+    state.chmod(0o777)
+    for action in (DiskSet(images, state).recover, DiskSet(images, state).rollback, DiskSet(images, state).create_overlays):
+        with pytest.raises(Refused, match=r"g\.h2k: others can write to it"):
+            action()
+
+
+def test_what_is_full_when_the_way_back_begins_has_room_for_it(images: Images, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report directory's file system is filled in mid-commit: the journal of the way back was reserved."""
+    old, disks = contents(images), DiskSet(images, small / "g.h2k")
+    for overlay in disks.create_overlays():
+        qemu_io(overlay, "qcow2", "write -P 0xa1 1M 256k")
+
+    def full(point: str) -> None:
+        if point == "read-back-1":
+            (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - 4096))
+            raise H2kError("planted")
+
+    with pytest.raises(H2kError, match="old content again: planted"):
+        disks.commit(on_step=full)
+    assert contents(images) == old and disks.phase == "idle"
+    assert sorted(p.name for p in (small / "g.h2k").iterdir()) == ["journal.json", "lock"]

@@ -61,7 +61,7 @@ def test_secrets_are_masked(text: str) -> None:
     "text",
     [
         "nbd://host:10809/export@1", "ssh://root@esx:22/vmfs/x.vmx", "SYSTEM\\ControlSet001\\Services\\x Start: 3 → 0",
-        "user@host:path", "qemu+ssh://alice@kvm/system", "the passwords are in the file", "json:{\"driver\": \"raw\"}",
+        "user@host:path", "qemu+ssh://alice@kvm/system", "the passwords are in the file", "/etc/passwd: no disk image", "a token: none", "json:{\"driver\": \"raw\"}",
     ],
 )  # fmt: skip
 def test_what_holds_no_secret_stays(text: str) -> None:

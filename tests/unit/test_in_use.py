@@ -1,0 +1,123 @@
+"""Who uses an image: QEMU's locks as QEMU sets them, running domains, VMware's lock, another h2k."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from h2k.base.errors import Refused
+from h2k.disk import in_use
+from h2k.disk.in_use import holder, lock_directory, require_unused
+
+XML = """<domain type='kvm'><name>web</name><os><nvram>{nvram}</nvram></os><devices>
+<disk type='file' device='disk'><source file='{top}'/><backingStore type='file'><source file='{base}'/></backingStore></disk>
+<disk type='file' device='cdrom'><source file='{iso}'/><readonly/></disk></devices></domain>"""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "g-sda"
+    path.write_bytes(bytes(4096))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_libvirt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_use, "_running", lambda: iter(()))
+
+
+@contextmanager
+def locked(path: Path, *places: int) -> Iterator[None]:
+    """Shared locks on bytes of the image, as QEMU keeps them while it has it open."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        for place in places:
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, place, 1, 0))
+        yield
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize("place", [101, 103, 200, 201, 203])
+def test_a_qemu_that_writes_or_lets_nobody_write(place: int, image: Path) -> None:
+    require_unused([image])
+    with locked(image, place), pytest.raises(Refused, match=r"source-running: .*g-sda: in use by .*shut it down"):
+        require_unused([image])
+    require_unused([image])
+
+
+@pytest.mark.parametrize("place", [100, 102, 202])
+def test_a_qemu_that_shares_it_is_no_use(place: int, image: Path) -> None:
+    with locked(image, place):
+        require_unused([image])
+
+
+def test_our_own_appliance_may_read_what_is_below_an_overlay(image: Path) -> None:
+    with locked(image, 100, 201, 203):
+        require_unused([image], reading=True)
+    with locked(image, 100, 101), pytest.raises(Refused):
+        require_unused([image], reading=True)
+
+
+def test_our_own_lock_is_no_use_and_what_is_not_there_is_nobodys(image: Path, tmp_path: Path) -> None:
+    handle = in_use.open_writable(image)
+    in_use.lock(handle, image)
+    require_unused([image, tmp_path / "none"])
+    os.close(handle)
+
+
+def test_vmware_has_it_open(image: Path) -> None:
+    (image.parent / "g-sda.lck").mkdir()
+    assert holder(image) == ""
+    (image.parent / "g-sda.lck" / "M12345.lck").touch()
+    assert "VMware" in holder(image)
+
+
+@pytest.mark.parametrize("which", ["top", "base", "nvram"])
+def test_a_running_domain_is_named_whatever_name_the_file_has(which: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = image.with_name("by-another-name")
+    other.symlink_to(image)
+    files = {"top": "/none/a", "base": "/none/b", "nvram": "/none/c", "iso": "/none/d", which: str(other)}
+    monkeypatch.setattr(in_use, "_running", lambda: iter([("web", "u-1", XML.format(**files))]))
+    with pytest.raises(Refused, match="running domain web"):
+        require_unused([image])
+    require_unused([image], ours=["u-1"])
+
+
+def test_what_a_domain_only_reads_is_no_use(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"top": "/none/a", "base": "/none/b", "nvram": "/none/c", "iso": str(image)}
+    found = [("web", "u-1", XML.format(**files)), ("odd", "u-2", "<domain"), ("empty", "u-3", "<domain/>")]
+    monkeypatch.setattr(in_use, "_running", lambda: iter(found))
+    require_unused([image])
+
+
+def test_a_libvirt_that_hangs_does_not_hang_us(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    ended = threading.Event()
+    monkeypatch.setattr(in_use, "_running", lambda: iter(ended.wait, True))
+    monkeypatch.setattr(in_use, "_LIBVIRT_LIMIT", 0.05)
+    require_unused([image])
+    ended.set()
+
+
+def test_one_run_at_a_time_has_a_directory(tmp_path: Path) -> None:
+    first = lock_directory(tmp_path)
+    with pytest.raises(Refused, match="another h2k works on this guest"):
+        lock_directory(tmp_path)
+    (tmp_path / "lock").unlink()  # as the first does at its end, while a second waits with the old file open
+    os.close(first)
+    second = lock_directory(tmp_path)
+    assert os.fstat(second).st_ino == (tmp_path / "lock").stat().st_ino
+    os.close(second)
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        lock_directory(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
