@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional, TextIO
 
@@ -23,6 +23,32 @@ def terminal_console(stream: TextIO) -> Optional[Any]:
         return None
     console = Console(file=stream, highlight=False)
     return None if console.is_dumb_terminal else console
+
+
+def draw_lines(console: Any, lines: Sequence[tuple[str, str]]) -> None:
+    """Lines with their styles on rich's console, wrapped and never cut."""
+    from rich.text import Text
+
+    for text, style in lines:
+        console.print(Text(text, style=style), overflow="fold")
+
+
+def draw_table(console: Any, rows: Sequence[tuple[tuple[str, str], tuple[str, str], tuple[str, str], tuple[str, str]]]) -> None:
+    """A table of findings that fits the terminal: state, id, and below the subject why; each cell (text, style)."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", max_width=max(12, console.width // 3))
+    table.add_column(overflow="fold")
+    for state, name, subject, why in rows:
+        cell = Text(subject[0], style=subject[1])
+        cell.append(f"\n{why[0]}", style=why[1])
+        table.add_row(Text(state[0], style=state[1]), Text(name[0], style=name[1]), cell)
+    console.print(table)
 
 
 class Progress:

@@ -21,13 +21,14 @@ from h2k.boot.disk_evidence import Check
 from h2k.boot.interrupts import Interrupts, Stopped
 from h2k.boot.phase_domain import Description, marked, phase_xml, production_xml, read_description_of
 from h2k.boot.preconditions import check_files, check_host, check_reach
-from h2k.boot.record import BootReport, Evidence, read_json
+from h2k.boot.record import BootReport, Evidence
 from h2k.boot.screenshots import can_read
 from h2k.boot.validate import read_steps, validate
 from h2k.boot.watcher import Expected, Watcher
 from h2k.config.policy import Policy
 from h2k.disk.open_reader import open_reader
 from h2k.disk.overlay import Companion, DiskSet
+from h2k.engine.records import ready_record
 from h2k.guest.guest import Guest
 
 FREE_SPACE = 64 * 1024 * 1024  # bytes below which no boot is begun; Windows writes some hundred MiB in its first
@@ -65,7 +66,7 @@ def boot(request: BootRequest, steps: Steps) -> BootReport:
 
 
 def _ready_report(state: Path) -> dict[str, Any]:
-    content = read_json(state / "report.json")
+    content = ready_record(state)
     if content is None:
         raise UsageError(f"{state}: no report directory of h2k", hint="h2k fix NAME.xml makes one; then h2k boot NAME.h2k")
     if content.get("status") != READY:

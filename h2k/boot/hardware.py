@@ -16,7 +16,7 @@ from typing import Optional
 
 from lxml import etree
 
-from h2k.base.errors import NOT_READY, READY, BadData, H2kError, UsageError
+from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.base.finding import Finding
 from h2k.base.host import kvm_works
 from h2k.base.libvirt_connection import Domain, Virt
@@ -25,7 +25,6 @@ from h2k.boot.tcg import emulate
 from h2k.disk.open_reader import open_reader
 from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml
-from h2k.engine.report import Report
 from h2k.guest.guest import Guest
 from h2k.windows.pnp import PciId, find_binding
 from h2k.windows.services import read_service
@@ -243,23 +242,18 @@ def ask_domains(virt: Virt, guest: Guest, domains: Sequence[tuple[str, bytes]]) 
     return findings
 
 
-def add_hardware(report: Report, target: GuestFiles, uri: str) -> None:
-    """What `h2k verify --ask-qemu` adds to a report: bootstrap.xml and final.xml, or the domain itself where there are
-    none, asked of QEMU. UsageError when there is no domain at all."""
-    found = [(phase, target.state / f"{phase}.xml") for phase in ("bootstrap", "final")]
+def shown_hardware(files: GuestFiles, uri: str) -> list[Finding]:
+    """What `h2k verify --ask-qemu` adds: bootstrap.xml and final.xml, or the domain itself where there are none, asked
+    of QEMU. UsageError when there is no domain at all."""
+    found = [(phase, files.state / f"{phase}.xml") for phase in ("bootstrap", "final")]
     domains = [(phase, read_description(path)) for phase, path in found if path.exists()]
-    if not domains and target.description is not None:
-        domains = [(target.domain.name if target.domain is not None else "domain", target.description)]
+    if not domains and files.description is not None:
+        domains = [(files.domain.name if files.domain is not None else "domain", files.description)]
     if not domains:
-        raise UsageError(f"{target.state}: no domain to ask QEMU about", hint="h2k verify --ask-qemu NAME.xml")
+        raise UsageError(f"{files.state}: no domain to ask QEMU about", hint="h2k verify --ask-qemu NAME.xml")
     virt = Virt(uri)
     try:
-        with open_reader(target.images) as reader:
-            findings = ask_domains(virt, Guest(reader), domains)
+        with open_reader(files.images) as reader:
+            return ask_domains(virt, Guest(reader), domains)
     finally:
         virt.close()
-    report.findings += findings
-    broken = [f for f in findings if f.state == "broken"]
-    if broken and report.status == READY:
-        report.status = NOT_READY
-        report.verdict = f"{broken[0].id}, {broken[0].subject}: {broken[0].evidence}"

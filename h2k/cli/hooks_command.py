@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,26 @@ from typing import Any
 import click
 
 from h2k.base.errors import NOT_READY, READY, UsageError
+from h2k.base.finding import Finding
+from h2k.base.option_table import did_you_mean
+from h2k.cli.options import guest_argument, json_option, new_run, request_options, verbose_option
 from h2k.disk.open_reader import open_reader
 from h2k.domain.handles import open_guest_files
+from h2k.engine.ending import guarded, print_json
 from h2k.engine.hooks import Hook, find_hooks, load_hook, propose
-from h2k.engine.pipeline import Request, open_tools
-from h2k.engine.report import diff, table
+from h2k.engine.outcome import Outcome
+from h2k.engine.report import diff
+from h2k.engine.request import Request, named_hook, open_tools
+from h2k.engine.verdict import summary
 from h2k.guest.changes import as_json as change_json
 from h2k.guest.guest import Guest
 
 _extra = click.option("--hooks", "extra", multiple=True, metavar="DIR", help="a directory with more hooks")
-_json = click.option("--json", "as_json", is_flag=True, help="print JSON on standard output")
 
 
 @click.group(invoke_without_command=True)
 @_extra
-@_json
+@json_option
 @click.pass_context
 def hooks(context: click.Context, extra: Sequence[str], as_json: bool) -> int:
     """List, run and check hooks."""
@@ -34,16 +38,24 @@ def hooks(context: click.Context, extra: Sequence[str], as_json: bool) -> int:
 
 @hooks.command(name="list")
 @_extra
-@_json
-def list_command(extra: Sequence[str], as_json: bool) -> int:
-    """List the hooks in the order they run."""
+@click.option("--words", is_flag=True, help="print the names alone, for completion")
+@json_option
+@verbose_option
+def list_command(extra: Sequence[str], words: bool, as_json: bool) -> int:
+    """List the hooks in the order they run.
+
+    Example: h2k hooks list
+    """
+    if words:
+        click.echo(" ".join(hook.name for hook in find_hooks([Path(d) for d in extra])))
+        return READY
     return _list(extra, as_json)
 
 
 def _list(extra: Sequence[str], as_json: bool) -> int:
     found = find_hooks([Path(d) for d in extra])
     if as_json:
-        click.echo(json.dumps([_described(h) for h in found], indent=2))
+        print_json({"status": READY, "hooks": [_described(h) for h in found]})
     else:
         for hook in found:
             click.echo(f"{hook.path.name:<26} {hook.summary}")
@@ -61,37 +73,47 @@ def check(files: Sequence[str]) -> int:
     for name in files:
         hook = load_hook(Path(name))
         click.echo(f"{hook.path}: {hook.name}: {hook.summary}")
-        click.echo(f"  answers: {', '.join(hook.answers) or 'nothing'}" + ("; a gate: later hooks may be unable to read a guest that it refuses" if hook.gate else ""))
+        click.echo(f"  answers: {', '.join(hook.answers) or 'nothing'}" + ("; a refusal stops later hooks" if hook.gate else ""))
     return READY
 
 
 @hooks.command()
 @click.argument("name", metavar="HOOK")
-@click.argument("images", nargs=-1, required=True, metavar="DOMAIN.xml|IMAGE…")
-@click.option("--drivers", metavar="PATH", help="virtio-win ISO or directory [default: $VIRTIO_WIN]")
-@_extra
-@_json
-def run(name: str, images: Sequence[str], drivers: str, extra: Sequence[str], as_json: bool) -> int:
-    """Show what one hook, by its name or its file, finds and would change. Status 4: something to do. Nothing is written."""
-    target = open_guest_files(images)
-    with open_tools(Request(drivers=drivers, hooks=tuple(extra))) as tools, open_reader(target.images) as reader:
-        guest = Guest(reader)
-        proposal = propose([_named(name, tools.hooks)], guest, tools.options("result", target.domain))
-        changes = [change_json(c, guest) for c in proposal.changes if not c.holds(guest)]
-    if as_json:
+@guest_argument
+@request_options
+@json_option
+@verbose_option
+def run(name: str, images: Sequence[str], as_json: bool, **wishes: Any) -> int:
+    """Show what one hook, by its name or its file, finds and would change. Status 4: something to do. Nothing is written.
+
+    Example: h2k hooks run boot-storage NAME.xml
+    """
+    this = new_run(as_json)
+    shown: list[dict[str, Any]] = []
+
+    def work() -> Outcome:
+        files = open_guest_files(images)
+        with open_tools(Request.of(wishes)) as tools, open_reader(files.images) as reader:
+            guest = Guest(reader, tools.request.root)
+            proposal = propose([_named(name, tools.hooks)], guest, tools.options("result", files.domain))
+            changes = [change_json(c, guest) for c in proposal.changes if not c.holds(guest)]
         findings = [f.as_json() for f in proposal.findings]
-        settings = [dataclasses.asdict(s) for s in proposal.settings]
-        click.echo(json.dumps({"findings": findings, "changes": changes, "settings": settings}, indent=2, ensure_ascii=False))
-    else:
-        click.echo(table(proposal.findings))
-        click.echo(diff(changes))
-    return NOT_READY if changes or proposal.broken or proposal.refused else READY
+        shown.append({"findings": findings, "changes": changes, "settings": [dataclasses.asdict(s) for s in proposal.settings]})
+        return Outcome(NOT_READY if changes or proposal.broken or proposal.refused else READY, "", "")
+
+    status = guarded(this, work, quiet=True)
+    if shown and as_json:
+        print_json({"status": status, **shown[0]})
+    elif shown:
+        click.echo(summary([Finding(**f) for f in shown[0]["findings"]]))
+        click.echo(diff(shown[0]["changes"]))
+    return status
 
 
 def _named(name: str, known: Sequence[Hook]) -> Hook:
     if Path(name).is_file():
         return load_hook(Path(name))
-    found = next((h for h in known if name in (h.name, h.path.name)), None)
+    found = named_hook(name, known)
     if found is None:
-        raise UsageError(f"{name}: no such hook", hint=f"one of {', '.join(h.name for h in known)}")
+        raise UsageError(f"{name}: no such hook", hint=did_you_mean(name, [h.name for h in known]))
     return found

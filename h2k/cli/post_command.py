@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Optional
 
 import click
 
 from h2k.base.finding import Finding
 from h2k.base.host import guestfs_settings
-from h2k.base.steps import Steps
-from h2k.convert.finish import repair, tell
+from h2k.base.option_table import PHASES
+from h2k.cli.options import json_option, new_run, request_options, table_option, verbose_option
+from h2k.convert.finish import repair
 from h2k.convert.outputs import open_result
-from h2k.convert.v2v_command import PHASES
-from h2k.engine.pipeline import BUSES, Request, open_tools
+from h2k.engine.ending import guarded
+from h2k.engine.outcome import Outcome
+from h2k.engine.request import Request, open_tools
 
 
 @click.command()
 @click.argument("result", metavar="NAME.xml|NAME.sh|NAME.yaml|DOMAIN")
-@click.option("--drivers", metavar="PATH", help="virtio-win ISO or directory [default: $VIRTIO_WIN]")
-@click.option("--plan", "plans", multiple=True, metavar="FILE", help="a driver plan, merged over the earlier")
-@click.option("--policy", "policies", multiple=True, metavar="FILE", help="a policy, merged over the earlier")
-@click.option("--bus", type=click.Choice(BUSES), default="virtio", show_default=True)
-@click.option("--hooks", multiple=True, metavar="DIR", help="a directory with more hooks")
-@click.option("--skip", multiple=True, metavar="HOOK", help="leave a hook out")
-@click.option("--accept", multiple=True, metavar="FINDING", help="go on in spite of this refusal")
-@click.option("--root", metavar="/dev/sdXN|first", help="which of several Windows systems is meant")
-@click.option("--report", "report_dir", metavar="DIR", help="report directory [default: NAME.h2k]")
+@table_option("report")
+@request_options
 @click.option("--connect", metavar="URI", help="libvirt, for a DOMAIN that it knows [default: its own]")
 @click.option("--define", type=click.Choice(PHASES), default=PHASES[0], show_default=True, help="what DOMAIN is left defined as")
-@click.option("--json", "as_json", is_flag=True, help="print the report object on standard output")
-def post(
-    result: str, report_dir: Optional[str], connect: Optional[str], define: str, as_json: bool, **wishes: Any
-) -> int:
-    """Do to virt-v2v's result what h2k-v2v does after virt-v2v: repair, prove, commit, write both phases, report."""
-    steps = Steps(quiet=as_json)
-    settings = guestfs_settings()
-    if settings:
-        steps.say(settings)
-    output, target = open_result(result, report_dir, connect, define)
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in wishes.items()}
-    request = Request(**given)
-    with open_tools(request) as tools:
-        report = repair(tools, output, target, [_unseen(result)], steps)
-    if as_json:
-        click.echo(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
-    else:
-        tell(report)
-    return report.status
+@json_option
+@verbose_option
+def post(result: str, report: Optional[str], connect: Optional[str], define: str, as_json: bool, **wishes: Any) -> int:
+    """Do to virt-v2v's result what h2k-v2v does after virt-v2v: repair, prove, commit, write both phases, record.
+
+    Example: h2k post NAME.xml --drivers virtio-win.iso
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        settings = guestfs_settings()
+        if settings:
+            run.steps.say(settings)
+        output, run.files = open_result(result, report, connect, define)
+        run.records = run.files.state
+        run.report.findings = [_unseen(result)]
+        with open_tools(Request.of(wishes)) as run.tools:
+            return repair(run, output)
+
+    return guarded(run, work)
 
 
 def _unseen(result: str) -> Finding:

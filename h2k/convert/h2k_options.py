@@ -1,73 +1,104 @@
-"""Our own options, --h2k-…: the same on virt-v2v's command line and on qemu-img's."""
+"""Our own options, --h2k-…, on virt-v2v's command line and on qemu-img's: parsed by the one option table."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional
 
+from h2k import __version__
 from h2k.base.errors import UsageError
-from h2k.domain.facts import BUSES
+from h2k.base.option_table import BY_NAME, Option, did_you_mean, options_of
+from h2k.engine.request import Request
 
 OURS = ("--h2k-", "-h2k-")
-MODES = ("repair", "report")
-_VALUES = ("drivers", "plan", "bus", "hooks", "skip", "mode", "report", "accept", "policy", "config")
-_LISTS = {"plan": "plans", "policy": "policies", "hooks": "hooks", "skip": "skip", "accept": "accept"}
 Given = tuple[str, str]
+YES = "yes"
 
 
 @dataclasses.dataclass(frozen=True)
 class H2kOptions:
-    """Our own options."""
+    """Our own options of one wrapper's command line: `request` shapes the look at the guest, `own` are the values of
+    options that one wrapper alone has."""
 
-    drivers: Optional[str] = None
-    plans: tuple[str, ...] = ()
-    bus: str = "virtio"
-    hooks: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    accept: tuple[str, ...] = ()
-    policies: tuple[str, ...] = ()
+    request: Request = Request()
     mode: str = "repair"
     report: Optional[str] = None
     dry_run: bool = False
-    config: Optional[str] = None
+    boot: bool = False
+    help: bool = False
+    version: bool = False
+    own: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def take(argument: str, waiting: Iterator[str], more: Sequence[str] = ()) -> Given:
-    """(name, value) of the option in `argument`, whose value may be the next one; `more` are names that one command
-    alone has. UsageError for an option that does not exist or has no value."""
+def take(argument: str, waiting: Iterator[str], program: str) -> Given:
+    """(name, value) of the option in `argument`, whose value may be the next one. UsageError for an option that this
+    program does not have, for a missing value, and for a value that can't be."""
     name, glued, value = argument[argument.index("h2k-") + 4 :].partition("=")
-    if name == "dry-run":
+    option = BY_NAME.get(name)
+    if option is None or program not in option.programs:
+        hint = did_you_mean(f"--h2k-{name}", [f"--h2k-{o.name}" for o in options_of(program)])
+        raise UsageError(f"{argument}: no such option", hint=hint)
+    if not option.metavar:
         if glued:
             raise UsageError(f"{argument}: takes no value")
-        return name, "yes"
-    if name not in (*_VALUES, *more):
-        valid = ", ".join(f"--h2k-{n}" for n in (*_VALUES, *more, "dry-run"))
-        raise UsageError(f"{argument}: no such option", hint=f"h2k has {valid}")
+        return name, YES
     found = value if glued else next(waiting, "")
     if not found:
-        raise UsageError(f"{argument}: needs a value")
-    return name, found
+        raise UsageError(f"{argument}: needs a value", hint=f"{option.spelling(program)} {option.metavar}")
+    return name, _checked(option, found, option.spelling(program))
 
 
-def read(given: Sequence[Given], bus: str = "virtio") -> H2kOptions:
-    """The options that were given, over their defaults (`bus` is one); UsageError for a value that can't be."""
-    lists = {field: tuple(v for n, v in given if n == name) for name, field in _LISTS.items()}
-    single = {n: v for n, v in given if n not in _LISTS}
-    bus = single.get("bus") or bus
-    mode = single.get("mode") or os.environ.get("H2K_MODE") or "repair"
-    if bus not in BUSES:
-        raise UsageError(f"--h2k-bus {bus}: no such bus", hint=f"one of {', '.join(BUSES)}")
-    if mode not in MODES:
-        where = "--h2k-mode" if "mode" in single else "H2K_MODE"
-        raise UsageError(f"{where} {mode}: no such mode", hint=f"one of {', '.join(MODES)}")
-    return H2kOptions(
-        drivers=single.get("drivers"),
-        bus=bus,
-        mode=mode,
-        report=single.get("report"),
-        dry_run="dry-run" in single,
-        config=single.get("config"),
-        **lists,
-    )
+def _checked(option: Option, value: str, spelling: str) -> str:
+    if option.choices and value not in option.choices and not (option.name == "firmware" and value == "efi"):
+        raise UsageError(f"{spelling} {value}: no such {option.metavar.lower()}", hint=f"one of {', '.join(option.choices)}")
+    return value
+
+
+def read(given: Sequence[Given], root: Optional[str] = None, bus: Optional[str] = None) -> H2kOptions:
+    """The options that were given, over their defaults; `root` and `bus` are those of the other tool's own options."""
+    found: dict[str, Any] = {"root": root, "bus": bus}
+    own: dict[str, str] = {}
+    for name, value in given:
+        option = BY_NAME[name]
+        if option.many:
+            found.setdefault(option.field, []).append(value)
+        elif option.request or option.name in ("mode", "report", "dry-run", "boot", "help", "version"):
+            found[option.field] = value
+        else:
+            own[name] = value
+    flags = {field: found.get(field) == YES for field in ("dry_run", "boot", "help", "version")}
+    return H2kOptions(Request.of(found), _mode(found.get("mode")), found.get("report"), own=own, **flags)
+
+
+def _mode(given: Optional[str]) -> str:
+    """The mode that is asked for on the command line, else in the environment."""
+    if given is not None:
+        return given
+    mode = os.environ.get("H2K_MODE") or "repair"
+    return _checked(BY_NAME["mode"], mode, "H2K_MODE")
+
+
+def help_text(program: str, tool: str) -> str:
+    """What --h2k-help prints."""
+    lines = [
+        f"{program} {__version__}: {tool}'s own command line, and these options of h2k's.",
+        f"Every other argument goes to {tool} unchanged; {tool} --help lists them.",
+        "",
+    ]
+    for option in options_of(program):
+        left = f"  {option.spelling(program)}" + (f" {option.metavar}" if option.metavar else "")
+        chosen = f" ({', '.join(option.choices)})" if option.choices else ""
+        again = "; may be given again" if option.many else ""
+        lines.append(f"{left:<36} {option.help}{chosen}{again}")
+    return "\n".join([*lines, "", *_ENDING])
+
+
+_ENDING = (
+    "Example:",
+    "  h2k-v2v -i vmx guest.vmx -o local -os /var/lib/libvirt/images --h2k-drivers virtio-win.iso",
+    "",
+    "Exit status: 0 ready; 1 failed (the other tool's own failure is passed on unchanged); 2 wrong usage or",
+    "configuration; 3 refused, nothing was written; 4 not ready; 5 the repair did not verify and was thrown away.",
+)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
 from lxml import etree
 
-from h2k.base.errors import H2kError, UsageError
+from h2k.base.errors import H2kError, Refused, UsageError
 from h2k.base.xml import parse_xml
 from h2k.boot.phase_domain import MARK
 from h2k.convert.source import volumes_as_files
 from h2k.domain.guest_files import GuestFiles, described, read_description
-from h2k.engine.pipeline import Examination
+from h2k.engine.report import Report
 
 STATE = f"{{{MARK}}}state"  # of a domain that h2k has defined: its report directory, and the phase it is in
 
@@ -63,16 +63,7 @@ class LibvirtOutput:
     known: frozenset[str] = frozenset()
 
     def fails_at_once(self) -> bool:
-        """Without libvirt or without the pool."""
-        import libvirt
-
-        try:
-            with _connected(self.uri) as connection:
-                self._pool(connection)
-        except H2kError:
-            return True
-        except libvirt.libvirtError:
-            return True
+        """Never: what virt-v2v notices late, `require` tells before the copy."""
         return False
 
     def _pool(self, connection: Any) -> Any:
@@ -84,6 +75,18 @@ class LibvirtOutput:
             return connection.storagePoolLookupByName(name)
         except libvirt.libvirtError:
             return connection.storagePoolLookupByUUIDString(name)
+
+    def require(self) -> None:
+        """libvirt answers, and has the pool: virt-v2v itself would only notice when all is copied."""
+        import libvirt
+
+        try:
+            with _connected(self.uri) as connection:
+                self._pool(connection)
+        except H2kError as e:
+            raise Refused(e.message, hint="systemctl start libvirtd (or virtqemud virtstoraged), then the same command") from e
+        except libvirt.libvirtError as e:
+            raise Refused(f"-os {self.pool or 'default'}: libvirt has no such pool: {e}", hint="virsh pool-list --all") from e
 
     def begin(self) -> None:
         """Remember the domains that there are, to find the one that is new."""
@@ -128,16 +131,19 @@ class LibvirtOutput:
             raise H2kError("virt-v2v alone knows the name of its result", hint="give -on NAME, or run: h2k post NAME")
         return str(new.pop())
 
-    def finish(self, target: GuestFiles, seen: Examination) -> None:
+    def accepts(self, domains: Mapping[str, bytes]) -> None:
+        """libvirt takes every domain that h2k writes."""
+
+    def finish(self, target: GuestFiles, report: Report) -> None:
         """Leave NAME defined as the phase that was asked for, with the way to its report directory in its metadata."""
-        if self.phase not in seen.report.files or "bootstrap" not in seen.report.files:
+        if self.phase not in report.files or "bootstrap" not in report.files:
             return  # not ready, or not Windows: as virt-v2v defined it
         state = target.state.resolve()
         state.chmod(state.stat().st_mode | 0o011)  # QEMU's user has to reach the scratch disk
         xml = read_description(state / f"{self.phase}.xml")
         with _connected(self.uri, write=True) as connection:
             connection.defineXML(marked_xml(xml, state, self.phase).decode())
-        seen.report.files["defined"] = f"{seen.report.guest.get('name', '')} in libvirt, as its {self.phase} domain".lstrip()
+        report.files["defined"] = f"{report.guest.get('name', '')} in libvirt, as its {self.phase} domain".lstrip()
 
 
 def marked_xml(xml: bytes, state: Path, phase: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
@@ -16,7 +16,7 @@ from h2k.convert.v2v_command import V2vCommand
 from h2k.domain import kubevirt, qemu_script
 from h2k.domain.guest_files import GuestFiles, described, read_description
 from h2k.domain.handles import open_guest_files
-from h2k.engine.pipeline import Examination
+from h2k.engine.report import Report
 
 # Other names that virt-v2v has for an output.
 ALIASES = {
@@ -42,6 +42,9 @@ class Output(Protocol):
     def fails_at_once(self) -> bool:
         """Whether virt-v2v refuses this output before it reads anything."""
 
+    def require(self) -> None:
+        """Refused before the copy where this output could not be written after it."""
+
     def begin(self) -> None:
         """What must be known from before virt-v2v runs."""
 
@@ -57,7 +60,10 @@ class Output(Protocol):
     def result(self, name: Optional[str]) -> GuestFiles:
         """What virt-v2v wrote; `name` is None when it alone knew it. H2kError when there is no such result."""
 
-    def finish(self, target: GuestFiles, seen: Examination) -> None:
+    def accepts(self, domains: Mapping[str, bytes]) -> None:
+        """Asked before the first write: Refused for domains of which this output's own files can't be made."""
+
+    def finish(self, target: GuestFiles, report: Report) -> None:
         """What this output gets beside bootstrap.xml and final.xml; called when those are written."""
 
 
@@ -109,6 +115,9 @@ class FileOutput:
         """Without a directory that exists."""
         return not self.named or not self.directory.is_dir()
 
+    def require(self) -> None:
+        """A directory asks for nothing else than rights and space, which are asked of every output."""
+
     def begin(self) -> None:
         """Remember when, to find the one document that is new."""
         self.began = time.time()
@@ -149,11 +158,18 @@ class FileOutput:
             raise H2kError("virt-v2v alone knows the name of its result", hint=hint)
         return written[0]
 
-    def finish(self, target: GuestFiles, seen: Examination) -> None:
+    def accepts(self, domains: Mapping[str, bytes]) -> None:
+        """Make this output's own form of both domains, to see that it can be made."""
+        form = {"qemu": qemu_script.script, "kubevirt": kubevirt.machine}.get(self.mode)
+        if form is not None and "bootstrap" in domains:
+            for phase, xml in domains.items():
+                form(xml, phase)
+
+    def finish(self, target: GuestFiles, report: Report) -> None:
         """Run scripts for -o qemu, virtual machines for -o kubevirt, made of the two domains."""
         writer = {"qemu": qemu_script.write_scripts, "kubevirt": kubevirt.write_machines}.get(self.mode)
-        if writer is not None and "bootstrap" in seen.report.files:
-            seen.report.files.update(writer(target.state))
+        if writer is not None and "bootstrap" in report.files:
+            report.files.update(writer(target.state))
 
 
 def open_result(

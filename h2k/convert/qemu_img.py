@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,17 +13,22 @@ from typing import Callable, Optional
 
 from lxml import etree
 
-from h2k.base.errors import FAILED, NOT_READY, READY, H2kError, NotVerified, Unknown, UsageError
+from h2k import __version__
+from h2k.base.errors import READY, REFUSED, H2kError, NotVerified, Unknown, UsageError
 from h2k.base.files import SHARED, write_bytes
 from h2k.base.host import guestfs_settings, kvm_works
+from h2k.base.option_table import QEMU_IMG
 from h2k.base.progress import with_bar
-from h2k.base.run import not_called_by_h2k, pass_through, run
-from h2k.base.steps import Steps, counted
+from h2k.base.run import not_called_by_h2k, pass_through
+from h2k.base.run import run as run_command
 from h2k.base.xml import parse_xml
 from h2k.convert import qemu_img_command
+from h2k.convert.after_boot import boot_too
 from h2k.convert.disk_description import MARK, describe
+from h2k.convert.h2k_options import help_text
 from h2k.convert.log_replay import source_xml
 from h2k.convert.qemu_img_command import ConvertCommand
+from h2k.convert.readiness import needed, require_space
 from h2k.convert.remote_source import nbd_view
 from h2k.disk.image import probe
 from h2k.disk.in_use import require_unused
@@ -38,21 +42,16 @@ from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.domain.libvirt_writer import Choices, final_xml
 from h2k.domain.ova import large_directory
-from h2k.engine.apply import Backups, apply
-from h2k.engine.catalogue import in_domain
-from h2k.engine.pipeline import (
-    Examination,
-    Request,
-    Tools,
-    assess,
-    examine,
-    finish_earlier,
-    open_tools,
-    refuse_damaged,
-    settle_in_domain,
-    verify_overlay,
-)
-from h2k.engine.write_domains import emit, print_outcome
+from h2k.engine import outcome as outcomes
+from h2k.engine.ending import guarded
+from h2k.engine.examination import RESULT, Examination, refuse_damaged
+from h2k.engine.outcome import LEFT_ALONE, WORDS, Outcome
+from h2k.engine.pipeline import apply_all, finish_earlier, finished, look
+from h2k.engine.proof import problems_of
+from h2k.engine.report import digests_of
+from h2k.engine.request import open_tools
+from h2k.engine.runs import Run
+from h2k.engine.write_domains import Domains, build_domains, next_commands, write_domains
 from h2k.guest.boot_files import efi_partitions
 from h2k.guest.changes import Change, SetValue, as_json, pending
 from h2k.guest.guest import Guest
@@ -60,24 +59,43 @@ from h2k.windows.services import control_set_name
 from h2k.windows.values import dword
 
 Image = tuple[Path, str]
-_TOLD = ("report.json", "plan.json")  # of the report directory: what the run on an earlier disk said
+_TOLD = ("report.json", "plan.json")  # what the run on an earlier disk said; runs/ keeps it
 
 
 def main_qemu_img(argv: Sequence[str]) -> int:
     """The wrapper h2k-qemu-img: qemu-img's arguments and ours in, exit status out."""
+    run = Run(QEMU_IMG, tuple(argv))
     try:
         not_called_by_h2k("qemu-img")
-        command = qemu_img_command.parse(argv)
-        if command is None:
-            return pass_through(["qemu-img", *argv])
-        places = Places.of(command)
-        return _watch(command, places) if command.h2k.mode == "report" else _convert(command, places)
+        command = None if _own_question(argv) else qemu_img_command.parse(argv)
     except H2kError as e:
-        print(f"h2k-qemu-img: {e}", file=sys.stderr)
-        return e.exit_status
-    except KeyboardInterrupt:
-        print("h2k-qemu-img: interrupted; the same command begins again", file=sys.stderr)
-        return FAILED
+        error = e
+
+        def fail() -> Outcome:
+            raise error
+
+        return guarded(run, fail)
+    if command is None:
+        return _answered(argv)
+    places = Places.of(command)
+    run.source, run.dry_run, run.show_plan = command.source, command.h2k.dry_run, command.h2k.dry_run
+    if command.h2k.mode == "report" and not command.h2k.dry_run:
+        return _watch(run, command, places)
+    conversion = command
+    return guarded(run, lambda: _whole(run, conversion, places))
+
+
+def _own_question(argv: Sequence[str]) -> bool:
+    return any(argument.lstrip("-") in ("h2k-help", "h2k-version") for argument in argv if argument.startswith("-"))
+
+
+def _answered(argv: Sequence[str]) -> int:
+    """What is not a conversion: our own help, or qemu-img's own business."""
+    if _own_question(argv):
+        helped = any(argument.endswith("h2k-help") for argument in argv)
+        print(help_text(QEMU_IMG, "qemu-img") if helped else f"{QEMU_IMG} {__version__}")
+        return READY
+    return pass_through(["qemu-img", *argv])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +110,7 @@ class Places:
 
     @classmethod
     def of(cls, command: ConvertCommand) -> Places:
+        """The places of a conversion."""
         out = Path(command.target)
         in_place = command.no_create or (out.exists() and not out.is_file())
         base = Path(out.name) if out.is_block_device() else out
@@ -100,61 +119,75 @@ class Places:
         return cls(out, base.with_name(f"{base.stem}.xml"), state, part)
 
 
-def _request(command: ConvertCommand) -> Request:
-    ours, root = command.h2k, command.wanted.root
-    return Request(ours.bus, ours.drivers, ours.plans, ours.hooks, ours.skip, ours.accept, ours.policies, root, ours.config)
-
-
-def _watch(command: ConvertCommand, places: Places) -> int:
+def _watch(run: Run, command: ConvertCommand, places: Places) -> int:
     """Report mode: qemu-img converts as ever; then look at the result and report, refuse nothing, write nothing."""
-    steps = Steps()
     status = pass_through(command.argv(command.source, command.source_format, command.target))
     if status != 0:
         return status
-    try:
-        image = (places.out, command.target_format)
-        domain = _domain(command, places, image, steps)
-        with open_tools(_request(command)) as tools:
-            seen = examine(tools, [image], "result", domain)
-            report = assess(seen)
-            emit(tools, GuestFiles((image,), places.state, domain), seen, steps, whatever=True)
-            report.timings = steps.timings
-            report.write(places.state)
-            print_outcome(report)
-    except H2kError as e:
-        steps.say(str(e))
+    run.records = places.state
+    guarded(run, lambda: _watched(run, command, places))
     return status
 
 
-def _convert(command: ConvertCommand, places: Places) -> int:
-    steps = Steps()
+def _watched(run: Run, command: ConvertCommand, places: Places) -> Outcome:
+    image = (places.out, command.target_format)
+    run.files = GuestFiles((image,), places.state, _domain(run, command, places, image))
+    with open_tools(command.h2k.request) as run.tools:
+        seen = look(run, RESULT)
+        if not seen.proposal.refused:
+            write_domains(run, build_domains(run, seen), seen.windows)
+        return seen.outcome
+
+
+def _whole(run: Run, command: ConvertCommand, places: Places) -> Outcome:
+    outcome = _convert(run, command, places)
+    return boot_too(run, outcome) if command.h2k.boot and not run.dry_run else outcome
+
+
+def _convert(run: Run, command: ConvertCommand, places: Places) -> Outcome:
     _check(command, places)
     settings = guestfs_settings()
     if settings:
-        steps.say(settings)
-    with open_tools(_request(command)) as tools, _source(command) as image:
-        domain = _domain(command, places, image, steps)
-        with steps.step("preflight", f"reading the source: {command.source}"):
-            seen = examine(tools, [image], "result", domain)
-        assess(seen)
-        if seen.proposal.broken and not seen.todo and not seen.proposal.refused:
-            settle_in_domain(seen)
-        stopped = seen.proposal.refused or (seen.report.status == NOT_READY and not seen.todo)
-        if stopped or command.h2k.dry_run:
-            return _end_early(command, places, seen, steps)
-        _finish_earlier(places, steps)
+        run.steps.say(settings)
+    with open_tools(command.h2k.request) as run.tools, _source(command) as image:
+        domain = _domain(run, command, places, image)
+        if not run.dry_run:
+            run.records = places.state
+        run.files = GuestFiles((image,), places.state, domain)
+        with run.steps.step("preflight", f"reading the source: {command.source}"):
+            seen = look(run, RESULT)
+        looked = seen.outcome
+        if run.dry_run or looked.status == REFUSED:
+            return _before_the_copy(run, seen, looked)
+        if not seen.todo and seen.proposal.broken and not outcomes.only_domains_wrong(run.report.findings, 0):
+            return dataclasses.replace(looked, sentence=f"{looked.sentence}; nothing was written")
+        require_space(places.out.absolute().parent, needed([image], False), domain.name)
+        run.files = _result_files(command, places, domain)
+        domains = build_domains(run, seen) if seen.windows else {}
+        _finish_earlier(run, places)
         with _overlay(image, places) as overlay:
             if seen.windows:
-                seen = _repaired(tools, image, overlay, seen, domain, places, steps)
+                seen = _repaired(run, image, overlay, seen)
             elif not _another_system(image):
-                steps.say("no operating system on this disk: it is copied as it is, and no domain is written")
                 _copy(command, places, overlay)
-                return READY
+                return Outcome(READY, LEFT_ALONE, "no operating system on this disk: it was copied as it is, without a domain")
             else:
-                _in_place(command, overlay, domain, steps)
-            with steps.step("convert", f"qemu-img convert, from the overlay to {places.out}"):
-                _copy(command, places, overlay, lambda part: _read_back(tools, part, domain, seen, steps))
-        return _finish(tools, command, places, domain, seen, steps)
+                _in_place(run, command, overlay, domain)
+            with run.steps.step("convert", f"qemu-img convert, from the overlay to {places.out}"):
+                _copy(command, places, overlay, lambda part: _read_back(run, part, seen))
+        return _finish(run, command, places, domains, seen)
+
+
+def _before_the_copy(run: Run, seen: Examination, looked: Outcome) -> Outcome:
+    """How a run ends that does not come to the copy: refused, or a dry run."""
+    if looked.status == REFUSED:
+        return dataclasses.replace(looked, sentence=f"{looked.sentence}; nothing was written")
+    return dataclasses.replace(seen, side="source").outcome
+
+
+def _result_files(command: ConvertCommand, places: Places, domain: DomainFacts) -> GuestFiles:
+    """The guest as it will be: its one disk at its new place."""
+    return GuestFiles(((places.out, command.target_format),), places.state, domain)
 
 
 # Before the copy
@@ -191,14 +224,14 @@ def _source(command: ConvertCommand) -> Iterator[Image]:
         yield view, "qcow2"
 
 
-def _domain(command: ConvertCommand, places: Places, image: Image, steps: Steps) -> DomainFacts:
+def _domain(run: Run, command: ConvertCommand, places: Places, image: Image) -> DomainFacts:
     result = DiskFacts(places.out.absolute(), command.target_format, "virtio", "vda")
     found = describe(Path(command.source), command.wanted, result, places.out.stem, lambda: _firmware(command, image))
     if found.by is not None:
-        steps.say(f"the guest is described by {found.by}")
+        run.steps.say(f"the guest is described by {found.by}")
     if found.others:
         others = ", ".join(map(str, found.others))
-        steps.say(f"{places.xml.name} gets this disk alone; convert the guest's others too, and add them: {others}")
+        run.steps.say(f"{places.xml.name} gets this disk alone; convert the guest's others too, and add them: {others}")
     return found.facts
 
 
@@ -216,23 +249,10 @@ def _another_system(image: Image) -> bool:
         return holds_another_system(reader)
 
 
-def _end_early(command: ConvertCommand, places: Places, seen: Examination, steps: Steps) -> int:
-    """Refused, or not ready though nothing can be done, or a dry run: nothing is written."""
-    report, dry_run = seen.report, command.h2k.dry_run
-    report.timings = steps.timings
-    if command.h2k.report is not None and not dry_run:
-        report.write(places.state)
-    print_outcome(report, plan=dry_run)
-    if not dry_run or seen.proposal.refused:
-        print("h2k-qemu-img: refused before the copy; nothing was written", file=sys.stderr)
-        return report.status
-    return READY
-
-
-def _finish_earlier(places: Places, steps: Steps) -> None:
+def _finish_earlier(run: Run, places: Places) -> None:
     """An unfinished run on the disk that is about to be replaced is finished or thrown away first."""
     if (places.state / "journal.json").exists() and places.out.exists():
-        finish_earlier(DiskSet([(places.out, probe(places.out).format)], places.state), steps)
+        finish_earlier(DiskSet([(places.out, probe(places.out).format)], places.state), run.steps)
 
 
 # On the overlay
@@ -246,7 +266,7 @@ def _overlay(image: Image, places: Places) -> Iterator[Path]:
     overlay = place / f"{image[0].stem}.qcow2"
     try:
         overlay.parent.mkdir(mode=0o700, parents=True)
-        run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", image[1], "-b", str(image[0].resolve()), str(overlay)])
+        run_command(["qemu-img", "create", "-q", "-f", "qcow2", "-F", image[1], "-b", str(image[0].resolve()), str(overlay)])
         yield (View if isinstance(image[0], View) else Path)(overlay)
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -254,25 +274,20 @@ def _overlay(image: Image, places: Places) -> Iterator[Path]:
             places.state.rmdir()
 
 
-def _repaired(
-    tools: Tools, image: Image, overlay: Path, seen: Examination, domain: DomainFacts, places: Places, steps: Steps
-) -> Examination:
-    """The look with the changes that were made on the overlay and proven; NotVerified when they do not hold."""
-    with open_reader([image]) as reader:
-        guest = Guest(reader, tools.request.root)
+def _repaired(run: Run, image: Image, overlay: Path, seen: Examination) -> Examination:
+    """The examination with the changes that were made on the overlay and proven; NotVerified when they do not hold."""
+    with run.parts.open_reader([image]) as reader:
+        guest = Guest(reader, run.opened.request.root)
         refuse_damaged(guest)
         todo = (*seen.todo, *pending(_stop_screen(guest), guest))
         seen = dataclasses.replace(seen, todo=todo)
-        seen.report.changes = [as_json(change, guest) for change in todo]
+        run.report.changes = [as_json(change, guest) for change in todo]
+        run.report.digests = digests_of(todo)
         if not todo:
             return seen
-        backups = Backups(places.state / "backup")
-        if guest.has_hive("BCD"):
-            backups.keep("BCD", guest.hive_bytes("BCD"))
-        with steps.step("apply", f"{counted(len(todo), 'change')} on an overlay of the source, in one libguestfs session"):
-            apply([overlay], guest, todo, backups)
-    with steps.step("verify", "reading the overlay back through other code"):
-        problems = verify_overlay(tools, [overlay], seen, domain)
+        apply_all(run, guest, seen, [overlay])
+    with run.steps.step("verify", "reading the overlay back through other code"):
+        problems = problems_of(run.opened, [(overlay, "qcow2")], seen.todo, run.domain, run.parts.open_reader)
     if problems:
         raise NotVerified(f"the repair did not verify and was thrown away: {problems[0]}", hint="nothing was converted")
     return seen
@@ -286,13 +301,13 @@ def _stop_screen(guest: Guest) -> list[Change]:
     ]
 
 
-def _in_place(command: ConvertCommand, overlay: Path, domain: DomainFacts, steps: Steps) -> None:
+def _in_place(run: Run, command: ConvertCommand, overlay: Path, domain: DomainFacts) -> None:
     """Hand the guest to virt-v2v-in-place, on the overlay; its failure is ours, with its status."""
     description = overlay.with_name("domain.xml")
     description.write_bytes(source_xml(domain, [overlay]))
     root = ["--root", command.wanted.root] if command.wanted.root else []
     argv = ["virt-v2v-in-place", *root, "-i", "libvirtxml", str(description)]
-    with steps.step("in-place", "not Windows: virt-v2v-in-place, on an overlay of the source"):
+    with run.steps.step("in-place", "not Windows: virt-v2v-in-place, on an overlay of the source"):
         status = pass_through(argv)
     if status != 0:
         raise _ended("virt-v2v-in-place", status)
@@ -332,41 +347,32 @@ def _ended(program: str, status: int) -> H2kError:
     return error
 
 
-def _read_back(tools: Tools, part: Image, domain: DomainFacts, seen: Examination, steps: Steps) -> None:
-    """The converted disk is as the overlay was; the report tells of it from here on."""
+def _read_back(run: Run, part: Image, seen: Examination) -> None:
+    """The converted disk proves what the overlay proved; the record tells of it from here on."""
     if not seen.windows:
         return
-    with steps.step("read-back", "reading the converted disk"):
-        after = examine(tools, [part], "result", domain)
-    if after.proposal.refused or after.todo or not all(in_domain(f.id) for f in after.proposal.broken):
-        why = assess(after).verdict
-        raise NotVerified(f"the converted disk does not read back: {why}", hint="check the host's storage")
-    seen.report.guest = after.report.guest
+    with run.steps.step("read-back", "reading the converted disk"):
+        problems = problems_of(run.opened, [part], seen.todo, run.domain, run.parts.open_reader)
+    if problems:
+        raise NotVerified(f"the converted disk does not read back: {problems[0]}", hint="check the host's storage")
 
 
-def _finish(
-    tools: Tools, command: ConvertCommand, places: Places, domain: DomainFacts, seen: Examination, steps: Steps
-) -> int:
-    report = seen.report
-    report.status = READY
-    if not seen.windows:
-        report.verdict = "not Windows: converted by virt-v2v-in-place"
-    elif seen.todo:
-        report.verdict = f"repaired, verified and converted: {counted(len(seen.todo), 'change')}"
-    else:
-        report.verdict = "healthy, and converted"
-    report.findings = [f.with_state("repaired") if f.state == "broken" else f for f in report.findings]
-    for disk in report.guest["disks"]:
+def _finish(run: Run, command: ConvertCommand, places: Places, domains: Domains, seen: Examination) -> Outcome:
+    for disk in run.report.guest["disks"]:
         disk.update(path=str(places.out), format=command.target_format)
-    description = None if seen.windows else _production(places, domain)
-    target = GuestFiles(((places.out, command.target_format),), places.state, domain, description)
-    emit(tools, target, seen, steps)
+    if not seen.windows:
+        assert run.domain is not None
+        outcome = Outcome(READY, WORDS[READY], "not Windows: converted by virt-v2v-in-place")
+        domains = {"final": _production(places, run.domain)}
+    elif seen.todo:
+        outcome = outcomes.of_repair(run.report.findings, len(seen.todo), (), "repaired, verified and converted")
+    else:
+        outcome = dataclasses.replace(outcomes.of_repair(run.report.findings, 0, ()), sentence="healthy, and converted")
+    run.committed = outcome.sentence
+    outcome = finished(run, seen, outcome, domains)
     write_bytes(places.xml, MARK + b"\n" + (places.state / "final.xml").read_bytes(), SHARED)
-    report.files["domain"] = str(places.xml)
-    report.timings = steps.timings
-    report.write(places.state)
-    print_outcome(report)
-    return report.status
+    run.report.files["domain"] = str(places.xml)
+    return dataclasses.replace(outcome, next=next_commands(run, False))
 
 
 def _production(places: Places, domain: DomainFacts) -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional
 
 from h2k.base.errors import UsageError
+from h2k.base.option_table import QEMU_IMG
 from h2k.convert import h2k_options
 from h2k.convert.disk_description import Wanted
 from h2k.convert.h2k_options import OURS, Given, H2kOptions
@@ -37,8 +38,6 @@ _IMPOSSIBLE = {
     "skip-broken-bitmaps": "bitmaps tell what changed on the source, and the result is another disk: leave them out",
 }
 FORMATS = ("qcow2", "raw")
-FIRMWARE = {"bios": "bios", "uefi": "uefi", "efi": "uefi"}
-_OWN = ("name", "memory", "vcpus", "firmware", "domain", "root")
 _UNITS = {"": 20, "k": 10, "m": 20, "g": 30, "t": 40}
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:")
 
@@ -74,7 +73,7 @@ def parse(argv: Sequence[str]) -> Optional[ConvertCommand]:
     waiting = iter(argv)
     for argument in waiting:
         if argument.startswith(OURS):
-            ours.append(h2k_options.take(argument, waiting, _OWN))
+            ours.append(h2k_options.take(argument, waiting, QEMU_IMG))
         elif argument in ("-T", "--trace"):
             before += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
         elif argument.startswith("-"):
@@ -91,7 +90,7 @@ def _convert(before: tuple[str, ...], argv: list[str], ours: list[Given]) -> Opt
     waiting = iter(argv)
     for argument in waiting:
         if argument.startswith(OURS):
-            ours.append(h2k_options.take(argument, waiting, _OWN))
+            ours.append(h2k_options.take(argument, waiting, QEMU_IMG))
         elif argument == "--":
             files += waiting
         elif not argument.startswith("-") or argument == "-":
@@ -106,14 +105,14 @@ def _convert(before: tuple[str, ...], argv: list[str], ours: list[Given]) -> Opt
     if "help" in given:
         return None
     _check(given, files)
-    wishes = h2k_options.read([g for g in ours if g[0] not in _OWN])
+    wishes = h2k_options.read(ours)
     return ConvertCommand(
         before=before,
         options=tuple(kept),
         source=files[0],
         target=files[1],
         h2k=wishes,
-        wanted=_wanted(dict(g for g in ours if g[0] in _OWN)),
+        wanted=_wanted(wishes.own, wishes.request.root),
         source_format=given.get("source-format"),
         target_format=given.get("target-format") or "raw",
         no_create="no-create" in given,
@@ -172,17 +171,15 @@ def _check(given: dict[str, Optional[str]], files: Sequence[str]) -> None:
         raise UsageError(f"{files[0]}: h2k-qemu-img reads files, block devices and nbd://", hint="copy it here first")
 
 
-def _wanted(given: dict[str, str]) -> Wanted:
+def _wanted(given: Mapping[str, str], root: Optional[str]) -> Wanted:
     firmware = given.get("firmware")
-    if firmware is not None and firmware not in FIRMWARE:
-        raise UsageError(f"--h2k-firmware {firmware}: no such firmware", hint="bios or uefi")
     return Wanted(
         name=given.get("name"),
         memory=_memory(given["memory"]) if "memory" in given else None,
         vcpus=_count(given["vcpus"]) if "vcpus" in given else None,
-        firmware=FIRMWARE[firmware] if firmware is not None else None,
+        firmware="uefi" if firmware == "efi" else firmware,
         domain=given.get("domain"),
-        root=given.get("root"),
+        root=root,
     )
 
 

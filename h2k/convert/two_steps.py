@@ -5,17 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
-from h2k.base.errors import READY, UsageError
+from h2k.base.errors import FAILED, READY, UsageError
 from h2k.base.run import pass_through
-from h2k.base.steps import Steps
 from h2k.convert.source import name_of
 from h2k.convert.v2v_command import V2vCommand, in_two_steps, parse
-from h2k.domain.guest_files import GuestFiles
+from h2k.engine.outcome import WORDS, Outcome
+from h2k.engine.runs import Run
 
 PLACE = "STAGE"  # in the refusal; the user names a directory
-Convert = Callable[[V2vCommand], tuple[int, Optional[GuestFiles]]]
+Convert = Callable[[V2vCommand], Outcome]
 
 
 def refusal(command: V2vCommand, argv: Sequence[str]) -> UsageError:
@@ -28,17 +28,20 @@ def refusal(command: V2vCommand, argv: Sequence[str]) -> UsageError:
     )
 
 
-def in_stages(command: V2vCommand, argv: Sequence[str], convert: Convert, steps: Steps) -> int:
+def in_two_runs(run: Run, command: V2vCommand, convert: Convert) -> Outcome:
     """Convert to files in the directory of --h2k-stage, and take them on only when they are ready. The files stay."""
     directory = command.stage or ""
     if not Path(directory).is_dir():
         raise UsageError(f"--h2k-stage {directory}: no such directory")
-    first, _ = in_two_steps(argv, directory, "")
-    status, target = convert(parse(first))
-    if status != READY or target is None or target.domain is None:
-        return status
-    _, second = in_two_steps(argv, directory, target.domain.name)
-    with steps.step("upload", f"virt-v2v {shlex.join(second)}"):
+    first, _ = in_two_steps(run.argv, directory, "")
+    outcome = convert(parse(first))
+    if outcome.status != READY or run.dry_run or run.domain is None:
+        return outcome
+    _, second = in_two_steps(run.argv, directory, run.domain.name)
+    with run.steps.step("upload", f"virt-v2v {shlex.join(second)}"):
         status = pass_through(["virt-v2v", *second])
-    steps.say(f"{directory} still has the disks and {target.state.name}")
-    return status
+    run.steps.say(f"{directory} still has the disks and {run.guest_files.state.name}")
+    if status != READY:
+        again = (shlex.join(["virt-v2v", *second]),)
+        return Outcome(status, WORDS[FAILED], f"{outcome.sentence}; the upload failed: virt-v2v ended with status {status}", again)
+    return outcome

@@ -1,73 +1,108 @@
-"""h2k-v2v: preflight, virt-v2v with the user's own arguments, the repair, the two domains, the report."""
+"""h2k-v2v: preflight, virt-v2v with the user's own arguments, the repair, the two domains, the record."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
 
+from h2k import __version__
 from h2k.base.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.base.finding import Finding
 from h2k.base.host import guestfs_settings, runner_programs
+from h2k.base.option_table import V2V
 from h2k.base.run import not_called_by_h2k, pass_through
 from h2k.base.steps import Steps
 from h2k.convert import v2v_command
-from h2k.convert.finish import repair, tell, watch
+from h2k.convert.after_boot import boot_too
+from h2k.convert.finish import repair, watch
+from h2k.convert.h2k_options import help_text
 from h2k.convert.log_replay import command_for, replayed, replays
 from h2k.convert.outputs import Output, choose, is_nobodys, leaves
+from h2k.convert.readiness import require_ready
 from h2k.convert.source import is_missing, name_of, open_source, unknown_hives
-from h2k.convert.two_steps import in_stages, refusal
+from h2k.convert.two_steps import in_two_runs, refusal
+from h2k.convert.v2v_command import V2vCommand
 from h2k.disk.in_use import require_unused
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles
-from h2k.engine.pipeline import Examination, Request, Tools, assess, examine, finish_earlier, open_tools
+from h2k.engine.ending import guarded
+from h2k.engine.examination import SOURCE, Examination
+from h2k.engine.outcome import WORDS, Outcome, of_source
+from h2k.engine.pipeline import finish_earlier, look
+from h2k.engine.request import open_tools
+from h2k.engine.runs import Run
 
 T = TypeVar("T")
 # Guest tools that virt-v2v uninstalls by a first-boot script (its convert_windows.ml).
 UNINSTALLED = ("VMware Tools", "Parallels Tools")
+_HELP = f"\nh2k's own options are listed by: {V2V} --h2k-help"
 
 
 def main_v2v(argv: Sequence[str]) -> int:
     """The wrapper h2k-v2v: virt-v2v's arguments and ours in, exit status out."""
+    run = Run(V2V, tuple(argv))
     try:
         not_called_by_h2k("virt-v2v")
         command = v2v_command.parse(argv)
-        if command.informational:
-            return pass_through(["virt-v2v", *command.passed])
-        if command.h2k.mode == "report":
-            return _watch(command)
-        if leaves(command) and command.stage is None:
-            raise refusal(command, argv)
-        steps = Steps()
-        settings = guestfs_settings()
-        if settings:
-            steps.say(settings)
-        if leaves(command):
-            return in_stages(command, argv, lambda first: _convert(first, steps), steps)
-        return _convert(command, steps)[0]
     except H2kError as e:
-        print(f"h2k-v2v: {e}", file=sys.stderr)
-        return e.exit_status
-    except KeyboardInterrupt:
-        print("h2k-v2v: interrupted; the same command goes on or cleans up", file=sys.stderr)
-        return FAILED
+        error = e
+
+        def fail() -> Outcome:
+            raise error
+
+        return guarded(run, fail)
+    if command.h2k.help or command.h2k.version:
+        print(help_text(V2V, "virt-v2v") if command.h2k.help else f"{V2V} {__version__}")
+        return READY
+    if command.informational:
+        status = pass_through(["virt-v2v", *command.passed])
+        if command.asks_help:
+            print(_HELP)
+        return status
+    run.aside, run.dry_run = command.machine_readable, command.h2k.dry_run
+    run.source, run.show_plan = " ".join(command.arguments), command.h2k.dry_run
+    if command.h2k.mode == "report" and not command.h2k.dry_run:
+        return _watch(run, command)
+    if not leaves(command) and _is_virt_v2vs(command):
+        return pass_through(["virt-v2v", *command.passed])  # in virt-v2v's own words
+    return guarded(run, lambda: _whole(run, command))
 
 
-def _request(command: v2v_command.V2vCommand) -> Request:
-    ours = command.h2k
-    return Request(ours.bus, ours.drivers, ours.plans, ours.hooks, ours.skip, ours.accept, ours.policies, command.root, ours.config)
+def _is_virt_v2vs(command: V2vCommand) -> bool:
+    """Whether virt-v2v would refuse the command line itself, before it reads anything."""
+    try:
+        if is_nobodys(command) or is_missing(command):
+            return True
+        output = choose(command) if not command.boots else None
+        return output is not None and output.fails_at_once()
+    except H2kError:
+        return False  # told in our words, by the run
+
+
+def _whole(run: Run, command: V2vCommand) -> Outcome:
+    """The conversion, in two steps where the output leaves the machine, and the boots where they are asked for."""
+    if leaves(command) and command.stage is None:
+        raise refusal(command, run.argv)
+    settings = guestfs_settings()
+    if settings:
+        run.steps.say(settings)
+    if leaves(command):
+        return in_two_runs(run, command, lambda first: _convert(run, first))
+    outcome = _convert(run, command)
+    return boot_too(run, outcome) if command.h2k.boot and not run.dry_run else outcome
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
     """What is known of the source before the copy: its images and facts, or why they can't be read, and the look."""
 
-    command: v2v_command.V2vCommand
-    target: Optional[GuestFiles]
+    command: V2vCommand
+    files: Optional[GuestFiles]
     why: str
     seen: Optional[Examination] = None
 
@@ -76,8 +111,8 @@ class _Source:
         return f"the source can't be read beforehand, and the state of its hives is unknown: {self.why}"
 
     def findings(self) -> list[Finding]:
-        """What the report of the result says of the source."""
-        if self.target is None:
+        """What the record of the result says of the source."""
+        if self.files is None:
             return [unknown_hives(self.command, self.why)]
         broken = self.seen.proposal.broken if self.seen is not None else ()
         return [f.with_state("repaired") for f in broken if f.id == "hive-dirty"]
@@ -86,16 +121,18 @@ class _Source:
 # To watch h2k before it is trusted: what a script sees of virt-v2v stays as it was
 
 
-def _watch(command: v2v_command.V2vCommand) -> int:
+def _watch(run: Run, command: V2vCommand) -> int:
     """Report mode: look and report, refuse nothing, write nothing to the guest, end as virt-v2v did."""
-    steps = Steps()
     source = _Source(command, None, "it could not be opened")
-    source = _attempt(steps, lambda: _seen_source(command, steps)) or source
-    output = _attempt(steps, lambda: choose(command))
-    _attempt(steps, lambda: output.begin() if output is not None else None)
+    source = _attempt(run.steps, lambda: _seen_source(run, command)) or source
+    output = _attempt(run.steps, lambda: choose(command))
+    if output is None:
+        return pass_through(["virt-v2v", *command.passed])
+    chosen = output
+    _attempt(run.steps, chosen.begin)
     status = pass_through(["virt-v2v", *command.passed])
-    if status == 0 and output is not None:
-        _report_result(source, output, steps)
+    if status == 0:
+        _attempt(run.steps, lambda: _report_result(run, source, chosen))
     return status
 
 
@@ -116,109 +153,108 @@ def _attempt(steps: Steps, what: Callable[[], T]) -> Optional[T]:
     return None
 
 
-def _seen_source(command: v2v_command.V2vCommand, steps: Steps) -> _Source:
-    with open_source(command, steps.say) as (target, why), open_tools(_request(command)) as tools:
-        source = _Source(command, target, why)
-        if target is None:
-            steps.say(source.unknown())
+def _seen_source(run: Run, command: V2vCommand) -> _Source:
+    with open_source(command, run.steps.say) as (files, why), open_tools(command.h2k.request) as run.tools:
+        source = _Source(command, files, why)
+        if files is None:
+            run.steps.say(source.unknown())
         else:
-            seen = _preflight(tools, command, target, steps)
-            steps.say(f"the source: {assess(seen).verdict}")
+            outcome = _preflight(run, command, files).outcome
+            run.steps.say(run.spelled(f"the source: {outcome.word}: {outcome.sentence}"))
     return source
 
 
-def _report_result(source: _Source, output: Output, steps: Steps) -> None:
-    def report() -> None:
-        target = _result(source, output)
-        with open_tools(_request(source.command)) as tools:
-            tell(watch(tools, target, source.findings(), steps), aside=True)
-
-    _attempt(steps, report)
+def _report_result(run: Run, source: _Source, output: Output) -> None:
+    run.files = _result(source, output)
+    run.records, run.aside = run.files.state, True
+    run.report.findings = source.findings()
+    with open_tools(source.command.h2k.request) as run.tools:
+        guarded(run, lambda: watch(run))
 
 
 # The conversion
 
 
-def _convert(command: v2v_command.V2vCommand, steps: Steps) -> tuple[int, Optional[GuestFiles]]:
-    """(exit status, the result where there is one that is looked at)."""
-    if is_nobodys(command) or is_missing(command):
-        return pass_through(["virt-v2v", *command.passed]), None  # in virt-v2v's own words
+def _convert(run: Run, command: V2vCommand) -> Outcome:
     output = choose(command)
     if output is not None and command.boots:
         raise UsageError(
             f"-o {command.output_mode}: virt-v2v would start the guest before it is repaired",
             hint="leave qemu-boot out, and start NAME.h2k/bootstrap.sh",
         )
-    if output is not None and output.fails_at_once():
-        return pass_through(["virt-v2v", *command.passed]), None
-    with open_tools(_request(command)) as tools, open_source(command, steps.say) as (target, why):
-        if tools.drivers_path is not None:
-            os.environ["VIRTIO_WIN"] = str(tools.drivers_path)
-        source = _Source(command, target, why)
-        if target is None:
-            steps.say(source.unknown())
+    with open_tools(command.h2k.request) as run.tools, open_source(command, run.steps.say) as (files, why):
+        if run.tools.drivers_path is not None:
+            os.environ["VIRTIO_WIN"] = str(run.tools.drivers_path)
+        run.records = _record_place(command, output, files)
+        source = _Source(command, files, why)
+        if files is None:
+            run.steps.say(source.unknown())
+            outcome = of_source(run.report.findings, (), ())
         else:
-            seen = _preflight(tools, command, target, steps)
-            if seen.proposal.refused and output is not None:
-                return _refused(seen, command, steps), None
+            seen = _preflight(run, command, files)
+            outcome = seen.outcome
+            if outcome.status == REFUSED and (output is not None or run.dry_run):
+                return dataclasses.replace(outcome, sentence=f"{outcome.sentence}; nothing was written")
             source = dataclasses.replace(source, seen=seen)
-        if command.h2k.dry_run or output is None:
-            _tell_plan(source, steps)
-        if command.h2k.dry_run:
-            return READY, None
+        if run.dry_run:
+            run.records = Path(command.h2k.report) if command.h2k.report is not None else None
+            return outcome
         if output is None:
-            return _run_as_ever(source, steps), None
-        _finish_earlier(command, output, target, steps)
+            return _run_as_ever(run, source, outcome)
+        require_ready(command, output, files, name_of(command, files))
+        _finish_earlier(run, command, output, files)
         output.begin()
-        status = _run_virt_v2v(source, output, steps)
+        status = _run_virt_v2v(run, source, output)
         if status != 0:
-            steps.say(f"virt-v2v ended with status {status}; nothing more was done")
-            return status, None
-        result = _result(source, output)
-        report = repair(tools, output, result, source.findings(), steps)
-        tell(report, aside=command.machine_readable)
-        return report.status, result
+            return Outcome(status, WORDS[FAILED], f"virt-v2v ended with status {status}; nothing more was done")
+        run.report.findings = source.findings()
+        run.files = _result(source, output)
+        run.records = run.files.state
+        return repair(run, output)
 
 
-def _tell_plan(source: _Source, steps: Steps) -> None:
-    if source.seen is None:
-        return
-    report = assess(source.seen)
-    report.timings = steps.timings
-    if source.command.h2k.report is not None:
-        report.write(Path(source.command.h2k.report))
-    tell(report, aside=source.command.machine_readable, plan=True)
+def _record_place(command: V2vCommand, output: Optional[Output], files: Optional[GuestFiles]) -> Optional[Path]:
+    """Where the record of this run goes: NAME.h2k of the result, once its name is known."""
+    if command.h2k.report is not None:
+        return Path(command.h2k.report)
+    name = name_of(command, files)
+    if output is None or name is None or "/" in name:
+        return None
+    try:
+        return output.state(name)
+    except H2kError:
+        return None
 
 
-def _run_as_ever(source: _Source, steps: Steps) -> int:
+def _run_as_ever(run: Run, source: _Source, looked: Outcome) -> Outcome:
     """-o null: there is no result to repair. 3 when virt-v2v went through and h2k would have refused."""
-    with steps.step("convert", "virt-v2v " + " ".join(source.command.passed)):
+    with run.steps.step("convert", "virt-v2v " + shlex.join(source.command.passed)):
         status = pass_through(["virt-v2v", *source.command.passed])
-    refused = source.seen is not None and source.seen.proposal.refused
-    return REFUSED if status == 0 and refused else status
+    if status != 0:
+        return Outcome(status, WORDS[FAILED], f"virt-v2v ended with status {status}")
+    return looked
 
 
-def _preflight(tools: Tools, command: v2v_command.V2vCommand, source: GuestFiles, steps: Steps) -> Examination:
-    with steps.step("preflight", f"reading the source: {', '.join(command.arguments)}"):
-        seen = examine(tools, source.images, "source", source.domain)
-    runner = _runner_missing(tools, seen)
+def _preflight(run: Run, command: V2vCommand, files: GuestFiles) -> Examination:
+    run.files = files
+    with run.steps.step("preflight", f"reading the source: {', '.join(command.arguments)}"):
+        seen = look(run, SOURCE)
+    runner = _runner_missing(run, seen)
     if runner is not None:
-        if runner.id in tools.request.accept:
-            runner = runner.with_state("warning")
-        proposal = dataclasses.replace(seen.proposal, findings=(*seen.proposal.findings, runner))
+        runner = runner.with_state("warning") if runner.id in run.opened.request.accept else runner
         seen.report.findings.append(runner)
-        return dataclasses.replace(seen, proposal=proposal)
     return seen
 
 
-def _runner_missing(tools: Tools, seen: Examination) -> Optional[Finding]:
+def _runner_missing(run: Run, seen: Examination) -> Optional[Finding]:
     """virt-v2v 2.2 fails without rhsrvany.exe or pvvxsvc.exe as soon as it needs a first-boot script: VMware Tools
     in the guest, or a guest-agent MSI in the virtio-win tree (measured)."""
     if not seen.windows or runner_programs() is not None or "arch" not in seen.report.guest:
         return None
     present = [f.subject for f in seen.proposal.findings if f.id == "hypervisor-tools-present"]
     reasons = [name for name in present if name.startswith(UNINSTALLED)]
-    if tools.drivers is not None and tools.drivers.has_guest_agent_msi(seen.report.guest["arch"]):
+    drivers = run.opened.drivers
+    if drivers is not None and drivers.has_guest_agent_msi(seen.report.guest["arch"]):
         reasons.append("the guest agent's MSI in the virtio-win tree")
     if not reasons:
         return None
@@ -227,51 +263,41 @@ def _runner_missing(tools: Tools, seen: Examination) -> Optional[Finding]:
         "refused",
         "rhsrvany.exe",
         f"virt-v2v needs it for {' and '.join(reasons)}; neither rhsrvany.exe nor pvvxsvc.exe is on this host",
-        "put rhsrvany.exe (Fedora/RHEL package mingw32-srvany-redistributable) into /usr/share/virt-tools "
+        "put rhsrvany.exe (Debian 13: rhsrvany; Fedora, RHEL: mingw32-srvany-redistributable) into /usr/share/virt-tools "
         "or set VIRT_TOOLS_DATA_DIR",
     )
 
 
-def _refused(seen: Examination, command: v2v_command.V2vCommand, steps: Steps) -> int:
-    report = assess(seen)
-    report.timings = steps.timings
-    if command.h2k.report is not None:
-        report.write(Path(command.h2k.report))
-    tell(report, aside=command.machine_readable)
-    print("h2k-v2v: refused before the copy; nothing was written", file=sys.stderr)
-    return REFUSED
-
-
-def _finish_earlier(command: v2v_command.V2vCommand, output: Output, source: Optional[GuestFiles], steps: Steps) -> None:
+def _finish_earlier(run: Run, command: V2vCommand, output: Output, source: Optional[GuestFiles]) -> None:
     """Disks that somebody uses are not written anew; an unfinished run on them is finished or thrown away first."""
     name = name_of(command, source)
     if name is not None:
         require_unused(output.replaced(name))
     if name is None or not (output.state(name) / "journal.json").exists():
         return
-    target = output.earlier(name)
-    if target is not None:
-        finish_earlier(DiskSet(target.writable(), target.state), steps)
+    files = output.earlier(name)
+    if files is not None:
+        finish_earlier(DiskSet(files.writable(), files.state), run.steps)
 
 
-def _run_virt_v2v(source: _Source, output: Output, steps: Steps) -> int:
-    command, target = source.command, source.target
+def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
+    command, files = source.command, source.files
     todo = replays(source.seen.todo) if source.seen is not None else ()
-    if target is None or not todo:
-        with steps.step("convert", "virt-v2v " + " ".join(command.passed)):
+    if files is None or not todo:
+        with run.steps.step("convert", "virt-v2v " + shlex.join(command.passed)):
             return pass_through(["virt-v2v", *command.passed])
-    state = output.state(name_of(command, target) or "guest")
-    with replayed(target, todo, state, steps, command.root) as overlays:
-        argv = command_for(command, target, overlays, state)
-        steps.say(f"virt-v2v reads the replayed source: virt-v2v {' '.join(argv)}")
-        with steps.step("convert", "virt-v2v on overlays of the source, which keeps its bytes"):
+    state = output.state(name_of(command, files) or "guest")
+    with replayed(files, todo, state, run.steps, command.root) as overlays:
+        argv = command_for(command, files, overlays, state)
+        run.steps.say(f"virt-v2v reads the replayed source: virt-v2v {shlex.join(argv)}")
+        with run.steps.step("convert", "virt-v2v on overlays of the source, which keeps its bytes"):
             return pass_through(["virt-v2v", *argv])
 
 
 def _result(source: _Source, output: Output) -> GuestFiles:
     """What virt-v2v wrote, and what only the source knew of it."""
-    target = output.result(name_of(source.command, source.target))
-    return dataclasses.replace(target, domain=_with_source(target.domain, source.target))
+    files = output.result(name_of(source.command, source.files))
+    return dataclasses.replace(files, domain=_with_source(files.domain, source.files))
 
 
 def _with_source(result: Optional[DomainFacts], source: Optional[GuestFiles]) -> Optional[DomainFacts]:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from h2k.base.errors import UsageError
+from h2k.base.option_table import BY_NAME as BY_OWN_NAME
+from h2k.base.option_table import PHASES, V2V
 from h2k.convert.h2k_options import OURS, Given, H2kOptions, read, take
 from h2k.convert.v2v_options import BY_LETTER, BY_NAME
 
@@ -21,8 +22,6 @@ _FIELDS = {
     "root": "root", "ip": "password_file", "password-file": "password_file",
 }  # fmt: skip
 _SAME_MODE = {"input_mode": {"local": "disk"}, "output_mode": {"disk": "local"}}
-_OWN = ("define", "stage")  # beside those that h2k-qemu-img has too
-PHASES = ("bootstrap", "final")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +51,9 @@ class V2vCommand:
     password_file: Optional[str] = None
     machine_readable: bool = False
     boots: bool = False
-    define: str = "bootstrap"
+    define: str = PHASES[0]
     stage: Optional[str] = None
+    asks_help: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Word:
 
 
 def parse(argv: Sequence[str]) -> V2vCommand:
-    """Split the arguments; UsageError for an --h2k- option that does not exist or has no value."""
+    """Split the arguments; UsageError for an --h2k- option that does not exist, or whose value is missing or wrong."""
     words = tuple(_words(argv))
     theirs = [option for word in words if word.own is None for option in word.options]
     known = {_FIELDS[name]: value for name, value in theirs if name in _FIELDS and value is not None}
@@ -80,21 +80,22 @@ def parse(argv: Sequence[str]) -> V2vCommand:
     arguments = tuple(word.given[0] for word in words if word.operand)
     names = {name for name, _ in theirs}
     # virt-v2v's own choice of a boot driver (2.8 and later) is ours too, unless we are told otherwise.
-    bus = "virtio-scsi" if dict(theirs).get("block-driver") == "virtio-scsi" else "virtio"
+    bus = "virtio-scsi" if dict(theirs).get("block-driver") == "virtio-scsi" else None
     # --machine-readable alone asks what virt-v2v can do; with a guest it only shapes the messages.
     asks = bool(names & _INFORMATIONAL) or ("machine-readable" in names and not arguments)
     ours = [word.own for word in words if word.own is not None]
-    own = {name: value for name, value in ours if name in _OWN}
-    if own.get("define", PHASES[0]) not in PHASES:
-        raise UsageError(f"--h2k-define {own['define']}: no such phase", hint=f"one of {', '.join(PHASES)}")
+    h2k = read(ours, root=known.get("root"), bus=bus)
     return V2vCommand(
         passed=tuple(given for word in words if word.own is None for given in word.given),
-        h2k=read([given for given in ours if given[0] not in _OWN], bus),
+        h2k=h2k,
         arguments=arguments,
         informational=asks or ("io", "?") in theirs or ("oo", "?") in theirs,
         machine_readable="machine-readable" in names,
         boots="qemu-boot" in names or any(("oo", f"qemu-boot{value}") in theirs for value in ("", "=", "=true")),
-        **{**known, **own},
+        asks_help="help" in names,
+        define=h2k.own.get("define", PHASES[0]),
+        stage=h2k.own.get("stage"),
+        **known,
     )
 
 
@@ -122,7 +123,7 @@ def in_two_steps(argv: Sequence[str], directory: str, name: str) -> tuple[list[s
         sides = {BY_NAME[option].side for option, _ in word.options if option in BY_NAME}
         names = {option for option, _ in word.options}
         if word.own is not None:
-            first += word.given if word.own[0] not in _OWN else ()
+            first += word.given if word.own[0] not in ("define", "stage") else ()
             continue
         if "result" not in sides or names <= _KEPT_BY_A_STAGE:
             first += word.given
@@ -150,8 +151,9 @@ def _words(argv: Sequence[str]) -> Iterator[_Word]:
 
 
 def _ours(argument: str, waiting: Iterator[str]) -> tuple[tuple[str, ...], tuple[()], Given]:
-    name, value = take(argument, waiting, _OWN)
-    return (argument,) if "=" in argument or name == "dry-run" else (argument, value), (), (name, value)
+    name, value = take(argument, waiting, V2V)
+    glued = "=" in argument or not BY_OWN_NAME[name].metavar
+    return (argument,) if glued else (argument, value), (), (name, value)
 
 
 def _understand(argument: str) -> list[tuple[str, Optional[str], bool]]:

@@ -17,6 +17,18 @@ ENTRIES = (*DRIVERS, *DISKS, *BOOT, *GUEST)
 _BY_ID = {entry.id: entry for entry in ENTRIES}
 
 
+# Refusals that --h2k-accept overrides: going on risks what the owner can judge, and never the disks' content.
+ACCEPTABLE = frozenset((
+    "driver-unsigned", "driver-test-signed", "driver-sha2-unsupported", "secure-boot-db-mismatch", "volume-dirty",
+    "volume-log-unclean", "first-boot-runner-missing", "space-short", "system-files-compressed",
+))  # fmt: skip
+
+
+def known_ids() -> frozenset[str]:
+    """Every id of the catalogue."""
+    return frozenset(_BY_ID)
+
+
 def in_domain(found: str) -> bool:
     """Whether a finding with this id is repaired by the domains that h2k writes, and not on the disks."""
     return found in _BY_ID and _BY_ID[found].answer == DOMAIN

@@ -207,7 +207,7 @@ class _Heard:
                 raise
             else:
                 failure = f"hook {hook.name} failed: {type(e).__name__}: {e}"
-                raise H2kError(failure, hint=f"--skip {hook.name}; h2k -v") from e
+                raise H2kError(failure, hint=f"--h2k-skip {hook.name}; h2k -v shows where") from e
 
     def _hear(self, hook: Hook, item: Proposed) -> None:
         if isinstance(item, Setting):

@@ -25,8 +25,11 @@ from typing import Any, Callable, Optional
 from h2k.base.errors import FAILED, H2kError
 from h2k.disk import direct_reader
 from h2k.domain.facts import DomainFacts
-from h2k.engine.pipeline import Request, Tools, assess, examine, open_tools
+from h2k.engine.examination import SOURCE
+from h2k.engine.outcome import Outcome
+from h2k.engine.pipeline import examine
 from h2k.engine.report import Report
+from h2k.engine.request import Request, Tools, open_tools
 
 LIMIT = 600.0  # seconds for one guest; then its worker is ended
 _GRACE = 5.0  # seconds for a worker that has nothing more to do, or that has crashed, to be gone
@@ -39,11 +42,11 @@ class Job:
     key: str
     images: tuple[tuple[Path, Optional[str]], ...]
     domain: Optional[DomainFacts] = None
-    phase: str = "source"
+    side: str = SOURCE
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Ended:
     """What became of one job: the task's result, or `error` with its exit status and the way out; `seconds` it took."""
 
     job: Any
@@ -54,8 +57,16 @@ class Outcome:
     seconds: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """What a look at one guest says."""
+
+    outcome: Outcome
+    report: Report
+
+
 class Look:
-    """The task of examine_many: the report on one guest; the request's tools are opened once in each worker."""
+    """The task of examine_many: the outcome and the report of one guest; the request's tools are opened once in each worker."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -65,25 +76,26 @@ class Look:
     def __reduce__(self) -> Any:
         return Look, (self.request,)
 
-    def __call__(self, job: Job) -> Report:
+    def __call__(self, job: Job) -> Looked:
         if self._tools is None:
             self._tools = self._open.enter_context(open_tools(self.request))
-        return assess(examine(self._tools, job.images, job.phase, job.domain))
+        seen = examine(self._tools, job.images, job.side, job.domain)
+        return Looked(seen.outcome, seen.report)
 
     def close(self) -> None:
         """Close the tools."""
         self._open.close()
 
 
-def examine_many(jobs: Iterable[Job], request: Request, workers: Optional[int] = None, limit: float = LIMIT) -> Iterator[Outcome]:
-    """Look at many guests, read-only, `workers` at a time (one a processor): an Outcome with a Report for each.
+def examine_many(jobs: Iterable[Job], request: Request, workers: Optional[int] = None, limit: float = LIMIT) -> Iterator[Ended]:
+    """Look at many guests, read-only, `workers` at a time (one a processor): an Ended with a Looked for each.
 
     They come in the order in which they end. Closing the iterator ends the workers.
     """
     return in_pool(Look(request), jobs, workers, limit)
 
 
-def in_pool(task: Callable[[Any], Any], jobs: Iterable[Any], workers: Optional[int] = None, limit: float = LIMIT) -> Iterator[Outcome]:
+def in_pool(task: Callable[[Any], Any], jobs: Iterable[Any], workers: Optional[int] = None, limit: float = LIMIT) -> Iterator[Ended]:
     """Call `task` (which pickle can carry: a function of a module, or an object) with each job, in worker processes."""
     count = max(1, workers or len(os.sched_getaffinity(0)))
     waiting = iter(jobs)
@@ -145,12 +157,12 @@ class _Worker:
                 self._task = None
             self.pipe.send(job)
 
-    def take(self) -> tuple[Outcome, bool]:
+    def take(self) -> tuple[Ended, bool]:
         """The outcome of its job, and whether it can have another."""
         seconds, job, why = time.monotonic() - self._began, self._job, ""
         if self.pipe.poll():
             try:
-                outcome: Outcome = self.pipe.recv()
+                outcome: Ended = self.pipe.recv()
                 self._job = None
                 return dataclasses.replace(outcome, job=job, seconds=seconds), True
             except (EOFError, OSError):
@@ -159,7 +171,7 @@ class _Worker:
             why = f"it took longer than {self.deadline - self._began:.0f} s"
         self.end()
         why = why or f"its worker {_how_it_ended(self._process.returncode)}"
-        return Outcome(job, None, f"this guest could not be read: {why}", "look at it alone, with h2k -v inspect", FAILED, seconds), False
+        return Ended(job, None, f"this guest could not be read: {why}", "look at it alone, with h2k -v inspect", FAILED, seconds), False
 
     def _await_end(self) -> bool:
         """Whether it ends by itself; its process id stays its own until it is waited for."""
@@ -197,10 +209,10 @@ def work(handle: int) -> None:
 
 def _answer(pipe: Connection, task: Callable[[Any], Any], job: Any) -> None:
     try:
-        answer = ForkingPickler.dumps(Outcome(None, task(job)))
+        answer = ForkingPickler.dumps(Ended(None, task(job)))
     except H2kError as e:
-        answer = ForkingPickler.dumps(Outcome(None, None, e.message, e.hint, e.exit_status))
+        answer = ForkingPickler.dumps(Ended(None, None, e.message, e.hint, e.exit_status))
     except Exception as e:  # whatever it is, it is this guest's alone
         traceback.print_exc()
-        answer = ForkingPickler.dumps(Outcome(None, None, f"{type(e).__name__}: {e}", "h2k -v inspect tells more", FAILED))
+        answer = ForkingPickler.dumps(Ended(None, None, f"{type(e).__name__}: {e}", "h2k -v inspect tells more", FAILED))
     pipe.send_bytes(answer)

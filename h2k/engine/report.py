@@ -1,70 +1,42 @@
-"""The report: report.json for programs, one verdict and a table of findings for people."""
+"""What a run found and did, collected while it goes on; engine/ending.py makes the record of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import platform
-import textwrap
+import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from h2k import __version__
-from h2k.base.errors import FAILED, NOT_READY, NOT_VERIFIED, READY, REFUSED, USAGE
-from h2k.base.files import own_directory, write_json
 from h2k.base.finding import Finding
 from h2k.base.text import shown
+from h2k.guest.changes import Change, WriteFile
 from h2k.guest.guest import Guest
-
-VERDICTS = {
-    READY: "READY",
-    FAILED: "FAILED",
-    USAGE: "USAGE ERROR",
-    REFUSED: "REFUSED",
-    NOT_READY: "NOT READY",
-    NOT_VERIFIED: "NOT VERIFIED",
-}
 
 
 @dataclasses.dataclass
 class Report:
-    """Everything a run found and did, in the shape of docs/report.schema.json."""
+    """Findings, changes and facts of one run; how it ended is its Outcome, and no business of this."""
 
-    status: int = READY
-    verdict: str = ""
     guest: dict[str, Any] = dataclasses.field(default_factory=dict)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     settings: list[dict[str, str]] = dataclasses.field(default_factory=list)
-    timings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     documents: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The report object."""
+        """These parts of the record (docs/schemas/record.json)."""
         return {
-            "status": self.status,
-            "verdict": self.verdict,
             "guest": self.guest,
             "findings": [f.as_json() for f in self.findings],
             "changes": self.changes,
             "settings": self.settings,
-            "timings": self.timings,
             "files": self.files,
-            "versions": {"h2k": __version__, "python": platform.python_version()},
+            "digests": self.digests,
+            **self.more,
         }
-
-    def write(self, directory: Path) -> Path:
-        """Write report.json, plan.json and the hooks' documents into the report directory; returns the report's path."""
-        directory = own_directory(directory)
-        write_json(directory / "plan.json", {"changes": self.changes, "settings": self.settings})
-        for name, content in self.documents.items():
-            write_json(directory / Path(name).name, content)
-            self.files[Path(name).stem] = str(directory / Path(name).name)
-        path = directory / "report.json"
-        self.files["report"] = str(path)
-        write_json(path, self.as_json())
-        return path
 
 
 def guest_facts(guest: Guest) -> dict[str, Any]:
@@ -108,25 +80,22 @@ def windows_facts(guest: Guest) -> dict[str, Any]:
     }
 
 
+def digests_of(changes: Sequence[Change]) -> dict[str, str]:
+    """SHA-256 of every file that is written into the guest, by its path there: for an auditor."""
+    return {c.path: hashlib.sha256(c.data).hexdigest() for c in changes if isinstance(c, WriteFile)}
+
+
+def installed_drivers(changes: Sequence[Change]) -> tuple[str, ...]:
+    """The drivers whose files would be written into System32\\drivers, by name: viostor, netkvm."""
+    paths = [c.path.replace("\\", "/").lower() for c in changes if isinstance(c, WriteFile)]
+    names = [p.rpartition("/")[2][: -len(".sys")] for p in paths if "/system32/drivers/" in p and p.endswith(".sys")]
+    return tuple(dict.fromkeys(names))
+
+
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
     """The findings that stop a run first, then what was wrong, then the rest."""
     order = {"refused": 0, "broken": 1, "repaired": 2, "warning": 3, "ok": 4}
     return sorted(findings, key=lambda f: (order[f.state], f.id))
-
-
-def table(findings: Sequence[Finding], width: int = 110) -> str:
-    """The findings as aligned lines: state, id, subject, and the evidence wrapped below."""
-    if not findings:
-        return "  no findings: the guest is as h2k would leave it"
-    rows = by_weight(findings)
-    wide = max(len(f.id) for f in rows)
-    lines: list[str] = []
-    for f in rows:
-        lines.append(f"  {f.state:<9} {f.id:<{wide}}  {f.subject}")
-        done = "" if f.state != "repaired" or not f.repair else f" → {f.repair}"
-        text = f"{f.evidence}{done}" if f.state == "repaired" else "; ".join(filter(None, (f.evidence, f.repair)))
-        lines += textwrap.wrap(text, width, initial_indent=" " * (wide + 14), subsequent_indent=" " * (wide + 14))
-    return "\n".join(lines)
 
 
 def diff(changes: Iterable[dict[str, Any]]) -> str:

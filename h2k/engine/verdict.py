@@ -1,119 +1,134 @@
-"""How a run ended, for people: the verdict first, then findings, times and files; on a terminal it fits one screen."""
+"""How a run ended, for people: the verdict first, then findings, times, files, and the commands that come next.
+
+Nothing that stops a run or says how to go on is ever cut off: lines are wrapped. On a terminal what holds is counted
+instead of listed; rich draws the table where it is installed, plain and complete lines do where it is not.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from h2k.base.errors import NOT_VERIFIED, READY, REFUSED
+from h2k.base.errors import NOT_READY, NOT_VERIFIED, READY, REFUSED
 from h2k.base.finding import Finding
-from h2k.base.progress import terminal_console
+from h2k.base.progress import draw_lines, draw_table, terminal_console
 from h2k.base.text import shown
-from h2k.engine.report import VERDICTS, by_weight, diff, table
+from h2k.engine.outcome import OK_TO_CONVERT, WORDS
+from h2k.engine.report import by_weight, diff
 
 Line = tuple[str, str]  # text, and rich's style for it
-STYLES = {"refused": "bold red", "broken": "red", "repaired": "green", "warning": "yellow", "ok": "dim"}
-_VERDICT_STYLES = {READY: "bold green", REFUSED: "bold red", NOT_VERIFIED: "bold red"}
-_NEXT = "  Boot bootstrap.xml first: it lets Windows bind its VirtIO devices; then final.xml is for production."
-_PROMPT = 2  # lines of the screen that the shell's next prompt takes
-_LEAST = 3  # lines of findings, however small the screen is
+STYLES = {"refused": "bold red", "broken": "red", "to do": "yellow", "repaired": "green", "warning": "yellow", "ok": "dim"}
+_VERDICT_STYLES = {READY: "bold green", REFUSED: "bold red", NOT_VERIFIED: "bold red", NOT_READY: "bold yellow"}
+_NOTHING = "  no findings: the guest is as h2k would leave it"
+_STATE_WIDTH = 9  # characters of the longest state
+_PLAIN_WIDTH = 110  # characters of a line that no terminal asks for
 
 
-def explain(report: dict[str, Any], plan: bool = False) -> None:
-    """Print a report object: in full where it is read by programs or kept, one screen of it on a terminal."""
-    if not sys.stdout.isatty():
-        print("\n".join(text for text, _ in _full(report, plan)))
+def explain(record: dict[str, Any], plan: bool = False) -> None:
+    """Print a record: in full where it is read by programs or kept, without what holds on a terminal."""
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = terminal_console(sys.stdout) if on_terminal else None
+    if console is not None:
+        _draw(console, record, plan)
         return
-    width, height = shutil.get_terminal_size()
-    console = terminal_console(sys.stdout)
-    for text, style in screen(report, width, height, plan):
-        if console is None:
-            print(text)
-        else:
-            console.print(text, style=style or None, markup=False, no_wrap=True, overflow="ellipsis", crop=True)
+    width = shutil.get_terminal_size().columns if on_terminal else _PLAIN_WIDTH
+    print("\n".join(text for text, _ in lines(record, width, plan, brief=on_terminal)))
 
 
-def _full(report: dict[str, Any], plan: bool) -> list[Line]:
-    text, style = _verdict(report)
-    lines = [(shown(text), style)]
-    if _has_findings(report):
-        lines.append((table(_findings(report)), ""))
-    if plan and report.get("changes"):
-        lines.append((diff(report["changes"]), ""))
-    return [*lines, *((shown(text), style) for text, style in _files(report))]
+def lines(record: dict[str, Any], width: int, plan: bool = False, brief: bool = False) -> list[Line]:
+    """The record as wrapped lines; with `brief` the findings that hold are counted and not listed."""
+    found = [*_wrapped(_verdict(record), width)]
+    listed, hidden = _chosen(record, brief)
+    found += [line for finding in listed for line in _rows(finding, record, width)]
+    if not listed and not hidden and _has_findings(record):
+        found.append((_NOTHING, "dim"))
+    if hidden:
+        found.append((f"  ({hidden} more that hold, in report.json)", "dim"))
+    return [*found, *(line for tail in _tail(record, plan) for line in _wrapped(tail, width, indent="      "))]
 
 
-def screen(report: dict[str, Any], width: int, height: int, plan: bool = False) -> list[Line]:
-    """The lines for a terminal of that size: the verdict (wrapped), as many findings as fit with those that matter
-    first, step times, and files. No line is wider than the terminal."""
-    verdict, style = _verdict(report)
-    head = [(line, style) for line in textwrap.wrap(shown(verdict), width)[: max(1, height // 3)]]
-    tail = [*_times(report), *_files(report)]
-    tail = tail[: max(0, height - _PROMPT - _LEAST - len(head))]
-    room = height - _PROMPT - len(head) - len(tail)
-    body = _rows(report, room)
-    if plan and report.get("changes"):
-        room -= len(body)
-        changes = [(f"  {c['diff']}", "") for c in report["changes"]]
-        body += _fitting(changes, room, len(changes), "changes, in plan.json") if room > 1 else []
-    return [(_cut(text, width), kind) for text, kind in (*head, *body, *tail)]
+def _draw(console: Any, record: dict[str, Any], plan: bool) -> None:
+    """The same on a terminal with rich: a table that fits its width."""
+    listed, hidden = _chosen(record, brief=True)
+    rows = []
+    for finding in listed:
+        state = _state(finding, record)
+        why = (_why(finding), "dim" if finding.state == "repaired" else "")
+        rows.append(((state, STYLES[state]), (finding.id, ""), (shown(finding.subject), ""), why))
+    draw_lines(console, [_verdict(record)])
+    draw_table(console, rows)
+    if not listed and not hidden and _has_findings(record):
+        draw_lines(console, [(_NOTHING, "dim")])
+    if hidden:
+        draw_lines(console, [(f"  ({hidden} more that hold, in report.json)", "dim")])
+    draw_lines(console, list(_tail(record, plan)))
 
 
-def _rows(report: dict[str, Any], room: int) -> list[Line]:
-    """Two lines a finding where they all fit, one where they do not, and the number of those that are left out."""
-    if not _has_findings(report):
-        return []
-    findings = by_weight(_findings(report))
-    if not findings:
-        return [(table([]), "dim")]
-    wide = max(len(f.id) for f in findings)
-    short = [(f"  {f.state:<9} {f.id:<{wide}}  {f.subject}", STYLES[f.state]) for f in findings]
-    if 2 * len(short) > room:
-        return _fitting(short, room, len(short), "in report.json")
-    details = [(" " * 12 + (f"{f.evidence} → {f.repair}" if f.repair else f.evidence), "dim") for f in findings]
-    return [line for pair in zip(short, details) for line in pair]
+def _verdict(record: dict[str, Any]) -> Line:
+    name = record.get("guest", {}).get("name", "")
+    status = int(record.get("status", READY))
+    word = record.get("word") or WORDS.get(status, "?")
+    text = f"h2k: {word}: {record.get('verdict', '')}" + (f"  [{name}]" if name else "")
+    return shown(text), _VERDICT_STYLES.get(status, "bold yellow")
 
 
-def _fitting(lines: Sequence[Line], room: int, count: int, where: str) -> list[Line]:
-    room = max(room, _LEAST)
-    if len(lines) <= room:
-        return list(lines)
-    return [*lines[: room - 1], (f"  (and {count - room + 1} more {where})", "dim")]
+def _chosen(record: dict[str, Any], brief: bool) -> tuple[list[Finding], int]:
+    """(the findings to show, the number of those that are only counted)."""
+    found = by_weight(Finding(**f) for f in record.get("findings", []))
+    listed = [f for f in found if not brief or f.state != "ok"]
+    return listed, len(found) - len(listed)
 
 
-def _cut(text: str, width: int) -> str:
-    text = shown(text)
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+def _state(finding: Finding, record: dict[str, Any]) -> str:
+    """The state as people read it: what a conversion will do is no fault of a source."""
+    return "to do" if finding.state == "broken" and record.get("word") == OK_TO_CONVERT else finding.state
 
 
-def _verdict(report: dict[str, Any]) -> Line:
-    guest = report.get("guest", {})
-    name = guest.get("name", "")
-    word = VERDICTS.get(report["status"], "?")
-    if report["status"] == READY and not guest.get("windows"):
-        word = "LEFT ALONE"
-    text = f"h2k: {word}: {report['verdict']}" + (f"  [{name}]" if name else "")
-    return text, _VERDICT_STYLES.get(report["status"], "bold yellow")
+def _rows(finding: Finding, record: dict[str, Any], width: int) -> Iterator[Line]:
+    state = _state(finding, record)
+    yield from _wrapped((f"  {state:<{_STATE_WIDTH}} {finding.id}  {shown(finding.subject)}", STYLES[state]), width, "      ")
+    yield from _wrapped((" " * 12 + _why(finding), "dim"), width, " " * 12)
 
 
-def _has_findings(report: dict[str, Any]) -> bool:
-    return bool(report.get("guest", {}).get("windows") or report.get("findings"))
+def _why(finding: Finding) -> str:
+    """Evidence and remedy, whole."""
+    return shown(f"{finding.evidence} → {finding.repair}" if finding.repair else finding.evidence)
 
 
-def _findings(report: dict[str, Any]) -> list[Finding]:
-    return [Finding(**f) for f in report.get("findings", [])]
+def _has_findings(record: dict[str, Any]) -> bool:
+    return bool(record.get("guest", {}).get("windows") or record.get("findings"))
 
 
-def _times(report: dict[str, Any]) -> list[Line]:
-    times = [f"{t['step']} {t['seconds']:.1f} s" for t in report.get("timings", [])]
-    return [(f"  steps: {', '.join(times)}", "dim")] if times else []
-
-
-def _files(report: dict[str, Any]) -> list[Line]:
-    files = report.get("files", {})
+def _tail(record: dict[str, Any], plan: bool) -> Iterator[Line]:
+    yield from ((shown(str(line)), "") for line in record.get("details", ()))
+    if plan and record.get("changes"):
+        yield from ((shown(line), "") for line in diff(record["changes"]).splitlines())
+    times = [f"{t['step']} {t['seconds']:.1f} s" for t in record.get("timings", [])]
+    if times:
+        yield f"  steps: {', '.join(times)}", "dim"
+    files = record.get("files", {})
     wide = max([10, *(len(what) + 1 for what in files)])
-    lines: list[Line] = [(f"  {what + ':':<{wide}} {path}", "") for what, path in files.items()]
-    return [*lines, (_NEXT, "bold")] if "bootstrap" in files else lines
+    yield from ((f"  {what + ':':<{wide}} {shown(str(path))}", "") for what, path in files.items())
+    if files.get("bootstrap"):
+        yield "  The first boot is bootstrap.xml: it lets Windows bind its VirtIO devices. Then final.xml is for production.", "bold"
+    yield from ((f"  next: {shown(command)}", "bold") for command in record.get("next", ()))
+
+
+def _wrapped(line: Line, width: int, indent: str = "  ") -> list[Line]:
+    text, style = line
+    found = textwrap.wrap(
+        text, max(width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    lead = text[: len(text) - len(text.lstrip())]
+    if found and lead and not found[0].startswith(lead):
+        found[0] = lead + found[0]
+    return [(piece, style) for piece in found or [""]]
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Findings as plain lines, for commands that show nothing else."""
+    record = {"guest": {"windows": True}, "findings": [f.as_json() for f in findings]}
+    return "\n".join(text for text, _ in lines(record, _PLAIN_WIDTH)[1:])

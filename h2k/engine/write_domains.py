@@ -1,71 +1,98 @@
-"""Writes the two domains into the report directory."""
+"""Builds the two domains of a guest before anything is written to it, and writes them when it is ready."""
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Optional
 
-from h2k.base.errors import READY
 from h2k.base.files import SHARED, own_directory, write_bytes
 from h2k.base.host import kvm_works
-from h2k.base.run import run
-from h2k.base.steps import Steps
+from h2k.base.run import run as run_command
 from h2k.domain.facts import DiskFacts, DomainFacts, complete
 from h2k.domain.firmware import choose_firmware
 from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml, with_images
 from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
-from h2k.engine.pipeline import Examination, Tools
-from h2k.engine.report import Report
-from h2k.engine.verdict import explain
+from h2k.engine.examination import Examination
+from h2k.engine.runs import Run
 
 SCRATCH_SIZE = 64 * 1024 * 1024  # bytes; Windows only has to see the disk, to bind the driver
+SCRATCH = "scratch.qcow2"
+Domains = dict[str, bytes]  # "bootstrap" and "final", or "final" alone, as libvirt XML
 
 
-def emit(tools: Tools, target: GuestFiles, seen: Examination, steps: Steps, whatever: bool = False) -> None:
-    """Write bootstrap.xml and final.xml into the report directory, when the domain is known and the guest is ready
-    (or `whatever` it is, for those who only watch); for a guest that is not Windows final.xml alone."""
-    if target.domain is None or (seen.report.status != READY and not whatever):
-        return
-    own_directory(target.state)
-    with steps.step("emit", "writing the domains" if seen.windows else "writing the domain"):
-        domains = _domains(tools, target, target.domain, seen) if seen.windows else _production(target)
-        for name, xml in domains.items():
-            path = target.state / f"{name}.xml"
-            write_bytes(path, xml, SHARED)
-            seen.report.files[name] = str(path)
-
-
-def _production(target: GuestFiles) -> dict[str, bytes]:
-    """The one domain of a guest that is not Windows: what virt-v2v wrote, its images by their absolute paths."""
-    if target.description is None:
+def build_domains(run: Run, seen: Examination) -> Domains:
+    """Both domains as they will be written, or final alone for a guest that is not Windows; nothing where no
+    description of the guest is known. Raises Refused for what can't be a domain: a name, a firmware, a bus."""
+    files = run.guest_files
+    if files.domain is None:
         return {}
-    return {"final": with_images(target.description, str(target.state), [path.resolve() for path, _ in target.images])}
+    if not seen.windows:
+        return _production(files)
+    facts, choices = _decided(run, files.domain, seen)
+    return {"bootstrap": bootstrap_xml(facts, choices), "final": final_xml(facts, choices)}
 
 
-def _domains(tools: Tools, target: GuestFiles, domain: DomainFacts, seen: Examination) -> dict[str, bytes]:
-    proposal = seen.proposal
-    previous = target.state / "bootstrap.xml"
+def write_domains(run: Run, domains: Domains, windows: bool) -> None:
+    """Write the domains into the report directory, and the bootstrap's scratch disk. Raises H2kError and OSError."""
+    if not domains:
+        return
+    state = run.guest_files.state
+    own_directory(state)
+    with run.steps.step("emit", "writing the domains" if windows else "writing the domain"):
+        if windows and run.opened.bus != "sata":
+            _make_scratch(state)
+        for name, xml in domains.items():
+            path = state / f"{name}.xml"
+            write_bytes(path, xml, SHARED)
+            run.report.files[name] = str(path)
+
+
+def next_commands(run: Run, committed: bool) -> tuple[str, ...]:
+    """The commands that the owner can give now: boot it, take it back."""
+    directory, files = shlex.quote(str(run.guest_files.state)), run.report.files
+    boot: tuple[str, ...]
+    if "bootstrap-script" in files:
+        boot = (f"sh {shlex.quote(files['bootstrap-script'])}",)
+    elif "bootstrap-machine" in files:
+        boot = (f"kubectl apply -f {shlex.quote(files['bootstrap-machine'])}",)
+    else:
+        boot = (f"h2k boot {directory}",) if "bootstrap" in files else ()
+    return (*boot, f"h2k rollback {directory}") if committed else boot
+
+
+def _production(files: GuestFiles) -> Domains:
+    """The one domain of a guest that is not Windows: what virt-v2v wrote, its images by their absolute paths."""
+    if files.description is None:
+        return {}
+    return {"final": with_images(files.description, str(files.state), [path.resolve() for path, _ in files.images])}
+
+
+def _decided(run: Run, domain: DomainFacts, seen: Examination) -> tuple[DomainFacts, Choices]:
+    """The facts of the guest's machine and the choices for its two phases, by the hooks' settings."""
+    proposal, files, bus = seen.proposal, run.guest_files, run.opened.bus
+    previous = files.state / "bootstrap.xml"
     earlier = read_domain_xml(read_description(previous), str(previous)) if previous.exists() else None
     firmware = proposal.setting("firmware", domain.firmware)
     secure_boot = domain.secure_boot and proposal.setting("secure-boot", "on") == "on"
     facts = dataclasses.replace(
-        complete(domain, previous=earlier), firmware=firmware, secure_boot=secure_boot, disks=_absolute(domain, target)
+        complete(domain, previous=earlier), firmware=firmware, secure_boot=secure_boot, disks=_absolute(domain, files)
     )
     choices = Choices(
-        bus=tools.request.bus,
+        bus=bus,
         bootstrap_bus=proposal.setting("bootstrap-bus", "sata"),
-        boot_disk=_boot_disk(domain, int(proposal.setting("boot-disk", str(seen.report.guest["boot_disk"])))),
+        boot_disk=_boot_disk(domain, int(proposal.setting("boot-disk", str(seen.report.guest.get("boot_disk", 0))))),
         nic_model=proposal.setting("bootstrap-nic", "e1000e"),
         final_nic_model=proposal.setting("final-nic", "virtio"),
-        scratch=_scratch(target.state) if tools.request.bus != "sata" else None,
-        driver_iso=iso_for_cdrom(tools.drivers_path),
+        scratch=files.state.resolve() / SCRATCH if bus != "sata" else None,
+        driver_iso=iso_for_cdrom(run.opened.drivers_path),
         firmware=choose_firmware(secure_boot=facts.secure_boot) if firmware == "uefi" else None,
         utc=proposal.setting("clock", "localtime") == "utc",
         accelerated=kvm_works(),
     )
-    return {"bootstrap": bootstrap_xml(facts, choices), "final": final_xml(facts, choices)}
+    return facts, choices
 
 
 def _boot_disk(domain: DomainFacts, image: int) -> int:
@@ -73,17 +100,16 @@ def _boot_disk(domain: DomainFacts, image: int) -> int:
     return [number for number, disk in enumerate(domain.disks) if disk.path is not None][image]
 
 
-def _absolute(domain: DomainFacts, target: GuestFiles) -> tuple[DiskFacts, ...]:
-    paths = iter(path.resolve() for path, _ in target.images)
+def _absolute(domain: DomainFacts, files: GuestFiles) -> tuple[DiskFacts, ...]:
+    paths = iter(path.resolve() for path, _ in files.images)
     return tuple(dataclasses.replace(d, path=next(paths)) if d.path is not None else d for d in domain.disks)
 
 
-def _scratch(state: Path) -> Path:
+def _make_scratch(state: Path) -> None:
     """A small empty disk, made once."""
-    path = state.resolve() / "scratch.qcow2"
+    path = state.resolve() / SCRATCH
     if not path.exists():
-        run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SCRATCH_SIZE)])
-    return path
+        run_command(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SCRATCH_SIZE)])
 
 
 def iso_for_cdrom(path: Optional[Path]) -> Optional[Path]:
@@ -91,8 +117,3 @@ def iso_for_cdrom(path: Optional[Path]) -> Optional[Path]:
     if path is not None and path.is_dir():
         path = path / "virtio-win.iso"
     return path.resolve() if path is not None and path.is_file() else None
-
-
-def print_outcome(report: Report, plan: bool = False) -> None:
-    """The verdict, the findings and where the files lie, for people."""
-    explain(report.as_json(), plan=plan)

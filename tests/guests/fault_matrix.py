@@ -24,9 +24,13 @@ from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles
 from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.engine.catalogue import ENTRIES
+from h2k.engine.ending import record_of, told
+from h2k.engine.examination import Examination
 from h2k.engine.finding_entry import DOMAIN, FIRST_BOOT, REFUSE, REPAIR
-from h2k.engine.pipeline import Examination, Request, assess, examine, fix, open_tools
-from h2k.engine.write_domains import emit, print_outcome
+from h2k.engine.outcome import Outcome
+from h2k.engine.pipeline import examine, fix
+from h2k.engine.request import Request, open_tools
+from h2k.engine.runs import Run
 from h2k.guest.changes import WriteFile
 from tests.guests import build, virtio_win
 from tests.guests.faults import FAULTS, NEW, OLD, Fault, GuestFacts, break_disk
@@ -106,10 +110,20 @@ class Bench:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(build.cached()[name].disks[0], target)
-            with open_tools(self._request(self.drivers())) as tools:
-                seen = fix(tools, [(target, "qcow2")], self.work / "repaired" / f"{name}.h2k", Steps(quiet=True))
-            assert seen.report.status == READY, f"{name}: {seen.report.verdict}"
+            files = GuestFiles(((target, "qcow2"),), self.work / "repaired" / f"{name}.h2k")
+            _, outcome = self._fixed(files, self._request(self.drivers()))
+            assert outcome.status == READY, f"{name}: {outcome.sentence}"
         return target
+
+    def _fixed(self, files: GuestFiles, request: Request) -> tuple[Run, Outcome]:
+        """h2k fix, without its end."""
+        run = Run("h2k fix", steps=Steps(quiet=True), files=files)
+        with open_tools(request) as run.tools:
+            return run, fix(run)
+
+    def _repaired_case(self, case: Case) -> tuple[Run, Outcome]:
+        files = GuestFiles(tuple(case.images), case.disks[0].with_suffix(".h2k"), case.domain)
+        return self._fixed(files, self._request(case.drivers, case.fault.policy))
 
     def _request(self, drivers: Path, policy: str = "") -> Request:
         if not policy:
@@ -149,7 +163,6 @@ class Bench:
         """(the look, the ids that the fault brought)."""
         with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
             seen = examine(tools, case.images, "result", case.domain)
-        assess(seen)
         return seen, self.new_in(seen, case.fault, case.guest)
 
     def check(self, fault: Fault, name: str, repair: bool = True) -> Row:
@@ -176,20 +189,19 @@ class Bench:
             return self.repair(case)
         if case.fault.answer == DOMAIN:
             return self._repair_domain(case, before)
-        state = case.disks[0].with_suffix(".h2k")
-        with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
-            done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
+        run, outcome = self._repaired_case(case)
+        assert run.seen is not None
         same = digests(case.disks) == before
         unchanged = "bytes unchanged" if same else "BYTES CHANGED"
         if case.fault.answer == REFUSE:
-            refused = done.report.status == REFUSED
-            named = case.fault.finding in {f.id for f in done.proposal.refused}
-            return ("refused" if refused else f"status {done.report.status}"), unchanged, refused and named and same
-        warned = {f.state for f in done.report.findings if f.id == case.fault.finding} == {"warning"}
+            refused = outcome.status == REFUSED
+            named = case.fault.finding in {f.id for f in run.seen.proposal.refused}
+            return ("refused" if refused else f"status {outcome.status}"), unchanged, refused and named and same
+        warned = {f.state for f in run.report.findings if f.id == case.fault.finding} == {"warning"}
         if case.fault.answer == FIRST_BOOT:
-            staged = any(isinstance(c, WriteFile) and case.fault.finding.split("-")[0].encode() in c.data for c in done.todo)
-            return "warned, a step staged" if staged else "NO STEP", "verified", warned and staged and done.report.status == READY
-        return ("warned" if warned else "not warned"), unchanged, warned and same and done.report.status == READY
+            staged = any(isinstance(c, WriteFile) and case.fault.finding.split("-")[0].encode() in c.data for c in run.seen.todo)
+            return "warned, a step staged" if staged else "NO STEP", "verified", warned and staged and outcome.status == READY
+        return ("warned" if warned else "not warned"), unchanged, warned and same and outcome.status == READY
 
     def check_group(self, group: Sequence[Fault], name: str) -> Row:
         """Several faults in one guest: all found, all repaired in one run, and nothing found afterwards."""
@@ -207,11 +219,10 @@ class Bench:
 
     def repair(self, case: Case) -> tuple[str, str, bool]:
         """Repair the case's disks and look again."""
-        state = case.disks[0].with_suffix(".h2k")
+        _, outcome = self._repaired_case(case)
+        if outcome.status != READY:
+            return f"status {outcome.status}", outcome.sentence, False
         with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
-            done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
-            if done.report.status != READY:
-                return f"status {done.report.status}", done.report.verdict, False
             again = examine(tools, case.images, "result", case.domain)
         left = self.new_in(again, case.fault, case.guest)
         clean = not left and not again.todo
@@ -219,18 +230,15 @@ class Bench:
 
     def _repair_domain(self, case: Case, before: list[str]) -> tuple[str, str, bool]:
         """The disks stay; the domain that h2k writes has nothing wrong."""
-        state = case.disks[0].with_suffix(".h2k")
-        target = GuestFiles(tuple(case.images), state, case.domain)
+        run, outcome = self._repaired_case(case)
+        final = case.disks[0].with_suffix(".h2k") / "final.xml"
+        if not final.exists():
+            return f"status {outcome.status}", outcome.sentence, False
         with open_tools(self._request(case.drivers, case.fault.policy)) as tools:
-            done = fix(tools, case.images, state, Steps(quiet=True), case.domain)
-            emit(tools, target, done, Steps(quiet=True))
-            final = state / "final.xml"
-            if not final.exists():
-                return f"status {done.report.status}", done.report.verdict, False
             again = examine(tools, case.images, "result", read_domain_xml(final.read_bytes(), str(final)))
         left = self.new_in(again, case.fault, case.guest)
         same = digests(case.disks) == before
-        said = {f.state for f in done.report.findings if f.id == case.fault.finding} == {"repaired"}
+        said = {f.state for f in run.report.findings if f.id == case.fault.finding} == {"repaired"}
         evidence = "nothing found in final.xml" if not left else f"still {', '.join(sorted(left))}"
         return "repaired in the domain", evidence + ("" if same else ", BYTES CHANGED"), not left and same and said
 
@@ -247,7 +255,7 @@ class Bench:
             env={**os.environ, "VIRT_TOOLS_DATA_DIR": str(nowhere)}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         found = fault.finding in done.stdout
-        same = digests(case.disks) == before and not list(out.iterdir())
+        same = digests(case.disks) == before and {path.suffix for path in out.iterdir()} <= {".h2k"}
         shutil.rmtree(out.parent)
         refused = done.returncode == REFUSED
         shown = fault.finding if found else done.stderr.strip()[-80:]
@@ -439,7 +447,8 @@ def try_one(fault: Fault) -> int:
     print(f"{fault.name}: {fault.what}, in a copy of {case.guest}:")
     for disk in case.disks:
         print(f"  {disk}")
-    print_outcome(seen.report, plan=True)
+    run = Run("h2k verify", report=seen.report)
+    told(record_of(run, seen.outcome), plan=True)
     if fault.wrapper:
         print("  The fault is the host's: h2k-v2v reports it, before the copy.")
     return 0

@@ -135,7 +135,9 @@ def test_refuses_an_empty_driver_before_the_copy(guest: Any, tmp_path: Path, v2v
     )  # fmt: skip
     assert done.returncode == 3, done.stdout + done.stderr
     assert "driver-file-invalid" in done.stdout and "empty" in done.stdout
-    assert list(out.iterdir()) == []
+    assert [path.name for path in out.iterdir()] == [f"{source.disks[0].stem}.h2k"], "more than the record was written"
+    record = json.loads(next(out.glob("*.h2k/report.json")).read_text())
+    assert (record["status"], record["word"]) == (3, "REFUSED")
 
 
 def test_says_before_the_copy_that_the_runner_is_missing(guest: Any, tmp_path: Path, drivers: Path) -> None:
@@ -148,24 +150,28 @@ def test_says_before_the_copy_that_the_runner_is_missing(guest: Any, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 3
     assert "first-boot-runner-missing" in done.stdout
-    assert list(out.iterdir()) == []
+    assert [path.name for path in out.iterdir()] == [f"{source.disks[0].stem}.h2k"], "more than the record was written"
+    record = json.loads(next(out.glob("*.h2k/report.json")).read_text())
+    assert (record["status"], record["word"]) == (3, "REFUSED")
 
 
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from h2k.host import guestfs_settings
-from h2k.pipeline import Request, fix, open_tools
-from h2k.steps import Steps
+from h2k.base.host import guestfs_settings
+from h2k.domain.guest_files import GuestFiles
+from h2k.engine.pipeline import fix
+from h2k.engine.request import Request, open_tools
+from h2k.engine.runs import Run
 guestfs_settings()
 point, drivers, state, *images = sys.argv[1:]
 def die(name):
     print(name, file=sys.stderr, flush=True)
     if name == point:
         os.kill(os.getpid(), signal.SIGKILL)
-with open_tools(Request(drivers=drivers)) as tools:
-    seen = fix(tools, [(Path(i), "qcow2") for i in images], Path(state), Steps(), on_step=die)
-sys.exit(seen.report.status)
+run = Run("h2k fix", files=GuestFiles(tuple((Path(i), "qcow2") for i in images), Path(state)), on_step=die)
+with open_tools(Request(drivers=drivers)) as run.tools:
+    sys.exit(fix(run).status)
 """
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from h2k.base.errors import FAILED, NOT_READY, REFUSED
 from h2k.disk.open_reader import open_reader
-from h2k.engine.pipeline import Request
 from h2k.engine.pool import Job, examine_many, in_pool
+from h2k.engine.request import Request
 from tests.guests import build
 
 
@@ -74,7 +74,7 @@ def test_guests_are_examined_from_a_thread_and_bad_images_are_their_own(tmp_path
             overlay = tmp_path / f"{name}-{copy}.qcow2"
             argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(known[name].disks[0]), str(overlay)]
             subprocess.run(argv, check=True)
-            jobs.append(Job(overlay.stem, ((overlay, "qcow2"),), phase="result"))
+            jobs.append(Job(overlay.stem, ((overlay, "qcow2"),), side="result"))
     (tmp_path / "empty").touch()
     jobs.append(Job("empty", ((tmp_path / "empty", None),)))
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -90,8 +90,8 @@ def test_guests_are_examined_from_a_thread_and_bad_images_are_their_own(tmp_path
     bad = outcomes.pop("empty")
     assert bad.exit_status == REFUSED and "the image is empty" in bad.error
     for key, outcome in outcomes.items():
-        assert outcome.result.status == NOT_READY, key
-        assert outcome.result.guest["windows"] and outcome.result.changes
+        assert outcome.result.outcome.status == NOT_READY, key
+        assert outcome.result.report.guest["windows"] and outcome.result.report.changes
     assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
 

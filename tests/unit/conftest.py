@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+from tests.unit.terminal import Terminal
+
+settings.register_profile("h2k", deadline=None)  # tests do not assert times
+settings.load_profile("h2k")
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +27,22 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     for name in ("system", "fork", "posix_spawn", "execv", "execve"):
         monkeypatch.setattr(os, name, refuse)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """A terminal of 100 × 24 characters with colours."""
+    found = Terminal(100, 24, monkeypatch)
+    for name, value in (("TERM", "xterm-256color"), ("COLUMNS", "100"), ("LINES", "24")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    yield found
+    found.stream.close()
+    os.close(found.master)
+
+
+@pytest.fixture
+def without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on which rich is not installed."""
+    for name in [n for n in sys.modules if n.split(".")[0] == "rich"] + ["rich", "rich.console", "rich.progress", "rich.table", "rich.text"]:
+        monkeypatch.setitem(sys.modules, name, None)

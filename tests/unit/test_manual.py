@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import click
 import pytest
 
 from h2k import __version__
-from h2k.base.errors import UsageError
+from h2k.base.option_table import QEMU_IMG, V2V, options_of
 from h2k.cli.main import cli
 from h2k.config.policy import SCHEMA as POLICY_SCHEMA
 from h2k.config.policy import Policy, load_policy
-from h2k.convert import qemu_img_command, v2v_command
+from h2k.convert.h2k_options import help_text, take
 
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = ROOT / "docs" / "man"
@@ -50,29 +51,24 @@ def test_the_page_of_h2k_has_no_option_that_is_not_there() -> None:
     assert said - there - {"-h", "--help"} == set()
 
 
-def own_options(answer: str) -> set[str]:
-    """The options that h2k adds, from what it says to one that does not exist."""
-    return set(re.findall(r"--h2k-[a-z-]+", answer))
+def test_pages_and_completions_are_made_of_the_option_table() -> None:
+    """Run: /usr/bin/python3 packaging/option_pages.py"""
+    spec = importlib.util.spec_from_file_location("option_pages", ROOT / "packaging" / "option_pages.py")
+    assert spec is not None and spec.loader is not None
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    for path, content in pages.written().items():
+        assert path.read_text(encoding="utf-8") == content, f"{path.name}: run packaging/option_pages.py"
 
 
-def of_v2v() -> set[str]:
-    with pytest.raises(UsageError) as refused:
-        v2v_command.parse(["--h2k-nonsense"])
-    return own_options(refused.value.hint or "")
-
-
-def of_qemu_img() -> set[str]:
-    with pytest.raises(UsageError) as refused:
-        qemu_img_command.parse(["convert", "--h2k-nonsense"])
-    return own_options(refused.value.hint or "")
-
-
-@pytest.mark.parametrize(("name", "options"), [("h2k-v2v", of_v2v), ("h2k-qemu-img", of_qemu_img)])
-def test_every_own_option_is_in_the_wrappers_page_and_completion(name: str, options: Callable[[], set[str]]) -> None:
-    assert len(options()) > 5
-    assert set(re.findall(r"^\*\*(--h2k-[a-z-]+)\*\*", page(f"{name}.1"), re.MULTILINE)) == options()
-    words = (ROOT / "completion" / name).read_text().split('own="')[1].split('"')[0].split()
-    assert set(words) == options()
+@pytest.mark.parametrize("program", [V2V, QEMU_IMG])
+def test_every_own_option_is_understood_and_explained(program: str) -> None:
+    helped = help_text(program, "the tool")
+    for option in options_of(program):
+        value = option.choices[0] if option.choices else "7"
+        words = [option.spelling(program), *([value] if option.metavar else [])]
+        assert take(words[0], iter(words[1:]), program) == (option.name, value if option.metavar else "yes")
+        assert option.spelling(program) in helped
 
 
 def keys(schema: dict[str, Any], depth: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from h2k.base.errors import FAILED, REFUSED, Refused
 from h2k.engine import pool
-from h2k.engine.pipeline import Request
+from h2k.engine.request import Request
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_an_answer(
 ) -> None:
     ours, theirs = pipes
     pool._answer(theirs, task, "web")
-    assert ours.recv() == pool.Outcome(None, result, error, hint, status)
+    assert ours.recv() == pool.Ended(None, result, error, hint, status)
 
 
 def test_a_result_that_cannot_be_carried_is_an_error_of_that_guest(pipes: tuple[Connection, Connection]) -> None:

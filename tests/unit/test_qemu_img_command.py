@@ -59,7 +59,7 @@ def test_convert(line: str, passed: str, source: str, target: str, form: Optiona
 
 def test_options_before_the_command() -> None:
     found = converted("-T enable=x --h2k-drivers /d convert a b")
-    assert found.before == ("-T", "enable=x") and found.h2k.drivers == "/d"
+    assert found.before == ("-T", "enable=x") and found.h2k.request.drivers == "/d"
     assert found.argv("a", None, "b") == ["qemu-img", "-T", "enable=x", "convert", "--", "a", "b"]
 
 
@@ -97,7 +97,7 @@ def test_everything_else_is_qemu_imgs_own(line: str) -> None:
         ("convert --h2k-memory lots a b", "amount of memory"),
         ("convert --h2k-memory 512k a b", "amount of memory"),
         ("convert --h2k-vcpus 0 a b", "number of CPUs"),
-        ("convert --h2k-firmware coreboot a b", "bios or uefi"),
+        ("convert --h2k-firmware coreboot a b", "one of bios, uefi"),
         ("convert --h2k-bus ide a b", "no such bus"),
     ],
 )
@@ -128,8 +128,9 @@ def test_facts_of_the_guest(line: str, expected: dict[str, Any]) -> None:
 def test_the_same_options_as_h2k_v2v() -> None:
     line = "convert --h2k-plan p --h2k-plan q --h2k-bus sata --h2k-accept x --h2k-dry-run --h2k-report r --h2k-policy y a b"
     ours = converted(line).h2k
-    assert (ours.plans, ours.bus, ours.accept, ours.dry_run, ours.report) == (("p", "q"), "sata", ("x",), True, "r")
-    assert ours.policies == ("y",) and converted(line).options == ()
+    asked = ours.request
+    assert (asked.plans, asked.bus, asked.accept, ours.dry_run, ours.report) == (("p", "q"), "sata", ("x",), True, "r")
+    assert asked.policies == ("y",) and converted(line).options == ()
 
 
 WORDS = st.sampled_from("-O -f -p -pO -o -- qcow2 raw a b -n -c --progress --target-format=raw -t none -m 4 -x --unknown".split())
@@ -144,4 +145,4 @@ def test_ours_leave_no_trace(words: list[str]) -> None:
         except UsageError as e:
             return str(e)
 
-    assert told(["--h2k-bus", "virtio", "convert", *words]) == told(["convert", *words])
+    assert told(["--h2k-mode", "repair", "convert", *words]) == told(["convert", *words])

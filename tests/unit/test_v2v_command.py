@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from hypothesis import assume, given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from h2k.base.errors import UsageError
 from h2k.convert.v2v_command import V2vCommand, parse, with_input
+from h2k.engine.request import Request
 from tests.unit.helpers import many
 
 
@@ -112,16 +113,16 @@ def test_ours_are_taken_out_wherever_they_stand() -> None:
     )
     found = parse(line.split())
     assert found.passed == ("-i", "vmx", "g.vmx", "-o", "local")
-    assert found.h2k == type(found.h2k)(
-        drivers="/d", plans=("a.yaml", "b.yaml"), bus="sata", hooks=("/h",), skip=("x", "y"), accept=("volume-dirty",),
-        mode="report", report="/r", dry_run=True,
-    )  # fmt: skip
+    wanted = Request(
+        drivers="/d", plans=("a.yaml", "b.yaml"), bus="sata", hooks=("/h",), skip=("x", "y"), accept=("volume-dirty",)
+    )
+    assert found.h2k == type(found.h2k)(wanted, mode="report", report="/r", dry_run=True)
 
 
 def test_after_two_dashes_nothing_is_ours() -> None:
     found = parse(["-i", "disk", "--", "--h2k-bus", "-i"])
     assert found.passed == ("-i", "disk", "--", "--h2k-bus", "-i")
-    assert (found.arguments, found.h2k.bus) == (("--h2k-bus", "-i"), "virtio")
+    assert (found.arguments, found.h2k.request.bus) == (("--h2k-bus", "-i"), None)
 
 
 def test_the_value_of_ours_may_begin_with_a_dash() -> None:
@@ -131,7 +132,7 @@ def test_the_value_of_ours_may_begin_with_a_dash() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--h2k-driver /d", r"--h2k-driver: no such option \(h2k has --h2k-drivers, "),
+        ("--h2k-driver /d", r"--h2k-driver: no such option \(did you mean --h2k-drivers\?\)"),
         ("--h2k- x", "--h2k-: no such option"),
         ("--h2k-drivers", "--h2k-drivers: needs a value"),
         ("--h2k-drivers=", "--h2k-drivers=: needs a value"),
@@ -161,13 +162,13 @@ def test_the_mode_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("--block-driver virtio-scsi", "virtio-scsi"),
         ("--block-driver=virtio-scsi", "virtio-scsi"),
-        ("--block-driver virtio-blk", "virtio"),
+        ("--block-driver virtio-blk", None),
         ("--block-driver virtio-scsi --h2k-bus sata", "sata"),
-        ("", "virtio"),
+        ("", None),
     ],
 )
-def test_virt_v2vs_block_driver_is_our_bus(line: str, bus: str) -> None:
-    assert parse(line.split()).h2k.bus == bus
+def test_virt_v2vs_block_driver_is_our_bus(line: str, bus: Optional[str]) -> None:
+    assert parse(line.split()).h2k.request.bus == bus
 
 
 # Another source
@@ -213,7 +214,7 @@ def test_everything_passes_through_unchanged(argv: list[str]) -> None:
 @given(st.lists(WORDS, max_size=8), st.lists(WORDS, max_size=8))
 def test_ours_leave_no_trace(before: list[str], after: list[str]) -> None:
     assume("--" not in before and "END" in parse([*before, "END"]).arguments)  # else an option waits for a value
-    assert parse([*before, "--h2k-bus=virtio", *after]) == parse([*before, *after])
+    assert parse([*before, "--h2k-mode=repair", *after]) == parse([*before, *after])
 
 
 @many

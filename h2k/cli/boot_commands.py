@@ -1,0 +1,78 @@
+"""The commands of `h2k` that start or ask a guest: boot and validate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from h2k.base.errors import NOT_READY, READY
+from h2k.base.libvirt_connection import DEFAULT_URI
+from h2k.base.steps import counted
+from h2k.boot.cycle import BootRequest, boot
+from h2k.boot.record import explain as explain_boot
+from h2k.boot.record import word
+from h2k.boot.validate import explain as explain_checks
+from h2k.boot.validate import validate_target
+from h2k.cli.handles import record_directory
+from h2k.cli.options import json_option, new_run, paths, verbose_option
+from h2k.config.policy import load_policy
+from h2k.engine.ending import guarded
+from h2k.engine.outcome import Outcome
+
+_connect = click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True, help="libvirt on this host")
+
+
+@click.command(name="boot")
+@click.argument("guest", metavar="NAME|NAME.xml|NAME.h2k|DOMAIN")
+@_connect
+@click.option("--policy", "policies", multiple=True, metavar="FILE", help="time-outs, validation, bootstrap")
+@click.option("--keep-overlay", is_flag=True, help="do not commit: leave the guest running on its overlays")
+@click.option("--skip-bootstrap", is_flag=True, help="boot the final domain at once, if the guest has bound VirtIO already")
+@json_option
+@verbose_option
+def boot_command(
+    guest: str, connect: str, policies: Sequence[str], keep_overlay: bool, skip_bootstrap: bool, as_json: bool
+) -> int:
+    """Boot both phases on overlays, watch them, commit, and leave the guest running. Status 5: as it was before.
+
+    Example: h2k boot NAME.h2k
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        directory = record_directory(guest, connect)
+        run.records = directory
+        request = BootRequest(directory, connect, keep_overlay, skip_bootstrap, load_policy(paths(policies)))
+        report = boot(request, run.steps)
+        run.report.more["boot"] = report.as_json()
+        run.report.more["details"] = list(explain_boot(report))[1:]
+        run.committed = report.verdict
+        return Outcome(report.status, word(report.status), report.verdict)
+
+    return guarded(run, work)
+
+
+@click.command(name="validate")
+@click.argument("name", metavar="DOMAIN|NAME.h2k")
+@_connect
+@click.option("--policy", "policies", multiple=True, metavar="FILE", help="what is to be validated")
+@json_option
+@verbose_option
+def validate_command(name: str, connect: str, policies: Sequence[str], as_json: bool) -> int:
+    """Validate a running guest: agent, disks, addresses, ports, services, crashes. Status 4: something failed.
+
+    Example: h2k validate NAME
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        checks: Sequence[Any] = validate_target(name, connect, load_policy(paths(policies)))
+        failed, unknown = ([c for c in checks if c.state == state] for state in ("failed", "unknown"))
+        run.report.more["checks"] = [check.as_json() for check in checks]
+        run.report.more["details"] = list(explain_checks(checks))
+        seen = f"{counted(len(checks), 'step')}, {len(failed)} failed, {len(unknown)} not observed"
+        return Outcome(NOT_READY, "NOT VALIDATED", seen) if failed else Outcome(READY, "VALIDATED", seen)
+
+    return guarded(run, work)

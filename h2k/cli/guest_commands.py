@@ -1,0 +1,215 @@
+"""The commands of `h2k` that work on one guest: inspect, plan, verify, fix, domains, rollback, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import click
+
+from h2k.base.errors import READY, REFUSED, UsageError
+from h2k.base.host import guestfs_settings
+from h2k.base.libvirt_connection import DEFAULT_URI
+from h2k.boot.hardware import shown_hardware
+from h2k.boot.take_back import take_back
+from h2k.cli.handles import record_directory
+from h2k.cli.inspect_table import inspect_table
+from h2k.cli.options import guest_argument, guest_options, json_option, new_run, table_option, verbose_option
+from h2k.domain.handles import open_guest_files
+from h2k.engine.ending import guarded, print_json, told
+from h2k.engine.examination import RESULT, Examination
+from h2k.engine.outcome import Outcome, of_repair, of_result, only_domains_wrong
+from h2k.engine.pipeline import facts_of, finished, fix, look
+from h2k.engine.records import command_line, records
+from h2k.engine.request import Request, open_tools
+from h2k.engine.runs import Run
+from h2k.engine.standing import standing
+from h2k.engine.write_domains import build_domains
+
+
+@contextmanager
+def _opened(run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any]) -> Iterator[None]:
+    """The guest's files and the tools, for as long as this block lasts."""
+    run.files = open_guest_files(images, report)
+    with open_tools(Request.of(wishes)) as run.tools:
+        yield
+
+
+@click.command()
+@guest_argument
+@json_option
+@verbose_option
+def inspect(images: Sequence[str], as_json: bool) -> int:
+    """Show what the guest is: Windows version, firmware, disks, hives.
+
+    Example: h2k inspect disk.qcow2
+    """
+    run = new_run(as_json)
+    shown: list[dict[str, Any]] = []
+
+    def work() -> Outcome:
+        shown.append(facts_of(open_guest_files(images).images))
+        return Outcome(READY, "INSPECTED", "")
+
+    status = guarded(run, work, quiet=True)
+    if shown and as_json:
+        print_json(shown[0])
+    elif shown:
+        click.echo("\n".join(inspect_table(shown[0])))
+    return status
+
+
+@click.command()
+@guest_options
+def plan(images: Sequence[str], report: Optional[str], as_json: bool, **wishes: Any) -> int:
+    """Show what fix would change, as a diff. Status 4: there is something to do.
+
+    Example: h2k plan NAME.xml --drivers virtio-win.iso
+    """
+    return _looked(new_run(as_json, show_plan=True), images, report, wishes)
+
+
+@click.command()
+@guest_options
+@click.option("--ask-qemu", is_flag=True, help="start a scratch copy of each domain, paused, and check what it shows")
+@click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True, help="libvirt, for --ask-qemu")
+def verify(images: Sequence[str], report: Optional[str], as_json: bool, ask_qemu: bool, connect: str, **wishes: Any) -> int:
+    """Check every guarantee, read-only. Status 0 ready, 3 refused, 4 not ready.
+
+    Example: h2k verify NAME.xml
+    """
+    return _looked(new_run(as_json), images, report, wishes, connect if ask_qemu else None)
+
+
+def _looked(run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any], ask: Optional[str] = None) -> int:
+    def work() -> Outcome:
+        with _opened(run, images, report, wishes):
+            seen = look(run, RESULT)
+            if ask is not None and seen.windows and seen.outcome.status != REFUSED:
+                run.report.findings += shown_hardware(run.guest_files, ask)
+                return of_result(run.report.findings, len(seen.todo))
+            return seen.outcome
+
+    return guarded(run, work)
+
+
+@click.command(name="fix")
+@guest_options
+@table_option("dry-run")
+def fix_command(images: Sequence[str], report: Optional[str], as_json: bool, dry_run: bool, **wishes: Any) -> int:
+    """Repair on an overlay, prove it through other code, commit; a healthy guest gets no write.
+
+    Status 0 ready, 3 refused and nothing written, 5 the repair did not verify and was thrown away.
+
+    Example: h2k fix NAME.xml --drivers virtio-win.iso
+    """
+    run = new_run(as_json, dry_run=dry_run, show_plan=dry_run)
+
+    def work() -> Outcome:
+        settings = guestfs_settings()
+        if settings:
+            run.steps.say(settings)
+        with _opened(run, images, report, wishes):
+            run.records = None if dry_run else run.guest_files.state
+            return fix(run)
+
+    return guarded(run, work)
+
+
+@click.command()
+@guest_options
+def domains(images: Sequence[str], report: Optional[str], as_json: bool, **wishes: Any) -> int:
+    """Write bootstrap.xml and final.xml for a guest, without touching its disks.
+
+    Example: h2k domains NAME.xml
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        with _opened(run, images, report, wishes):
+            if run.domain is None:
+                raise UsageError("domains needs a description of the guest", hint="h2k domains NAME.xml")
+            seen = look(run, RESULT)
+            outcome = _for_domains(run, seen)
+            return finished(run, seen, outcome, build_domains(run, seen)) if outcome.status == READY else outcome
+
+    return guarded(run, work)
+
+
+def _for_domains(run: Run, seen: Examination) -> Outcome:
+    """What is wrong in the domain alone is no reason not to write it right."""
+    if only_domains_wrong(run.report.findings, len(seen.todo)):
+        return of_repair(run.report.findings, 0, ())
+    return seen.outcome
+
+
+@click.command()
+@guest_argument
+@table_option("report")
+@click.option("--force", is_flag=True, help="go back even though somebody has written to the disks since")
+@json_option
+@verbose_option
+def rollback(images: Sequence[str], report: Optional[str], force: bool, as_json: bool) -> int:
+    """Give the disks back the content that they had before the last repair or boot.
+
+    Example: h2k rollback NAME.h2k
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        run.files = open_guest_files(images, report)
+        result = take_back(run.files.writable(), run.files.state, force, run.steps.say)
+        run.records = run.files.state
+        run.report.more["rollback"] = dataclasses.asdict(result)
+        return Outcome(READY, "ROLLED BACK", str(result))
+
+    return guarded(run, work)
+
+
+@click.command()
+@click.argument("guest", metavar="NAME|NAME.xml|NAME.h2k|DOMAIN")
+@click.option("--history", is_flag=True, help="a line for each run of this guest")
+@click.option("--connect", metavar="URI", default=None, help="libvirt, for a DOMAIN that it knows")
+@json_option
+@verbose_option
+def report(guest: str, history: bool, connect: Optional[str], as_json: bool) -> int:
+    """Show the record of the last run, and whether the disks still are what it speaks of. Status 4: they are not.
+
+    Example: h2k report NAME.h2k
+    """
+    run = new_run(as_json)
+    found: list[dict[str, Any]] = []
+
+    def work() -> Outcome:
+        directory = record_directory(guest, connect)
+        found.extend(records(directory))
+        if not found:
+            raise UsageError(f"{directory}: no record of h2k here", hint="h2k report NAME.h2k")
+        return Outcome(READY, "READ", "")
+
+    status = guarded(run, work, quiet=True)
+    if not found:
+        return status
+    if history:
+        return _history(found, as_json)
+    now = standing(found)
+    record: dict[str, Any] = {**found[-1], "standing": dataclasses.asdict(now)}
+    if now.sentence:
+        record["verdict"] = f"{record['verdict']}; but now: {now.sentence}"
+        record["word"] = f"{record.get('word', 'READY')}, {now.state.upper()}"
+    told(record, as_json=as_json)
+    return now.status(int(record["status"]))
+
+
+def _history(found: Sequence[dict[str, Any]], as_json: bool) -> int:
+    if as_json:
+        print_json({"status": READY, "runs": list(found)})
+        return READY
+    for number, record in enumerate(found):
+        state = standing(found, number).state if number == len(found) - 1 else ""
+        word = record.get("word") or json.dumps(record.get("status"))
+        click.echo(f"{record.get('started', '?'):<26} {word:<14} {command_line(record)}" + (f"  [{state}]" if state else ""))
+    return READY

@@ -1,0 +1,91 @@
+"""The commands of `h2k` about this host and its drivers: drivers and doctor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from h2k.base.errors import NOT_READY, READY, H2kError, UsageError
+from h2k.base.host import doctor as host_doctor
+from h2k.base.steps import counted
+from h2k.cli.options import json_option, new_run, request_options, verbose_option
+from h2k.disk.open_reader import open_reader
+from h2k.domain.guest_files import GuestFiles
+from h2k.domain.handles import open_guest_files
+from h2k.engine.ending import guarded, print_json
+from h2k.engine.outcome import Outcome
+from h2k.engine.request import Request, Tools, open_tools
+from h2k.guest.guest import Guest
+
+
+@click.command()
+@click.argument("images", nargs=-1, metavar="[NAME.xml|IMAGE…]")
+@request_options
+@json_option
+@verbose_option
+def drivers(images: Sequence[str], as_json: bool, **wishes: Any) -> int:
+    """Show which driver packages the plan chooses for a guest. Status 4: one is missing.
+
+    Example: h2k drivers NAME.xml --drivers virtio-win.iso
+    """
+    run = new_run(as_json)
+    rows: list[dict[str, Any]] = []
+
+    def work() -> Outcome:
+        with open_tools(Request.of(wishes)) as tools:
+            if tools.drivers is None:
+                raise UsageError("no virtio-win found", hint="give --h2k-drivers PATH or set VIRTIO_WIN")
+            rows.extend(_chosen(tools, open_guest_files(images)) if images else _roles(tools))
+        missing = any("missing" in row for row in rows)
+        return Outcome(NOT_READY if missing else READY, "DRIVERS", "")
+
+    status = guarded(run, work, quiet=True)
+    if rows and as_json:
+        print_json({"status": status, "drivers": rows})
+    else:
+        for row in rows:
+            click.echo("  ".join(f"{key}={value}" for key, value in row.items()))
+    return status
+
+
+def _roles(tools: Tools) -> list[dict[str, Any]]:
+    return [{"role": r.name, "inf": r.inf, "service": r.service} for r in tools.plan.roles]
+
+
+def _chosen(tools: Tools, files: GuestFiles) -> list[dict[str, Any]]:
+    assert tools.drivers is not None
+    rows = []
+    with open_reader(files.images) as reader:
+        windows = Guest(reader, tools.request.root).windows
+    for role in tools.plan.roles:
+        try:
+            package = tools.drivers.find(tools.plan, role, windows)
+            rows.append({"role": role.name, "directory": package.directory, "inf": package.inf.name})
+        except H2kError as e:
+            rows.append({"role": role.name, "missing": e.message})
+    return rows
+
+
+@click.command()
+@json_option
+@verbose_option
+def doctor(as_json: bool) -> int:
+    """Check this host: KVM that works, kernel, virt-v2v, OVMF, libvirt, virtio-win. Status 4: something lacks.
+
+    Example: h2k doctor
+    """
+    checks = host_doctor()
+    lacking = [check.name for check in checks if not check.ok]
+    status = NOT_READY if lacking else READY
+    if as_json:
+        print_json({"status": status, "checks": [dataclasses.asdict(c) for c in checks]})
+        return status
+    for check in checks:
+        hint = f" → {check.hint}" if check.hint and not check.ok else ""
+        click.echo(f"{'ok  ' if check.ok else 'LOOK'} {check.name:<16} {check.detail}{hint}")
+    verdict = f"look at {counted(len(lacking), 'thing')}: {', '.join(lacking)}" if lacking else "this host is ready"
+    click.echo(f"h2k: {'NOT READY' if lacking else 'READY'}: {verdict}")
+    return status

@@ -1,0 +1,145 @@
+"""The one end of every run: the record is written, people get one text, programs get one JSON object."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+from h2k.base.errors import USAGE, H2kError, Unknown
+from h2k.base.files import own_directory, write_json
+from h2k.base.text import mask_argv, mask_secrets
+from h2k.engine import outcome as outcomes
+from h2k.engine import records
+from h2k.engine.outcome import Outcome
+from h2k.engine.runs import Run
+from h2k.engine.verdict import explain
+
+log = logging.getLogger("h2k.ending")
+
+
+def guarded(run: Run, work: Callable[[], Outcome], quiet: bool = False) -> int:
+    """Do the work and end the run, however the work ends; the exit status. No exception leaves this, and none is
+    shown as a traceback (with -v it is in the log). `quiet`: the caller shows a good end by itself."""
+    try:
+        outcome = work()
+        if quiet:
+            return outcome.status
+    except H2kError as e:
+        log.debug("%s", run.command, exc_info=True)
+        outcome = _failed(run, e)
+    except KeyboardInterrupt:
+        outcome = _failed(run, H2kError("interrupted", hint="the same command goes on or cleans up"))
+    except OSError as e:
+        log.debug("%s", run.command, exc_info=True)
+        outcome = _failed(run, H2kError(f"{e.filename or run.command}: {e.strerror or e}", hint="h2k -v shows where"))
+    except Exception as e:  # a mistake of h2k's own: told in one line, and the record says where
+        log.debug("%s", run.command, exc_info=True)
+        outcome = _failed(run, H2kError(f"h2k itself failed: {type(e).__name__}: {e}", hint="h2k -v shows where"))
+    return end(run, outcome)
+
+
+def _failed(run: Run, error: H2kError) -> Outcome:
+    if isinstance(error, Unknown):
+        error = H2kError(error.message, error.hint)
+    return outcomes.after_commit(error, run.committed) if run.committed else outcomes.of_error(error)
+
+
+def end(run: Run, outcome: Outcome) -> int:
+    """Write the record, tell people or programs, and return the exit status."""
+    record = record_of(run, outcome)
+    if run.records is not None and outcome.status != USAGE:
+        outcome = _kept(run, outcome, record)
+    told(record, as_json=run.as_json, aside=run.aside, plan=run.show_plan)
+    return outcome.status
+
+
+def record_of(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """The record of a run (docs/schemas/record.json)."""
+    body: dict[str, Any] = {
+        **records.origin(run.command, run.argv, run.started),
+        "source": mask_secrets(run.source),
+        "status": outcome.status,
+        "word": outcome.word,
+        "verdict": run.spelled(outcome.sentence),
+        "next": list(outcome.next),
+        "accepted": list(run.tools.request.accept) if run.tools is not None else [],
+        **run.report.as_json(),
+        "timings": run.steps.timings,
+        "versions": records.versions() if run.records is not None else records.own_version(),
+        "virtio_win": str(run.tools.drivers_path or "") if run.tools is not None else "",
+        "disks": records.disks_now(run.files.images) if run.files is not None else [],
+    }
+    for finding in body["findings"]:
+        finding.update(repair=run.spelled(finding["repair"]), evidence=run.spelled(finding["evidence"]))
+    return body
+
+
+def _kept(run: Run, outcome: Outcome, record: dict[str, Any]) -> Outcome:
+    """Write the record. That this fails is said; it makes no run better, and a ready one a failed one."""
+    assert run.records is not None
+    try:
+        own_directory(run.records)
+        for name, content in run.report.documents.items():
+            place = run.records / Path(name).name
+            write_json(place, content)
+            record["files"][place.stem] = str(place)
+        record["files"]["report"] = str(run.records / records.NEWEST)
+        records.keep(run.records, record)
+    except (H2kError, OSError) as e:
+        error = e if isinstance(e, H2kError) else H2kError(f"{e.filename}: {e.strerror}", hint="free space or rights there")
+        record["files"].pop("report", None)
+        if outcome.status != 0:
+            print(f"h2k: no record of this run: {error}", file=sys.stderr)
+            return outcome
+        outcome = outcomes.after_commit(error, run.committed or outcome.sentence)
+        record.update(status=outcome.status, word=outcome.word, verdict=outcome.sentence)
+    return outcome
+
+
+def told(record: dict[str, Any], as_json: bool = False, aside: bool = False, plan: bool = False) -> None:
+    """One text for people or one JSON object for programs; a reader that went away changes no status."""
+    try:
+        if as_json:
+            print_json(record)
+        else:
+            with contextlib.redirect_stdout(sys.stderr) if aside else contextlib.nullcontext():
+                explain(record, plan=plan)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        quiet_output()
+    except OSError as e:
+        print(f"h2k: the outcome can't be printed: {e.strerror}", file=sys.stderr)
+        quiet_output()
+
+
+def print_json(content: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(content, indent=2, ensure_ascii=sys.stdout is None or (sys.stdout.encoding or "").lower() != "utf-8"))
+
+
+def quiet_output() -> None:
+    """Standard output goes nowhere from here on: Python would complain at its exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def error_record(command: str, argv: Sequence[str], error: H2kError) -> dict[str, Any]:
+    """What --json prints for a command that ended before it had a guest."""
+    outcome = outcomes.of_error(error)
+    return {
+        "schema": records.SCHEMA,
+        "command": command,
+        "argv": mask_argv(argv),
+        "status": outcome.status,
+        "word": outcome.word,
+        "verdict": error.message,
+        "hint": error.hint,
+    }
+

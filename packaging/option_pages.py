@@ -1,0 +1,111 @@
+"""Writes what the option table says into manual pages and completions: /usr/bin/python3 packaging/option_pages.py
+
+The OPTIONS section of each page of docs/man, and the options of the wrappers' completions. A test compares them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from h2k.base.option_table import QEMU_IMG, V2V, options_of  # noqa: E402
+from h2k.cli.main import cli  # noqa: E402
+
+TOOLS = {V2V: "virt-v2v", QEMU_IMG: "qemu-img"}
+_DIRECTORIES = ("hooks", "report", "stage", "allow-under")
+_NO_FILES = ("bus", "define", "mode", "firmware", "skip", "accept")
+
+
+def wrapper_section(program: str) -> str:
+    """The OPTIONS section of a wrapper's page."""
+    found = ["# OPTIONS", "", f"All others are {TOOLS[program]}'s.", ""]
+    for option in options_of(program):
+        value = f" *{option.metavar}*" if option.metavar else ""
+        chosen = f" One of {', '.join(f'**{c}**' for c in option.choices)}." if option.choices else ""
+        again = " May be repeated." if option.many else ""
+        found += [f"**{option.spelling(program)}**{value}", f": {_sentence(option.help)}{chosen}{again}", ""]
+    return "\n".join(found)
+
+
+def h2k_section() -> str:
+    """The OPTIONS section of h2k.1: every option of every command, with the commands that have it."""
+    lines: dict[str, tuple[str, list[str]]] = {}
+    for name, command in [("", cli), *commands(cli)]:
+        for option in (p for p in command.params if isinstance(p, click.Option)):
+            spelt = ", ".join(f"**{o}**" for o in sorted(option.opts, key=len))
+            value = "" if option.is_flag or option.count else f" *{option.make_metavar().strip('[]')}*"
+            text = f": {_sentence(re.sub(r'  *', ' ', option.help or ''))}" + (" May be repeated." if option.multiple else "")
+            lines.setdefault(spelt + value, (text, []))[1].append(name)
+    found = ["# OPTIONS", ""]
+    for key in sorted(lines, key=lambda k: k.lstrip("*-")):
+        text, names = lines[key]
+        where = ", ".join(f"**{n}**" for n in names if n)
+        found += [key, f"{text} Of {where}." if where and "" not in names else text, ""]
+    return "\n".join(found)
+
+
+def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command with its name, `hooks run` for those below another."""
+    for name, command in group.commands.items():
+        yield f"{above}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} ")
+
+
+def page(name: str, section: str) -> str:
+    """A page of docs/man with its OPTIONS section made anew."""
+    text = (ROOT / "docs" / "man" / f"{name}.1.md").read_text(encoding="utf-8")
+    return re.sub(r"^# OPTIONS\n.*?(?=^# )", lambda _: section + "\n", text, count=1, flags=re.MULTILINE | re.DOTALL)
+
+
+def completion(program: str) -> str:
+    """A wrapper's completion with its options made anew."""
+    text = (ROOT / "completion" / program).read_text(encoding="utf-8")
+    options = options_of(program)
+    own = " ".join(o.spelling(program) for o in options)
+    text = re.sub(r'local own="[^"]*"', f'local own="{own}"', text)
+    table = r"    # the option table\n.*?    # end of the table\n"
+    return re.sub(table, lambda _: _cases(program), text, count=1, flags=re.DOTALL)
+
+
+def _cases(program: str) -> str:
+    found = ["    # the option table"]
+    for option in options_of(program):
+        if option.choices:
+            words = f'compgen -W "{" ".join(option.choices)}" -- "$cur"'
+        elif option.name == "skip":
+            words = 'compgen -W "$(h2k hooks list --words 2>/dev/null)" -- "$cur"'
+        elif option.name == "accept":
+            words = 'compgen -W "$(h2k explain --words 2>/dev/null)" -- "$cur"'
+        elif option.name in _DIRECTORIES:
+            words = 'compgen -d -- "$cur"'
+        else:
+            continue
+        found += [f"    {option.spelling(program)})", f"        mapfile -t COMPREPLY < <({words})", "        return", "        ;;"]
+    files = [o.spelling(program) for o in options_of(program) if o.metavar and o.name not in (*_DIRECTORIES, *_NO_FILES)]
+    return "\n".join([*found, f"    {' | '.join(files)})", "        return", "        ;;", "    # end of the table", ""])
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", ")")) else ".")
+
+
+def written() -> dict[Path, str]:
+    """Every file that is made of the table, with the content that it should have."""
+    man = ROOT / "docs" / "man"
+    found = {man / f"{p}.1.md": page(p, wrapper_section(p)) for p in TOOLS}
+    found[man / "h2k.1.md"] = page("h2k", h2k_section())
+    return {**found, **{ROOT / "completion" / p: completion(p) for p in TOOLS}}
+
+
+if __name__ == "__main__":
+    for path, content in written().items():
+        path.write_text(content, encoding="utf-8")

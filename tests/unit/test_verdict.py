@@ -1,0 +1,108 @@
+"""The end of a run for people: the verdict first, what stops it never cut off, one table on a terminal, all lines in a pipe."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from h2k.engine.verdict import explain, lines
+from tests.unit.helpers import many
+from tests.unit.terminal import Terminal
+
+STATES = ("refused", "broken", "repaired", "warning", "ok")
+
+
+def record(findings: int, status: int = 0, verdict: str = "repaired and verified", **more: Any) -> dict[str, Any]:
+    """A record with that many findings, of every state in turn."""
+    return {
+        "status": status,
+        "verdict": verdict,
+        "guest": {"windows": True, "name": "Windows Server 2022"},
+        "findings": [
+            {"id": f"finding-{n}", "state": STATES[n % 5], "subject": f"subject {n}", "evidence": "why " * 40, "repair": f"remedy{n}"}
+            for n in range(findings)
+        ],
+        "timings": [{"step": "preflight", "seconds": 0.7}, {"step": "convert", "seconds": 61.25}],
+        "files": {"bootstrap": "/out/g.h2k/bootstrap.xml"},
+        "next": ["h2k boot /out/g.h2k"],
+        **more,
+    }
+
+
+def text(content: dict[str, Any], width: int = 80, **options: bool) -> list[str]:
+    return [line for line, _ in lines(content, width, **options)]
+
+
+@many
+@given(st.integers(0, 60), st.integers(20, 200), st.booleans(), st.sampled_from(["short", "a long verdict " * 60]))
+def test_no_remedy_and_no_word_of_the_verdict_is_cut_off(findings: int, width: int, brief: bool, verdict: str) -> None:
+    shown = text(record(findings, verdict=verdict), width, brief=brief)
+    assert shown[0].startswith("h2k: READY")
+    together = " ".join(shown).split()
+    assert [word for word in together if word == "verdict"] == ["verdict"] * verdict.split().count("verdict")
+    for number in range(findings):
+        held = STATES[number % 5] == "ok"
+        assert (f"remedy{number}" in together) == (not held or not brief)
+
+
+def test_what_holds_is_counted_on_a_terminal() -> None:
+    assert any("(2 more that hold, in report.json)" in line for line in text(record(10), brief=True))
+    assert not any("more that hold" in line for line in text(record(10)))
+
+
+def test_what_stops_a_run_comes_first() -> None:
+    states = [line.split()[0] for line in text(record(10, status=3)) if line.split()[0] in STATES]
+    assert states == ["refused"] * 2 + ["broken"] * 2 + ["repaired"] * 2 + ["warning"] * 2 + ["ok"] * 2
+
+
+@pytest.mark.parametrize(("word", "state"), [("OK TO CONVERT", "to do"), ("NOT READY", "broken")])
+def test_what_a_conversion_will_do_is_no_fault_of_a_source(word: str, state: str) -> None:
+    shown = text(record(2, word=word))
+    assert any(line.startswith(f"  {state:<9} finding-1") for line in shown)
+
+
+def test_a_guest_does_not_steer_the_terminal() -> None:
+    content = record(1, verdict="\x1b[2Jgone\a", details=["\x1b[31mred"], next=["a\nb"])
+    content["findings"][0].update(subject="\x1b]0;title\x07\nh2k: READY", evidence="\x9b0m", repair="\r")
+    assert all(line.isprintable() for line in text(content))
+
+
+def test_times_files_details_and_next_commands_are_told() -> None:
+    shown = text(record(1, details=["bootstrap: 59 s"], changes=[{"diff": "~ SYSTEM x"}]), 120, plan=True)
+    for wanted in ("preflight 0.7 s, convert 61.2 s", "/out/g.h2k/bootstrap.xml", "next: h2k boot /out/g.h2k", "bootstrap: 59 s", "~ SYSTEM x"):
+        assert any(wanted in line for line in shown), wanted
+    assert not any("~ SYSTEM x" in line for line in text(record(1, changes=[{"diff": "~ SYSTEM x"}])))
+
+
+def test_a_guest_without_findings_says_so() -> None:
+    assert any("no findings" in line for line in text(record(0)))
+    assert not any("no findings" in line for line in text({"status": 2, "verdict": "x"}))
+
+
+def test_the_table_of_rich(terminal: Terminal) -> None:
+    pytest.importorskip("rich")
+    terminal.attach()
+    explain(record(40, status=3, word="REFUSED"))
+    seen = terminal.seen()
+    assert "\x1b[1;31m" in seen, "no colour"
+    assert "(8 more that hold, in report.json)" in seen
+    assert all(f"remedy{n}" in seen for n in range(40) if n % 5 != 4)
+
+
+def test_a_terminal_without_rich(terminal: Terminal, without_rich: None) -> None:
+    terminal.attach()
+    explain(record(40))
+    seen = terminal.seen()
+    assert "\x1b" not in seen and "(8 more that hold, in report.json)" in seen and "remedy0" in seen
+
+
+def test_a_pipe_gets_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    explain(record(40))
+    assert all(f"finding-{n} " in out.getvalue() for n in range(40)) and "\x1b" not in out.getvalue()
