@@ -65,7 +65,7 @@ def test_the_task_is_carried_without_the_tools_that_it_has_open() -> None:
 
 def test_a_job_is_carried() -> None:
     job = pool.Job("web", ((Path("web.qcow2"), None),))
-    assert pickle.loads(pickle.dumps(job)) == job and job.phase == "source"
+    assert pickle.loads(pickle.dumps(job)) == job and job.side == "source"
 
 
 def test_nothing_global_is_asked_for() -> None:
