@@ -1,29 +1,42 @@
-"""What the guest says about its two domains: firmware, boot disk, clock, old guest tools."""
+"""What the guest says about its two domains: name, firmware, boot disk, clock, drivers of small devices, old guest tools."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Optional
 
+from h2k.base.errors import H2kError
 from h2k.base.finding import Finding
+from h2k.config.driver_plan import Role
 from h2k.domain.facts import DomainFacts
+from h2k.domain.names import name_finding
 from h2k.engine.hooks import Options, Proposed, Setting
+from h2k.guest.driver_repairs import first_boot_mark, moving, staged_first_boot
 from h2k.guest.guest import Guest
 from h2k.windows.regf import Key
+from h2k.windows.services import read_service
 
 META = {
     "name": "domains",
-    "summary": "Decides firmware, boot disk and clock of the two domains from what the guest is",
-    "answers": ["firmware-mismatch", "boot-disk-ambiguous", "hypervisor-tools-present"],
+    "summary": "Decides firmware, boot disk, clock and small devices of the two domains from what the guest is",
+    "answers": ["domain-name-invalid", "firmware-mismatch", "boot-disk-ambiguous", "hypervisor-tools-present"],
 }
+
+# Devices that Windows is shown once their drivers are there, by the drivers' names in virtio-win.
+DEVICES = {"rng": "viorng", "pvpanic": "pvpanic"}
+MAX_OFFSET = 14 * 60  # minutes that a local time is ahead of UTC, or behind
 
 UNINSTALL = ("Microsoft\\Windows\\CurrentVersion\\Uninstall", "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall")
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
+    wrong = name_finding(options.domain) if options.domain is not None else None
+    if wrong is not None:
+        yield wrong
     yield from _firmware(guest, options.domain)
     yield from _boot_disk(guest, options.domain)
     yield from _clock(guest)
+    yield from _devices(guest, options)
     yield from _tools(guest, options)
 
 
@@ -71,6 +84,35 @@ def _clock(guest: Guest) -> Iterator[Setting]:
     key = f"ControlSet{guest.control_sets.default:03d}\\Control\\TimeZoneInformation"
     universal = any(guest.system.raw(key, "RealTimeIsUniversal"))
     yield Setting("clock", "utc" if universal else "localtime", f"{key} RealTimeIsUniversal")
+    bias = guest.system.dword(key, "ActiveTimeBias", -1)  # minutes, signed: UTC is local time and the bias
+    ahead = -(bias - (1 << 32) if bias >= 1 << 31 else bias)
+    if bias != -1 and abs(ahead) <= MAX_OFFSET:
+        yield Setting("utc-offset", str(ahead * 60), f"{key} ActiveTimeBias")
+
+
+def _devices(guest: Guest, options: Options) -> Iterator[Setting]:
+    """A device without its driver is only a question mark in the device manager."""
+    staged = staged_first_boot(guest)
+    coming = options.drivers is not None and (not first_boot_mark(guest) or moving(guest, options.plan, options.bus))
+    for device, driver in DEVICES.items():
+        role = next((r for r in options.plan.roles if r.driver.lower() == driver), None)
+        why = ""
+        if role is None:
+            continue
+        if read_service(guest.system, guest.control_sets.default, role.service) is not None:
+            why = f"{role.service} is installed"
+        elif staged is not None and any(p.inf.lower().startswith(f"{role.driver.lower()}\\") for p in staged.drivers):
+            why = f"{role.driver} is staged for the first boot"
+        elif coming and staged is None and _offered(guest, options, role):
+            why = f"{role.driver} is in the virtio-win, and goes along"
+        yield Setting(device, "yes" if why else "no", why or f"no {role.driver} in the guest")
+
+
+def _offered(guest: Guest, options: Options, role: Role) -> bool:
+    try:
+        return options.drivers is not None and not options.drivers.find(options.plan, role, guest.windows).missing
+    except H2kError:
+        return False
 
 
 def _tools(guest: Guest, options: Options) -> Iterator[Finding]:

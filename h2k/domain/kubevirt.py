@@ -15,6 +15,8 @@ from h2k.base.files import SHARED, write_text
 from h2k.base.xml import parse_xml
 from h2k.domain.facts import MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts, Topology, disk_name, is_mac
 from h2k.domain.guest_files import GuestFiles, images_of, read_description
+from h2k.domain.libvirt_writer import GUEST
+from h2k.domain.names import kubernetes_name
 from h2k.domain.values import MEMORY_LIMIT, VCPU_LIMIT
 
 YAML_LIMIT = 256 * 1024  # bytes; virt-v2v's have about 2 KiB
@@ -153,17 +155,20 @@ def machine(xml: bytes, phase: str) -> dict[str, Any]:
     Refused when the guest can only start from IDE, which KubeVirt has not.
     """
     domain = parse_xml(xml, f"{phase}.xml")
-    name = domain.findtext("name")
+    given = domain.findtext("name")
+    name = kubernetes_name(given)
     disks, volumes = _volumes(domain, name)
     interfaces, networks = _interfaces(domain)
     devices: dict[str, Any] = {"disks": disks, "interfaces": interfaces}
     devices["inputs"] = [{"name": "tablet", "type": "tablet", "bus": "usb"}]
     if domain.find("devices/tpm") is not None:
         devices["tpm"] = {"persistent": True}
+    if domain.find("devices/rng") is not None:
+        devices["rng"] = {}
     loader = domain.find("os/loader")
     secure = loader is not None and loader.get("secure") == "yes"
     topology = domain.find("cpu/topology")
-    spec = {
+    spec: dict[str, Any] = {
         "domain": {
             "machine": {"type": "q35"},
             "firmware": {
@@ -172,7 +177,7 @@ def machine(xml: bytes, phase: str) -> dict[str, Any]:
             },
             "cpu": {key: int(topology.get(key)) for key in ("sockets", "cores", "threads")},
             "memory": {"guest": f"{int(domain.findtext('memory')) // 1024}Mi"},
-            "clock": _clock(phase),
+            "clock": _clock(domain, phase),
             "features": _features(phase, secure),
             "devices": devices,
         },
@@ -180,11 +185,13 @@ def machine(xml: bytes, phase: str) -> dict[str, Any]:
         "volumes": volumes,
         "terminationGracePeriodSeconds": _STOP_SECONDS,
     }
+    if domain.find("iothreads") is not None:
+        spec["domain"]["ioThreadsPolicy"] = "shared"
     template = {"metadata": {"labels": {"kubevirt.io/domain": name, "h2k/phase": phase}}, "spec": spec}
     return {
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachine",
-        "metadata": {"name": name, "labels": {"h2k/phase": phase}},
+        "metadata": {"name": name, "labels": {"h2k/phase": phase}, "annotations": {"h2k/name": given}},
         "spec": {"runStrategy": "Halted", "template": template},
     }
 
@@ -207,6 +214,10 @@ def _volumes(domain: etree._Element, name: str) -> tuple[list[Any], list[Any]]:
         entry: dict[str, Any] = {"name": volume, "disk": {"bus": _BUSES[bus]}}
         if disk.find("boot") is not None:
             entry["bootOrder"] = 1
+        sizes = disk.find("blockio")
+        if sizes is not None:
+            sector = int(sizes.get("logical_block_size"))
+            entry["blockSize"] = {"custom": {"logical": sector, "physical": sector}}
         disks.append(entry)
         where: dict[str, Any] = {"hostDisk": {"path": path, "type": "Disk"}}
         volumes.append({"name": volume, **({"emptyDisk": {"capacity": "64Mi"}} if scratch else where)})
@@ -230,17 +241,19 @@ def _interfaces(domain: etree._Element) -> tuple[list[Any], list[Any]]:
     return interfaces, networks
 
 
-def _clock(phase: str) -> dict[str, Any]:
+def _clock(domain: etree._Element, phase: str) -> dict[str, Any]:
+    """KubeVirt has no local time: Windows' offset from UTC, from which the clock goes on as the guest sets it."""
     timers: dict[str, Any] = {"hpet": {"present": False}, "pit": {"tickPolicy": "delay"}, "rtc": {"tickPolicy": "catchup"}}
     if phase == "final":
         timers["hyperv"] = {}
-    return {"utc": {}, "timer": timers}
+    local = domain.find("clock").get("offset") == "localtime"
+    note = domain.find(f"metadata/{{{GUEST}}}clock") if local else None
+    return {"utc": {} if note is None else {"offsetSeconds": int(note.get("utc-offset"))}, "timer": timers}
 
 
 def _features(phase: str, secure: bool) -> dict[str, Any]:
     features: dict[str, Any] = {"acpi": {}, "apic": {}}
     if secure:
         features["smm"] = {"enabled": True}
-    if phase == "final":
-        features["hyperv"] = _HYPERV
+    features["hyperv"] = _HYPERV if phase == "final" else {"relaxed": {}}
     return features

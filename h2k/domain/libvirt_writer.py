@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
@@ -11,6 +12,9 @@ from lxml import etree
 from h2k.base.errors import Refused
 from h2k.domain.facts import BUSES, LIBOSINFO, MAX_DISKS, MAX_NICS, DomainFacts, Topology, disk_name
 from h2k.domain.firmware import Firmware
+from h2k.domain.names import check_name
+
+GUEST = "urn:h2k:guest:1"  # the namespace of what we note of a guest in its domain's metadata
 
 BOOTSTRAP_BUSES = ("sata", "ide")
 
@@ -20,7 +24,11 @@ _CDROM_PORT = 5  # the last port of q35's own controller, so that the disks coun
 
 _FIRST_PORT_SLOT = 0x02  # pcie.0: 0x00 host bridge, 0x01 video
 
-_FIRST_AHCI_SLOT = 0x10  # pcie.0, above MAX_DISKS + MAX_NICS + 3 root ports, eight a slot
+_FIRST_AHCI_SLOT = 0x10  # pcie.0, above MAX_DISKS + MAX_NICS + 4 + FREE_PORTS root ports, eight a slot
+
+FREE_PORTS = 4  # root ports of q35 that are left for what is plugged in later: without one, QEMU refuses
+
+_USB_SLOT = 0x1D  # pcie.0, where ICH9 has its USB controllers
 
 _FIRST_PC_SLOT = 0x03  # pci.0: 0x00 host bridge, 0x01 PIIX3 functions, 0x02 video
 
@@ -33,7 +41,9 @@ class Choices:
 
     `boot_disk` counts the domain's disks from 0; `scratch` is the small disk that lets Windows bind the driver of
     `bus`; `firmware` is for UEFI guests alone; `accelerated` says whether /dev/kvm works; `serial` is a file for
-    COM1, None a pty.
+    COM1, None a pty. `version` is Windows' own, 6.1 to 10.0. `rng` and `pvpanic`: their drivers are staged or
+    installed. `sectors` has the bytes of a sector for each disk, by its number, that has not 512. `utc_offset` is what
+    the guest's local time is ahead of UTC, in seconds, for those who know no local time.
     """
 
     bus: str = "virtio"
@@ -48,6 +58,11 @@ class Choices:
     utc: bool = False
     accelerated: bool = True
     serial: Optional[Path] = None
+    version: tuple[int, int] = (6, 1)
+    rng: bool = False
+    pvpanic: bool = False
+    sectors: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    utc_offset: Optional[int] = None
 
     def __post_init__(self) -> None:
         if self.bus not in BUSES or self.bootstrap_bus not in BOOTSTRAP_BUSES:
@@ -57,6 +72,15 @@ class Choices:
     def machine(self) -> str:
         """The machine type of both phases, so that virtio devices keep their PCI ids: PIIX IDE is i440fx's."""
         return "pc" if self.bootstrap_bus == "ide" else "q35"
+
+    @property
+    def xhci(self) -> bool:
+        """Whether Windows has a driver for USB 3 of its own: from 8 and 2012 on."""
+        return self.version >= (6, 2)
+
+    def large_sectors(self, index: Optional[int]) -> bool:
+        """Whether the disk has sectors that QEMU's SATA and IDE disks can't have: theirs are of 512 bytes."""
+        return index is not None and self.sectors.get(index, 512) != 512
 
 
 def bootstrap_xml(facts: DomainFacts, choices: Choices, links_up: bool = False) -> bytes:
@@ -95,6 +119,9 @@ def _pci_slots(facts: DomainFacts, choices: Choices) -> dict[str, _Pci]:
         devices += [f"ahci{n}" for n in range(-(-len(facts.disks) // _SATA_PORTS))] if choices.bus == "sata" else []
     if choices.bus == "virtio":
         devices += [f"disk{n}" for n in range(len(facts.disks)) if n != choices.boot_disk]
+    devices += ["rng"]  # reserved, so that nothing moves when its driver comes
+    if choices.machine == "pc" and choices.xhci:
+        devices += ["usb"]
     if choices.machine == "q35":
         return {device: _Pci(port, 0) for port, device in enumerate(devices, start=1)}
     if _FIRST_PC_SLOT + len(devices) - 1 > _LAST_PC_SLOT:
@@ -141,13 +168,18 @@ class _Writer:
         facts = self.facts
         _add(domain, "name", facts.name)
         _add(domain, "uuid", facts.uuid)
+        offset = None if self.choices.utc else self.choices.utc_offset
+        metadata = _add(domain, "metadata") if facts.os_id or offset is not None else None
         if facts.os_id:
-            metadata = _add(domain, "metadata")
             info = etree.SubElement(metadata, f"{{{LIBOSINFO}}}libosinfo", nsmap={"libosinfo": LIBOSINFO})
             etree.SubElement(info, f"{{{LIBOSINFO}}}os", {"id": facts.os_id})
+        if offset is not None:
+            etree.SubElement(metadata, f"{{{GUEST}}}clock", {"utc-offset": str(offset)}, nsmap={"h2k": GUEST})
         _add(domain, "memory", str(facts.memory // 1024), unit="KiB")
         _add(domain, "currentMemory", str(facts.memory // 1024), unit="KiB")
         _add(domain, "vcpu", str(facts.vcpus))
+        if self.choices.bus != "sata":
+            _add(domain, "iothreads", "1")
 
     def _os(self, domain: etree._Element) -> None:
         os = _add(domain, "os")
@@ -168,9 +200,10 @@ class _Writer:
         features = _add(domain, "features")
         _add(features, "acpi")
         _add(features, "apic")
-        if self.final and self.choices.accelerated:  # QEMU has them with KVM alone
+        if self.choices.accelerated:  # QEMU has them with KVM alone
             hyperv = _add(features, "hyperv", mode="custom")
-            for name in ("relaxed", "vapic", "spinlocks", "vpindex", "runtime", "synic", "stimer", "frequencies",
+            # relaxed at the first boot too: on a busy host Windows else stops with 0x101, CLOCK_WATCHDOG_TIMEOUT.
+            for name in ("relaxed",) if not self.final else ("relaxed", "vapic", "spinlocks", "vpindex", "runtime", "synic", "stimer", "frequencies",
                          "tlbflush", "ipi"):  # fmt: skip
                 _add(hyperv, name, state="on", **({"retries": "8191"} if name == "spinlocks" else {}))
         # VMware Tools that are still installed would take the port for a VMware host.
@@ -197,17 +230,29 @@ class _Writer:
             _add(clock, "timer", name="hypervclock", present="yes")
 
     def _disks(self, devices: etree._Element) -> None:
-        bus = self.choices.bus if self.final else self.choices.bootstrap_bus
         for index, disk in enumerate(self.facts.disks):
             boot = index == self.choices.boot_disk
+            bus = self._bus_of(index)
             if bus == "ide" and not boot:
                 continue  # four devices on one controller: the data disks wait for the final domain
             element = self._disk(devices, bus, disk.path, disk.format or "raw", index)
             if boot:
                 _add(element, "boot", order="1")
-        if not self.final and self.choices.scratch is not None:
+        if self._has_scratch:
             self._disk(devices, self.choices.bus, self.choices.scratch, self.choices.scratch_format, None)
         self._cdrom(devices)
+
+    def _bus_of(self, index: int) -> str:
+        """The disk's bus in this phase. One that the bootstrap's bus can't show has the final one from the start."""
+        if self.final or self.choices.large_sectors(index):
+            return self.choices.bus
+        return self.choices.bootstrap_bus
+
+    @property
+    def _has_scratch(self) -> bool:
+        """Whether this phase has the scratch disk: the bootstrap, unless the boot disk itself sits there already."""
+        scratch = self.choices.scratch is not None and not self.choices.large_sectors(self.choices.boot_disk)
+        return not self.final and scratch
 
     def _disk(
         self, devices: etree._Element, bus: str, path: Optional[Path], form: str, index: Optional[int]
@@ -215,8 +260,14 @@ class _Writer:
         """One disk in its place; `index` None is the scratch disk, which takes the place of final's boot disk."""
         block = str(path).startswith("/dev/")
         disk = _add(devices, "disk", type="block" if block else "file", device="disk")
-        _add(disk, "driver", name="qemu", type=form)
+        # What Windows trims is given back to the host; in a raw image zeros that are written are holes too.
+        zeroes = {"detect_zeroes": "unmap"} if form == "raw" else {}
+        thread = {"iothread": "1"} if bus == "virtio" else {}
+        _add(disk, "driver", name="qemu", type=form, discard="unmap", **zeroes, **thread)
         _add(disk, "source", **{"dev" if block else "file": str(path)})
+        if index is not None and self.choices.large_sectors(index):
+            size = str(self.choices.sectors[index])
+            _add(disk, "blockio", logical_block_size=size, physical_block_size=size)
         prefix, name = {"virtio": ("vd", "virtio"), "ide": ("hd", "ide")}.get(bus, ("sd", bus.replace("virtio-", "")))
         _add(disk, "target", dev=self._name(prefix), bus=name)
         if bus == "virtio":
@@ -266,17 +317,18 @@ class _Writer:
             self._q35_controllers(devices)
         else:
             self._pc_controllers(devices)
-        if self.choices.bus == "virtio-scsi" and (self.final or self.choices.scratch is not None):
-            _address(
-                _add(devices, "controller", type="scsi", index="0", model="virtio-scsi"), self.slots["storage"]
-            )
+        used = self.final or self.choices.scratch is not None or any(map(self.choices.large_sectors, range(len(self.facts.disks))))
+        if self.choices.bus == "virtio-scsi" and used:
+            controller = _add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+            _add(controller, "driver", iothread="1")
+            _address(controller, self.slots["storage"])
         if self.final:
             _address(_add(devices, "controller", type="virtio-serial", index="0"), self.slots["agent"])
 
     def _q35_controllers(self, devices: etree._Element) -> None:
         """The same root ports in both phases, occupied or not: they are PCI devices that the guest sees, too."""
         _add(devices, "controller", type="pci", index="0", model="pcie-root")
-        for port in range(1, len(self.slots) + 1):
+        for port in range(1, len(self.slots) + FREE_PORTS + 1):
             slot, function = divmod(port - 1, 8)
             controller = _add(devices, "controller", type="pci", index=str(port), model="pcie-root-port")
             _add(controller, "model", name="pcie-root-port")
@@ -287,16 +339,20 @@ class _Writer:
             for extra in range(self._sata_port(len(self.facts.disks) - 1)[0]):
                 controller = _add(devices, "controller", type="sata", index=str(extra + 1))
                 _address(controller, _Pci(0, _FIRST_AHCI_SLOT + extra))
+        if self.choices.xhci:
+            _address(_add(devices, "controller", type="usb", index="0", model="qemu-xhci"), _Pci(0, _USB_SLOT))
+            return
         for function, model in ((7, "ich9-ehci1"), (0, "ich9-uhci1"), (1, "ich9-uhci2"), (2, "ich9-uhci3")):
             usb = _add(devices, "controller", type="usb", index="0", model=model)
             if function != 7:
                 _add(usb, "master", startport=str(2 * function))
-            _address(usb, _Pci(0, 0x1D, function), multifunction=function == 0)
+            _address(usb, _Pci(0, _USB_SLOT, function), multifunction=function == 0)
 
     def _pc_controllers(self, devices: etree._Element) -> None:
         _add(devices, "controller", type="pci", index="0", model="pci-root")
         _address(_add(devices, "controller", type="ide", index="0"), _Pci(0, 1, 1))
-        _address(_add(devices, "controller", type="usb", index="0", model="piix3-uhci"), _Pci(0, 1, 2))
+        model, place = ("qemu-xhci", self.slots["usb"]) if self.choices.xhci else ("piix3-uhci", _Pci(0, 1, 2))
+        _address(_add(devices, "controller", type="usb", index="0", model=model), place)
         for name, address in self.slots.items():
             if name.startswith("ahci"):  # in the bootstrap too, so that Windows binds its driver there
                 _address(_add(devices, "controller", type="sata", index=name[len("ahci") :]), address)
@@ -342,12 +398,15 @@ class _Writer:
         _address(video, _Pci(0, 1 if self.q35 else 2))
         if self.final:
             _address(_add(devices, "memballoon", model="virtio"), self.slots["balloon"])
-            if self.choices.accelerated:
-                _add(devices, "panic", model="hyperv")
-            else:
-                _add(_add(devices, "panic", model="isa"), "address", type="isa", iobase="0x505")
         else:
             _add(devices, "memballoon", model="none")  # left out, libvirt would add one
+        if self.final and self.choices.rng:
+            rng = _add(devices, "rng", model="virtio")
+            _add(rng, "backend", "/dev/urandom", model="random")
+            _address(rng, self.slots["rng"])
+        if self.choices.pvpanic:
+            # Not Hyper-V's, which would keep Windows from writing its MEMORY.DMP.
+            _add(_add(devices, "panic", model="isa"), "address", type="isa", iobase="0x505")
 
 
 def _check(facts: DomainFacts, choices: Choices) -> None:
@@ -360,8 +419,12 @@ def _check(facts: DomainFacts, choices: Choices) -> None:
         raise Refused(f"{facts.name}: boot disk {choices.boot_disk} of {len(facts.disks)} disks")
     if len(facts.disks) > MAX_DISKS or len(facts.nics) > MAX_NICS:
         raise Refused(f"{facts.name}: more than {MAX_DISKS} disks or {MAX_NICS} network cards")
-    if not facts.name or "/" in facts.name or "\n" in facts.name:
-        raise Refused(f"{facts.name!r} is no domain name for libvirt", hint="give another one with virt-v2v -on NAME")
+    check_name(facts)
+    if choices.bus == "sata" and any(map(choices.large_sectors, range(len(facts.disks)))):
+        raise Refused(
+            f"{facts.name}: a disk with sectors of 4096 bytes, and QEMU's SATA disks have 512 alone (sector-size-mismatch)",
+            hint="use --h2k-bus virtio or virtio-scsi",
+        )
     for disk in facts.disks:
         if disk.path is None:
             raise Refused(f"{facts.name}: disk {disk.target} is no file or block device", hint="copy it to a file")

@@ -146,6 +146,8 @@ def _options(domain: etree._Element, phase: str) -> Iterator[tuple[str, ...]]:
     topology = domain.find("cpu/topology")
     yield "-smp", f"cpus={domain.findtext('vcpu')}," + ",".join(f"{k}={topology.get(k)}" for k in ("sockets", "cores", "threads"))
     yield from _firmware(domain)
+    if domain.find("iothreads") is not None:
+        yield "-object", "iothread,id=iothread1"
     yield "-rtc", f"base={domain.find('clock').get('offset')},driftfix=slew"
     power = "ICH9-LPC" if q35 else "PIIX4_PM"
     yield "-global", f"{power}.disable_s3=1"
@@ -171,6 +173,9 @@ def _options(domain: etree._Element, phase: str) -> Iterator[tuple[str, ...]]:
         yield "-device", "hda-duplex,bus=sound0.0"
     if devices.find("memballoon[@model='virtio']") is not None:
         yield "-device", f"virtio-balloon-pci{_place(devices.find('memballoon'))}"
+    for rng in devices.findall("rng"):
+        yield "-object", f"rng-random,id=rng0,filename={rng.findtext('backend')}"
+        yield "-device", f"virtio-rng-pci,rng=rng0{_place(rng)}"
     if devices.find("panic[@model='isa']") is not None:
         yield "-device", "pvpanic,ioport=0x505"
 
@@ -223,13 +228,25 @@ def _controller(controller: etree._Element, q35: bool) -> Iterator[tuple[str, ..
     elif kind == "sata" and not (q35 and index == "0"):
         yield "-device", f"ich9-ahci,id=sata{index}{place}"
     elif kind == "scsi":
-        yield "-device", f"virtio-scsi-pci,id=scsi{index}{place}"
+        yield "-device", f"virtio-scsi-pci,id=scsi{index}{_thread(controller)}{place}"
     elif kind == "virtio-serial":
         yield "-device", f"virtio-serial-pci,id=virtio-serial{index}{place}"
     elif kind == "usb":
         master = controller.find("master")
         which = f",masterbus=usb.0,firstport={master.get('startport')}" if master is not None else ",id=usb"
-        yield "-device", f"{model.replace('ich9-', 'ich9-usb-') if q35 else 'piix3-usb-uhci'}{which}{place}"
+        name = {"piix3-uhci": "piix3-usb-uhci"}.get(model, model.replace("ich9-", "ich9-usb-"))
+        yield "-device", f"{name}{which}{place}"
+
+
+def _thread(device: etree._Element) -> str:
+    """The thread of its own that a disk's or a controller's work is done in."""
+    driver = device.find("driver")
+    return f",iothread=iothread{driver.get('iothread')}" if driver is not None and driver.get("iothread") else ""
+
+
+def _sectors(disk: etree._Element) -> str:
+    sizes = disk.find("blockio")
+    return "" if sizes is None else "".join(f",{name}={size}" for name, size in sizes.attrib.items())
 
 
 def _disk(disk: etree._Element, number: int, q35: bool) -> Iterator[tuple[str, ...]]:
@@ -237,12 +254,15 @@ def _disk(disk: etree._Element, number: int, q35: bool) -> Iterator[tuple[str, .
     cdrom = disk.get("device") == "cdrom"
     if source is not None:
         file = _quoted(source.get("file") or source.get("dev"))
+        driver = disk.find("driver")
         only = ",readonly=on,media=cdrom" if cdrom else ""
-        yield "-drive", f"if=none,id=drive{number},format={disk.find('driver').get('type')}{only},file={file}"
+        only += ",discard=unmap" if driver.get("discard") == "unmap" else ""
+        only += ",detect-zeroes=unmap" if driver.get("detect_zeroes") == "unmap" else ""
+        yield "-drive", f"if=none,id=drive{number},format={driver.get('type')}{only},file={file}"
     boot = ",bootindex=1" if disk.find("boot") is not None else ""
-    drive = f",drive=drive{number}" if source is not None else ""
+    drive = (f",drive=drive{number}" if source is not None else "") + _sectors(disk)
     if bus == "virtio":
-        yield "-device", f"virtio-blk-pci{drive}{_place(disk)}{boot}"
+        yield "-device", f"virtio-blk-pci{drive}{_thread(disk)}{_place(disk)}{boot}"
         return
     address = disk.find("address[@type='drive']")
     controller, channel, unit = (address.get(key) for key in ("controller", "bus", "unit"))

@@ -79,6 +79,15 @@ GUEST = (
         "Put rhsrvany.exe (mingw32-srvany-redistributable of Fedora or RHEL) there, or set VIRT_TOOLS_DATA_DIR.",
     ),
     Entry(
+        "domain-name-invalid",
+        "The virtual machine's name can't be a libvirt domain's and a file's: a slash, a control character, empty, too long.",
+        REFUSE,
+        "virt-v2v ends with an error after the copy, or writes files of another name",
+        "displayName of a VMX, <Name> of an OVF, <name> of a domain XML, -on, --h2k-name",
+        "Refuses before the copy, and before the first write.",
+        "Give another name: `-on NAME` of virt-v2v, `--h2k-name NAME`, or change it in the description.",
+    ),
+    Entry(
         "windows-unsupported",
         "Windows Vista, 2008 or older, or an architecture for which the plan has no drivers.",
         WARN,

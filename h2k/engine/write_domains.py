@@ -16,6 +16,7 @@ from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml, with_images
 from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
 from h2k.engine.examination import Examination
+from h2k.engine.machine_choices import machine_choices
 from h2k.engine.runs import Run
 
 SCRATCH_SIZE = 64 * 1024 * 1024  # bytes; Windows only has to see the disk, to bind the driver
@@ -91,6 +92,7 @@ def _decided(run: Run, domain: DomainFacts, seen: Examination) -> tuple[DomainFa
         firmware=choose_firmware(secure_boot=facts.secure_boot) if firmware == "uefi" else None,
         utc=proposal.setting("clock", "localtime") == "utc",
         accelerated=kvm_works(),
+        **machine_choices(proposal, seen.report.guest, domain),
     )
     return facts, choices
 

@@ -392,9 +392,11 @@ def nothing(disk: Surgery) -> None:
 # Disks and domains
 
 
-def _facts(disks: Sequence[Path], firmware: str = "uefi", secure: bool = False, first: Optional[int] = None) -> DomainFacts:
+def _facts(
+    disks: Sequence[Path], firmware: str = "uefi", secure: bool = False, first: Optional[int] = None, name: str = "made"
+) -> DomainFacts:
     return DomainFacts(
-        name="made",
+        name=name,
         memory=2 << 30,
         vcpus=2,
         disks=tuple(
@@ -619,6 +621,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "boot-partition-inactive:nothing", "none is active, none could be", REFUSE, together(active(), gone("bootmgr", "boot")),
         (OLD,), fits=bios,
+    ),
+    Fault(
+        "domain-name-invalid", "the domain is called team/web01", REFUSE, nothing,
+        domain=lambda disks: _facts(disks, name="team/web01"), fits=uefi,
     ),
     Fault(
         "firmware-mismatch", "the domain has the other firmware", DOMAIN, nothing,

@@ -69,3 +69,28 @@ def test_several_disks_that_could_boot() -> None:
 def test_guest_tools_are_known_by_data(text: str, found: str) -> None:
     said = ask("domains", windows_guest(software=text))
     assert [f.subject for f in said.findings] == ([found] if found else [])
+
+
+@pytest.mark.parametrize("name", ["team/web01", "", "a\nb", "x" * 250, ".."])
+def test_a_name_that_no_domain_can_have(name: str) -> None:
+    said = ask("domains", windows_guest(), domain=domain(name=name))
+    assert said.states() == {"domain-name-invalid": {"refused"}}
+    assert "-on" in said.findings[0].repair
+
+
+@pytest.mark.parametrize(
+    ("value", "offset"),
+    [("dword:ffffffc4", "3600"), ("dword:000000d2", "-12600"), ("dword:00000000", "0"), ("dword:7fffffff", None), (None, None)],
+)
+def test_what_local_time_is_ahead_of_utc(value: str, offset: str) -> None:
+    bias = f'"ActiveTimeBias"={value}\n' if value else ""
+    said = ask("domains", windows_guest(system=f"[$cs\\Control\\TimeZoneInformation]\n{bias}"))
+    assert said.settings.get("utc-offset") == offset and said.settings["clock"] == "localtime"
+
+
+def test_small_devices_come_with_their_drivers() -> None:
+    assert {name: ask("domains", windows_guest()).settings[name] for name in ("rng", "pvpanic")} == {"rng": "no", "pvpanic": "no"}
+    service = '[$cs\\Services\\{}]\n"Type"=dword:00000001\n"Start"=dword:00000003\n"ImagePath"=expand:"x.sys"\n'
+    for device, name in (("rng", "VirtRng"), ("pvpanic", "PVPanic")):
+        said = ask("domains", windows_guest(system=service.format(name)))
+        assert [d for d in ("rng", "pvpanic") if said.settings[d] == "yes"] == [device]

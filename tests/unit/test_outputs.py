@@ -173,6 +173,20 @@ def test_each_device_of_the_domain_is_in_its_script_once(path: Path) -> None:
     assert len(places) == len(set(places)), "two devices in one place"
 
 
+def test_what_a_script_gives_the_devices() -> None:
+    final, bootstrap = ((GOLDEN / f"uefi-q35-virtio-3-4kn.{phase}.xml").read_bytes() for phase in ("final", "bootstrap"))
+    words, first = (shlex.split(script(xml, phase), comments=True) for xml, phase in ((final, "final"), (bootstrap, "bootstrap")))
+    devices, drives = ([v for o, v in zip(words, words[1:]) if o == option] for option in ("-device", "-drive"))
+    disks = [device for device in devices if device.startswith("virtio-blk-pci")]
+    assert len(disks) == 3 and all("iothread=iothread1" in disk for disk in disks)
+    assert [("logical_block_size=4096,physical_block_size=4096" in disk) for disk in disks] == [False, False, True]
+    assert all("discard=unmap" in drive for drive in drives if drive.startswith("if=none,id=drive") and "cdrom" not in drive)
+    assert "rng-random,id=rng0,filename=/dev/urandom" in words and "rng-random,id=rng0,filename=/dev/urandom" not in first
+    assert "iothread,id=iothread1" in words and "iothread,id=iothread1" in first
+    assert any(device.startswith("qemu-xhci,id=usb") for device in devices)
+    assert first[first.index("-cpu") + 1] == "host,hv-relaxed"
+
+
 def test_names_are_quoted() -> None:
     xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_text().replace("<name>guest</name>", "<name>a, 'b'; $(touch x)\n</name>")
     words = shlex.split(script(xml.encode(), "final"), comments=True)

@@ -10,15 +10,15 @@ exec qemu-system-x86_64 \
     -uuid 5f2a1f6e-2a51-4f4e-9d5b-0c6f6a0f3b11 \
     -machine pc,vmport=off,hpet=off,smm=off \
     -accel kvm \
-    -cpu host \
+    -cpu host,hv-relaxed \
     -m 4096 \
     -smp cpus=4,sockets=1,cores=4,threads=1 \
     -rtc base=localtime,driftfix=slew \
     -global PIIX4_PM.disable_s3=1 \
     -global PIIX4_PM.disable_s4=1 \
-    -device piix3-usb-uhci,id=usb,bus=pci.0,addr=0x1.0x2 \
+    -device qemu-xhci,id=usb,bus=pci.0,addr=0xb.0x0 \
     -device ich9-ahci,id=sata0,bus=pci.0,addr=0x9.0x0 \
-    -drive if=none,id=drive0,format=qcow2,file=/var/lib/libvirt/images/guest-sdc \
+    -drive if=none,id=drive0,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sdc \
     -device ide-hd,drive=drive0,bus=ide.0,unit=0,bootindex=1 \
     -drive if=none,id=drive1,format=raw,readonly=on,media=cdrom,file=/usr/share/virtio-win/virtio-win.iso \
     -device ide-cd,drive=drive1,bus=ide.1,unit=0 \
@@ -34,4 +34,5 @@ exec qemu-system-x86_64 \
     -device VGA,vgamem_mb=16,bus=pci.0,addr=0x2.0x0 \
     -device intel-hda,id=sound0,bus=pci.0,addr=0x8.0x0 \
     -device hda-duplex,bus=sound0.0 \
+    -device pvpanic,ioport=0x505 \
     "$@"

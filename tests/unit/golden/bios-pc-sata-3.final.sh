@@ -10,20 +10,20 @@ exec qemu-system-x86_64 \
     -uuid 5f2a1f6e-2a51-4f4e-9d5b-0c6f6a0f3b11 \
     -machine pc,vmport=off,hpet=off,smm=off \
     -accel kvm \
-    -cpu host,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-runtime,hv-synic,hv-stimer,hv-frequencies,hv-tlbflush,hv-ipi,hv-time,hv-crash \
+    -cpu host,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-runtime,hv-synic,hv-stimer,hv-frequencies,hv-tlbflush,hv-ipi,hv-time \
     -m 4096 \
     -smp cpus=4,sockets=1,cores=4,threads=1 \
     -rtc base=localtime,driftfix=slew \
     -global PIIX4_PM.disable_s3=1 \
     -global PIIX4_PM.disable_s4=1 \
-    -device piix3-usb-uhci,id=usb,bus=pci.0,addr=0x1.0x2 \
+    -device qemu-xhci,id=usb,bus=pci.0,addr=0xb.0x0 \
     -device ich9-ahci,id=sata0,bus=pci.0,addr=0x9.0x0 \
     -device virtio-serial-pci,id=virtio-serial0,bus=pci.0,addr=0x6.0x0 \
-    -drive if=none,id=drive0,format=qcow2,file=/var/lib/libvirt/images/guest-sda \
+    -drive if=none,id=drive0,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sda \
     -device ide-hd,drive=drive0,bus=sata0.0 \
-    -drive if=none,id=drive1,format=qcow2,file=/var/lib/libvirt/images/guest-sdb \
+    -drive if=none,id=drive1,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sdb \
     -device ide-hd,drive=drive1,bus=sata0.1 \
-    -drive if=none,id=drive2,format=qcow2,file=/var/lib/libvirt/images/guest-sdc \
+    -drive if=none,id=drive2,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sdc \
     -device ide-hd,drive=drive2,bus=sata0.2,bootindex=1 \
     -device ide-cd,bus=ide.1,unit=0 \
     -netdev user,id=net0 \
@@ -41,4 +41,7 @@ exec qemu-system-x86_64 \
     -device intel-hda,id=sound0,bus=pci.0,addr=0x8.0x0 \
     -device hda-duplex,bus=sound0.0 \
     -device virtio-balloon-pci,bus=pci.0,addr=0x7.0x0 \
+    -object rng-random,id=rng0,filename=/dev/urandom \
+    -device virtio-rng-pci,rng=rng0,bus=pci.0,addr=0xa.0x0 \
+    -device pvpanic,ioport=0x505 \
     "$@"

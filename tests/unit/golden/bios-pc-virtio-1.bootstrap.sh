@@ -10,17 +10,18 @@ exec qemu-system-x86_64 \
     -uuid 5f2a1f6e-2a51-4f4e-9d5b-0c6f6a0f3b11 \
     -machine pc,vmport=off,hpet=off,smm=off \
     -accel kvm \
-    -cpu host \
+    -cpu host,hv-relaxed \
     -m 4096 \
     -smp cpus=4,sockets=2,cores=2,threads=1 \
+    -object iothread,id=iothread1 \
     -rtc base=localtime,driftfix=slew \
     -global PIIX4_PM.disable_s3=1 \
     -global PIIX4_PM.disable_s4=1 \
     -device piix3-usb-uhci,id=usb,bus=pci.0,addr=0x1.0x2 \
-    -drive if=none,id=drive0,format=qcow2,file=/var/lib/libvirt/images/guest-sda \
+    -drive if=none,id=drive0,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sda \
     -device ide-hd,drive=drive0,bus=ide.0,unit=0,bootindex=1 \
-    -drive if=none,id=drive1,format=qcow2,file=/var/lib/libvirt/images/guest.h2k/scratch.qcow2 \
-    -device virtio-blk-pci,drive=drive1,bus=pci.0,addr=0x4.0x0 \
+    -drive if=none,id=drive1,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest.h2k/scratch.qcow2 \
+    -device virtio-blk-pci,drive=drive1,iothread=iothread1,bus=pci.0,addr=0x4.0x0 \
     -drive if=none,id=drive2,format=raw,readonly=on,media=cdrom,file=/usr/share/virtio-win/virtio-win.iso \
     -device ide-cd,drive=drive2,bus=ide.1,unit=0 \
     -netdev user,id=net0,restrict=on \

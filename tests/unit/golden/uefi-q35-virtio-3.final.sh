@@ -12,11 +12,12 @@ exec qemu-system-x86_64 \
     -uuid 5f2a1f6e-2a51-4f4e-9d5b-0c6f6a0f3b11 \
     -machine q35,vmport=off,hpet=off,smm=off \
     -accel kvm \
-    -cpu host,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-runtime,hv-synic,hv-stimer,hv-frequencies,hv-tlbflush,hv-ipi,hv-time,hv-crash \
+    -cpu host,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-runtime,hv-synic,hv-stimer,hv-frequencies,hv-tlbflush,hv-ipi,hv-time \
     -m 4096 \
     -smp cpus=4,sockets=1,cores=4,threads=1 \
     -drive if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd \
     -drive if=pflash,unit=1,format=raw,file=nvram.fd \
+    -object iothread,id=iothread1 \
     -rtc base=localtime,driftfix=slew \
     -global ICH9-LPC.disable_s3=1 \
     -global ICH9-LPC.disable_s4=1 \
@@ -28,17 +29,19 @@ exec qemu-system-x86_64 \
     -device pcie-root-port,id=pci.6,chassis=6,port=0x15,bus=pcie.0,addr=0x2.0x5 \
     -device pcie-root-port,id=pci.7,chassis=7,port=0x16,bus=pcie.0,addr=0x2.0x6 \
     -device pcie-root-port,id=pci.8,chassis=8,port=0x17,bus=pcie.0,addr=0x2.0x7 \
-    -device ich9-usb-ehci1,id=usb,bus=pcie.0,addr=0x1d.0x7 \
-    -device ich9-usb-uhci1,masterbus=usb.0,firstport=0,bus=pcie.0,multifunction=on,addr=0x1d.0x0 \
-    -device ich9-usb-uhci2,masterbus=usb.0,firstport=2,bus=pcie.0,addr=0x1d.0x1 \
-    -device ich9-usb-uhci3,masterbus=usb.0,firstport=4,bus=pcie.0,addr=0x1d.0x2 \
+    -device pcie-root-port,id=pci.9,chassis=9,port=0x18,bus=pcie.0,multifunction=on,addr=0x3.0x0 \
+    -device pcie-root-port,id=pci.10,chassis=10,port=0x19,bus=pcie.0,addr=0x3.0x1 \
+    -device pcie-root-port,id=pci.11,chassis=11,port=0x1a,bus=pcie.0,addr=0x3.0x2 \
+    -device pcie-root-port,id=pci.12,chassis=12,port=0x1b,bus=pcie.0,addr=0x3.0x3 \
+    -device pcie-root-port,id=pci.13,chassis=13,port=0x1c,bus=pcie.0,addr=0x3.0x4 \
+    -device qemu-xhci,id=usb,bus=pcie.0,addr=0x1d.0x0 \
     -device virtio-serial-pci,id=virtio-serial0,bus=pci.5,addr=0x0.0x0 \
-    -drive if=none,id=drive0,format=qcow2,file=/var/lib/libvirt/images/guest-sda \
-    -device virtio-blk-pci,drive=drive0,bus=pci.7,addr=0x0.0x0 \
-    -drive if=none,id=drive1,format=qcow2,file=/var/lib/libvirt/images/guest-sdb \
-    -device virtio-blk-pci,drive=drive1,bus=pci.8,addr=0x0.0x0 \
-    -drive if=none,id=drive2,format=qcow2,file=/var/lib/libvirt/images/guest-sdc \
-    -device virtio-blk-pci,drive=drive2,bus=pci.4,addr=0x0.0x0,bootindex=1 \
+    -drive if=none,id=drive0,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sda \
+    -device virtio-blk-pci,drive=drive0,iothread=iothread1,bus=pci.7,addr=0x0.0x0 \
+    -drive if=none,id=drive1,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sdb \
+    -device virtio-blk-pci,drive=drive1,iothread=iothread1,bus=pci.8,addr=0x0.0x0 \
+    -drive if=none,id=drive2,format=qcow2,discard=unmap,file=/var/lib/libvirt/images/guest-sdc \
+    -device virtio-blk-pci,drive=drive2,iothread=iothread1,bus=pci.4,addr=0x0.0x0,bootindex=1 \
     -device ide-cd,bus=ide.5 \
     -netdev user,id=net0 \
     -device virtio-net-pci,netdev=net0,mac=00:0c:29:00:00:00,bus=pci.1,addr=0x0.0x0 \
@@ -55,4 +58,7 @@ exec qemu-system-x86_64 \
     -device ich9-intel-hda,id=sound0,bus=pcie.0,addr=0x1b.0x0 \
     -device hda-duplex,bus=sound0.0 \
     -device virtio-balloon-pci,bus=pci.6,addr=0x0.0x0 \
+    -object rng-random,id=rng0,filename=/dev/urandom \
+    -device virtio-rng-pci,rng=rng0,bus=pci.9,addr=0x0.0x0 \
+    -device pvpanic,ioport=0x505 \
     "$@"
