@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import logging
 import re
 import uuid
 from pathlib import Path
@@ -11,17 +13,18 @@ from h2k.base.errors import BadData
 from h2k.domain.facts import MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts
 from h2k.domain.values import MEMORY_LIMIT, NOT_XML, NUMBER, VALUE_LIMIT, VCPU_LIMIT, mac_of, topology_of
 
+log = logging.getLogger("h2k.vmx")
+
 VMX_LIMIT = 1024 * 1024  # bytes; real ones stay below 20 KiB
 
 VMX_LINES = 20_000
 
-# The values of .encoding that VMware writes, and Python's codecs for them.
-_ENCODINGS = {
-    "utf-8": "utf-8", "us-ascii": "ascii", "windows-1250": "cp1250", "windows-1251": "cp1251",
-    "windows-1252": "cp1252", "windows-1253": "cp1253", "windows-1254": "cp1254", "iso-8859-1": "latin-1",
-    "shift_jis": "cp932", "windows-31j": "cp932", "windows-932": "cp932", "gbk": "gbk", "windows-936": "gbk",
-    "gb18030": "gb18030", "big5": "cp950", "windows-950": "cp950", "euc-kr": "cp949", "windows-949": "cp949",
-}  # fmt: skip
+# Names of .encoding that Python spells otherwise: windows-936 is its cp936, ibm-850 its cp850.
+_ALSO = {"windows-31j": "cp932", "shift_jis": "cp932", "big5": "cp950", "euc-kr": "cp949"}  # Windows' own are supersets
+_CODE_PAGE = re.compile(r"(?:windows|ibm|ms|cp)[-_]?([0-9]{3,5})")
+# Python's own ways to write text in ASCII, some of them slow on purpose-made input; no VMX is in one.
+_NO_CHARSETS = frozenset(("idna", "punycode", "unicode_escape", "raw_unicode_escape", "unicode-escape", "raw-unicode-escape", "utf-7"))
+_PROBE = '.encoding = "Az09|22~\r\n'  # what every encoding of a VMX must leave as it is in ASCII
 
 _VMX_LINE = re.compile(r'([^\s="]+)\s*=\s*(?:"([^"]*)"|([^\s"]*))')
 
@@ -168,13 +171,30 @@ class _Vmx:
 
 
 def _decode(data: bytes, name: str) -> str:
-    """The file as text, by its own .encoding line, UTF-8 without one."""
-    match = re.search(rb'(?mi)^[ \t]*\.encoding[ \t]*=[ \t]*"([^"\r\n]{0,40})"', data)
-    encoding = match.group(1).decode("ascii", "replace").lower() if match else "utf-8"
-    if encoding not in _ENCODINGS:
-        raise BadData(f"{name}: unknown .encoding {encoding!r}", hint="save the file as UTF-8")
+    """The file as text, by its own .encoding line, UTF-8 without one; Latin-1, with a line that says so, where Python
+    has no such encoding."""
+    match = re.search(rb'(?mi)^(?:\xef\xbb\xbf)?[ \t]*\.encoding[ \t]*=[ \t]*"?([^"\r\n]{0,40})', data)
+    given = match.group(1).decode("ascii", "replace").strip().lower() if match else "utf-8"
+    encoding = _codec(given)
+    if encoding is None:
+        log.warning("%s: .encoding %r is not known here: read as ISO 8859-1, look at names that are not ASCII", name, given)
+        encoding = "latin-1"
     try:
-        return data.decode(_ENCODINGS[encoding])
-    except UnicodeDecodeError as e:
-        line = data.count(b"\n", 0, e.start) + 1
-        raise BadData(f"{name}:{line}: not {encoding}", hint="give the guest's .vmx file") from e
+        return data.decode(encoding)
+    except UnicodeError as e:
+        start = e.start if isinstance(e, UnicodeDecodeError) else 0
+        line = data.count(b"\n", 0, start) + 1
+        raise BadData(f"{name}:{line}: not {given}", hint="give the guest's .vmx file") from e
+
+
+def _codec(name: str) -> Optional[str]:
+    """Python's name of an encoding that a VMX can have: one of text, in which ASCII is ASCII. None for any other."""
+    page = _CODE_PAGE.fullmatch(name)
+    for spelled in (_ALSO.get(name, name), f"cp{page.group(1)}" if page is not None else ""):
+        try:
+            found = codecs.lookup(spelled)
+            if found.name not in _NO_CHARSETS and _PROBE.encode("ascii").decode(spelled) == _PROBE:
+                return found.name
+        except (LookupError, UnicodeError, ValueError):
+            continue
+    return None

@@ -78,6 +78,38 @@ def test_vmx() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("encoding", "codec", "name"),
+    [
+        ("windows-1256", "cp1256", "سيرفر"), ("koi8-r", "koi8-r", "сервер"), ("KOI8-U", "koi8-u", "їжак"),
+        ("windows-1252", "cp1252", "Köln"), ("windows-1255", "cp1255", "שרת"), ("windows-874", "cp874", "ไทย"),
+        ("windows-1258", "cp1258", "Đô"), ("iso-8859-2", "iso8859-2", "Łódź"), ("ISO-8859-15", "iso8859-15", "5 €"),
+        ("shift_jis", "shift_jis", "サーバ"), ("windows-932", "cp932", "サーバ"), ("Windows-31J", "cp932", "①"),
+        ("euc-jp", "euc_jp", "サーバ"), ("gbk", "gbk", "服务器"), ("windows-936", "gbk", "服务器"), ("GB18030", "gb18030", "服务器"),
+        ("big5", "big5", "伺服器"), ("windows-950", "cp950", "伺服器"), ("euc-kr", "euc_kr", "서버"), ("windows-949", "cp949", "서버"),
+        ("ibm-850", "cp850", "Köln"), ("IBM437", "cp437", "Köln"), ("macintosh", "mac_roman", "Köln"), ("UTF-8", "utf-8", "домен"),
+    ],
+)  # fmt: skip
+def test_encodings(encoding: str, codec: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    text = f'.encoding = "{encoding}"\ndisplayName = "{name}"\nmemsize = "64"\n'
+    assert read_vmx(text.encode(codec), "a.vmx").name == name
+    assert read_vmx(text.replace('"', "", 2).encode(codec), "a.vmx").name == name
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "encoding", ["x-klingon", "rot13", "hex", "idna", "punycode", "unicode_escape", "utf-16", "utf-32", "cp037", "utf-7", "", "\x1b[2J"]
+)
+def test_an_encoding_that_is_none_is_read_as_latin_1_with_a_line(encoding: str, caplog: pytest.LogCaptureFixture) -> None:
+    text = f'.encoding = "{encoding}"\ndisplayName = "K\xf6ln"\nmemsize = "64"\n'
+    assert read_vmx(text.encode("latin-1"), "a.vmx").name == "Köln"
+    assert len(caplog.records) == 1 and "ISO 8859-1" in caplog.text and "\x1b" not in caplog.text
+
+
+def test_a_byte_order_mark() -> None:
+    assert read_vmx(b'\xef\xbb\xbf.encoding = "UTF-8"\ndisplayName = "\xc3\xb6"\n', "a.vmx").name == "ö"
+
+
 def test_vmx_defaults() -> None:
     facts = read_vmx(b'displayname="a"', "a.vmx")
     assert (facts.memory, facts.vcpus, facts.firmware, facts.tpm) == (32 * 2**20, 1, "bios", None)
@@ -99,7 +131,6 @@ BAD_VMX = {
     "memory": (b'memsize = "much"\n', "a.vmx:1: memsize"),
     "huge memory": (b'memsize = "99999999999999999999"\n', "memsize"),
     "cpus": (b'memsize = "1"\nnumvcpus = "0"\n', "a.vmx:2: numvcpus"),
-    "encoding": (b'.encoding = "rot13"\n', "rot13"),
     "not utf-8": (b'displayName = "a"\nb = "\xff"\n', "a.vmx:2: not utf-8"),
     "control": (b'displayName = "a|00b"\n', "a.vmx:1: displayname"),
     "long name": (b'displayName = "' + b"a" * 5000 + b'"\n', "4096"),
