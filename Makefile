@@ -51,7 +51,7 @@ faults: deps
 fuzz: deps
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),120)
 
-# What `h2k verify` says and what the boot lab does, for every fault that it can judge, as a table; an hour on two cores.
+# What `h2k verify` says and what the boot lab does, for every fault that it can show, as a table; an hour on two cores.
 .PHONY: lab
 lab: deps .venv/ready
 	.venv/bin/python -m pytest -q -m "integration or lab" tests/boot

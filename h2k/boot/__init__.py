@@ -1,1 +1,1 @@
-"""The boot cycle: bootstrap and final domain really booted, watched, and judged by what the disks say."""
+"""The boot cycle: bootstrap and final domain really booted and watched; what the disks say decides."""

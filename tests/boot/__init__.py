@@ -1,1 +1,1 @@
-"""The boot lab: made guests that really boot, and a judge of whether Windows would."""
+"""The boot lab: made guests that really boot, and what becomes of them, as it would of Windows."""

@@ -16,15 +16,15 @@ from tests.guests import build as guests
 ROOT = Path(__file__).resolve().parents[2]
 H2K = ROOT / "wrappers" / "h2k"
 Bootable = Callable[..., Path]
-Judged = Callable[[str, str, str, str, str], None]
+Recorded = Callable[[str, str, str, str, str], None]
 
 
 ROWS = pytest.StashKey[list[tuple[str, ...]]]()
 
 
 @pytest.fixture
-def judged(request: pytest.FixtureRequest) -> Judged:
-    """judged(FAULT, GUEST, PHASE, what h2k expects to stop it, what the lab did): a row of the table at the end."""
+def recorded(request: pytest.FixtureRequest) -> Recorded:
+    """recorded(FAULT, GUEST, PHASE, what h2k expects to stop it, what the lab did): a row of the table at the end."""
     rows = request.config.stash.setdefault(ROWS, [])
     return lambda *row: rows.append(row)
 

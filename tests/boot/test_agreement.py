@@ -1,6 +1,6 @@
-"""Agreement: what `h2k verify` says of a guest, and what the boot lab does with it, for each fault that the lab can judge.
+"""Agreement: what `h2k verify` says of a guest, and what the boot lab does with it, for each fault that the lab can show.
 
-The lab shares no line with h2k. docs/lab.md lists what it can't judge. `make test` runs a part, `make lab` all of it.
+The lab shares no line with h2k. docs/lab.md lists what it can't show. `make test` runs a part, `make lab` all of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import pytest
 
-from tests.boot.conftest import H2K, Bootable, Judged, firmware_of
+from tests.boot.conftest import H2K, Bootable, Recorded, firmware_of
 from tests.boot.lab import LabResult, boot
 from tests.guests import build as guests
 from tests.guests.faults import DRIVERS, FAULTS, NEW, OLD, Fault, GuestFacts, break_disk, by_name, gone, registry
@@ -39,12 +39,12 @@ STOPS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 # Of these findings, the faults that are not the boot's: another hive than SYSTEM, a policy for raw devices; and which of
 # two active partitions is booted, where the MBR code of Windows' versions differs.
-NOT_JUDGED = frozenset({
+NOT_SHOWN = frozenset({
     "hive-corrupt:bin", "hive-corrupt:cell", "device-install-policy:raw", "driver-file-invalid:package",
     "boot-partition-inactive:both",
 })  # fmt: skip
 # On one guest only: Windows 7 knows no StartOverride; the firmware starts the fallback where bootmgfw.efi is missing.
-NOT_JUDGED_ON = {
+NOT_SHOWN_ON = {
     OLD: frozenset({"driver-start-override:0", "driver-start-override:other", "boot-stack-driver-disabled:override"}),
     NEW: frozenset({"boot-manager-missing:file", "boot-manager-missing:empty", "boot-manager-missing:partition"}),
 }
@@ -93,12 +93,12 @@ def facts(name: str) -> GuestFacts:
 
 
 def cases() -> Iterator[Any]:
-    """Every judged fault on the made guests that it fits, in each phase; most of them for `make lab`."""
+    """Every fault that it shows on the made guests that it fits, in each phase; most of them for `make lab`."""
     for fault in FAULTS:
-        if fault.finding not in STOPS or fault.name in NOT_JUDGED or fault.base != "repaired" or fault.domain or fault.extra:
+        if fault.finding not in STOPS or fault.name in NOT_SHOWN or fault.base != "repaired" or fault.domain or fault.extra:
             continue
         for name in (NEW, OLD):
-            if fault.name in NOT_JUDGED_ON[name] or not (name in fault.guests or fault.fits(facts(name))):
+            if fault.name in NOT_SHOWN_ON[name] or not (name in fault.guests or fault.fits(facts(name))):
                 continue
             for phase in (FINAL, BOOTSTRAP, *([LAST_KNOWN_GOOD] if fault.name == "control-set-differs" else [])):
                 quick = (fault.name, name, phase) in IN_MAKE_TEST
@@ -130,17 +130,17 @@ def expected_stop(report: dict[str, Any], case: Case) -> str:
     return ""
 
 
-def judge(disk: Path, name: str, phase: str, machine: str, bus: str) -> LabResult:
+def boot_in(disk: Path, name: str, phase: str, machine: str, bus: str) -> LabResult:
     return boot(disk, firmware_of(name), bus, machine=machine, last_known_good=phase == LAST_KNOWN_GOOD)
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
-def test_the_lab_agrees(case: Case, bootable: Bootable, drivers: Path, judged: Judged) -> None:
+def test_the_lab_agrees(case: Case, bootable: Bootable, drivers: Path, recorded: Recorded) -> None:
     disk = bootable(case.guest, "virtio")
     break_disk(case.fault, disk)
     said = expected_stop(verify(disk, drivers), case)
-    seen = judge(disk, case.guest, case.phase, case.machine, case.bus)
-    judged(case.fault.name, case.guest, case.phase, said, outcome(seen))
+    seen = boot_in(disk, case.guest, case.phase, case.machine, case.bus)
+    recorded(case.fault.name, case.guest, case.phase, said, outcome(seen))
     assert outcome(seen) in ("boots", "stops")
     assert bool(said) == (outcome(seen) == "stops"), f"h2k: {said or 'nothing'}; the lab: {seen.stopped} {seen.reason}"
 
@@ -164,7 +164,7 @@ ON_SCSI = {
     ("name", "finding"), [(n, f) for n in (NEW, OLD) for f in (None, *ON_SCSI) if (n, f) != (OLD, "driver-start-override")]
 )
 def test_the_lab_agrees_on_virtio_scsi(
-    name: str, finding: Optional[str], bootable: Bootable, drivers: Path, judged: Judged
+    name: str, finding: Optional[str], bootable: Bootable, drivers: Path, recorded: Recorded
 ) -> None:
     disk = bootable(name, "virtio-scsi")
     if finding is not None:
@@ -173,7 +173,7 @@ def test_the_lab_agrees_on_virtio_scsi(
     said = {f["id"] for f in verify(disk, drivers, "virtio-scsi")["findings"] if f["state"] in ("broken", "refused")}
     assert said == ({finding} if finding else set())
     seen = boot(disk, firmware_of(name), "virtio-scsi")
-    judged(f"{finding or 'ready'}, virtio-scsi", name, FINAL, finding or "", outcome(seen))
+    recorded(f"{finding or 'ready'}, virtio-scsi", name, FINAL, finding or "", outcome(seen))
     assert outcome(seen) == ("stops" if finding else "boots"), seen.reason or seen.serial
 
 
@@ -187,7 +187,7 @@ REPAIRED = [
 @pytest.mark.lab
 @pytest.mark.parametrize(("fault", "name"), REPAIRED)
 def test_and_agrees_again_after_the_repair(
-    fault: str, name: str, bootable: Bootable, drivers: Path, judged: Judged, tmp_path: Path
+    fault: str, name: str, bootable: Bootable, drivers: Path, recorded: Recorded, tmp_path: Path
 ) -> None:
     disk = bootable(name, "virtio")
     break_disk(by_name(fault), disk)
@@ -198,8 +198,8 @@ def test_and_agrees_again_after_the_repair(
     assert fixed.returncode == 0, fixed.stdout + fixed.stderr
     assert verify(disk, drivers)["status"] == 0
     for phase, bus in ((FINAL, "virtio"), (BOOTSTRAP, "sata")):
-        seen = judge(disk, name, phase, "q35", bus)
-        judged(f"{fault}, repaired", name, phase, "", outcome(seen))
+        seen = boot_in(disk, name, phase, "q35", bus)
+        recorded(f"{fault}, repaired", name, phase, "", outcome(seen))
         assert seen.booted, seen.reason or seen.serial
 
 
@@ -218,14 +218,14 @@ def ready_guests() -> Iterator[tuple[str, str, str, str]]:
 @pytest.mark.lab
 @pytest.mark.parametrize(("name", "repaired_for", "bus", "machine"), ready_guests())
 def test_every_ready_guest_boots(
-    name: str, repaired_for: str, bus: str, machine: str, prepared: Callable[..., Path], judged: Judged
+    name: str, repaired_for: str, bus: str, machine: str, prepared: Callable[..., Path], recorded: Recorded
 ) -> None:
     seen = boot(prepared(name, repaired_for), firmware_of(name), bus, machine=machine)
-    judged(f"ready, {bus} on {machine}", name, FINAL, "", outcome(seen))
+    recorded(f"ready, {bus} on {machine}", name, FINAL, "", outcome(seen))
     assert seen.booted, seen.reason or seen.serial
 
 
-def test_every_judged_finding_is_met() -> None:
+def test_every_shown_finding_is_met() -> None:
     """No row of STOPS is for nothing, and what `make test` is to run is there."""
     found = {(p.values[0].fault.name, p.values[0].guest, p.values[0].phase) for p in cases()}
     assert found >= IN_MAKE_TEST

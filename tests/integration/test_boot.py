@@ -160,6 +160,11 @@ def until(process: subprocess.Popen[str], line: str) -> str:
     raise AssertionError(f"{line!r} never came:\n{read}")
 
 
+def asking_directories() -> set[str]:
+    """What "asking QEMU" has made in the directory for temporary files."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("h2k-ask-*")}
+
+
 def is_png(path: Any) -> bool:
     return Path(path).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
@@ -328,6 +333,102 @@ def test_killed_between_commit_and_production(machine: Machine, host: VirtHost) 
     assert host.domains() == {machine.name: "running"}
 
 
+BOOT_WITH_LITTLE_PATIENCE = """
+import sys
+from h2k.base import libvirt_connection
+libvirt_connection.RECONNECT_LIMIT = 3.0
+from h2k.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_doubled_stopped_and_without_libvirt(machine: Machine, host: VirtHost) -> None:
+    """One guest with a disk more in final.xml, and all that may happen to h2k in its first boot; nothing waits for it."""
+    more = machine.directory / "g-sdb"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(more), "8M"], check=True)
+    disk = f'<disk type="file" device="disk"><driver name="qemu" type="raw"/><source file="{more}"/><target dev="vdz" bus="virtio"/></disk>'
+    machine.edit("final", "</devices>", disk + "</devices>")
+    content, before = machine.content(), asking_directories()
+    argv = [H2K, "boot", machine.state, "--policy", machine.policy()]
+
+    with host.begin(*argv) as process:  # killed while QEMU is asked
+        until(process, "asking QEMU")
+        while asking_directories() == before:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    while asking_directories() != before or host.domains() != {}:
+        time.sleep(0.1)
+    as_it_was(machine, content)
+
+    with host.begin(*argv) as process:  # a second one at once, then Ctrl-C
+        until(process, "bootstrap: booting")
+        while host.domains().get(machine.name) != "running":
+            time.sleep(0.2)
+        second = host.run(*argv, check=False)
+        assert second.returncode == 3 and "another h2k works on this guest" in second.stderr
+        back = host.run(H2K, "rollback", machine.directory / "g.xml", check=False)
+        assert back.returncode == 3 and "another h2k" in back.stderr
+        assert host.domains() == {machine.name: "running"}, "the first one's guest is left alone"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 5
+    line = errors.strip().splitlines()[-1]
+    assert line.startswith("h2k: ") and "stopped by SIGINT" in line and "the disks are what they were" in line and "h2k boot" in line
+    verdict = json.loads((machine.state / "boot/boot.json").read_text())["verdict"]
+    assert "stopped by SIGINT" in verdict and "h2k boot" in verdict
+    as_it_was(machine, content)
+    assert list(machine.state.glob("undo-0-*")), "the way back from the repair is kept"
+
+    argv = ["/usr/bin/python3", "-c", BOOT_WITH_LITTLE_PATIENCE, *argv[1:]]
+    with host.begin(*argv) as process:  # libvirtd ends for good
+        until(process, "bootstrap: booting")
+        while host.domains().get(machine.name) != "running":
+            time.sleep(0.2)
+        host.kill_libvirtd()
+        _, errors = process.communicate()
+    assert process.returncode == 5, errors
+    assert "did not come back" in errors and "the overlays are left" in errors and "Traceback" not in errors
+    assert "did not come back" in json.loads((machine.state / "boot/boot.json").read_text())["verdict"]
+    assert (machine.state / "overlay-0.qcow2").exists() and machine.same(content)
+    blocked = host.run(H2K, "fix", machine.directory / "g.xml", check=False)
+    assert blocked.returncode == 3 and "a guest runs on it" in blocked.stderr
+    host.start_libvirtd()
+    back = host.run(H2K, "rollback", machine.directory / "g.xml")
+    assert "stopping it" in back.stderr
+    as_it_was(machine, content)
+    assert "(fix)" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
+
+
+KEEP = """
+import sys
+from pathlib import Path
+from h2k.boot.phase_domain import production_xml, read_description_of
+from h2k.disk.overlay import DiskSet
+state = Path(sys.argv[1])
+final = read_description_of(state, "final")
+disks = DiskSet(final.disks, state)
+overlays = disks.create_overlays("boot")
+disks.keep()
+sys.stdout.buffer.write(production_xml(final, {final.disks[0][0]: overlays[0]}, None, False))
+"""
+
+
+def test_kept_overlays_are_thrown_away_with_the_definition_and_not_below_a_guest(machine: Machine, host: VirtHost) -> None:
+    content = machine.content()
+    kept = machine.directory / "kept.xml"
+    kept.write_text(host.run("/usr/bin/python3", "-c", KEEP, machine.state).stdout)
+    host.run("virsh", "define", kept)
+    host.run("virsh", "start", "--paused", machine.name)
+    back = host.run(H2K, "rollback", machine.directory / "g.xml", check=False)
+    assert back.returncode == 3 and f"{machine.name} runs" in back.stderr and "virsh shutdown" in back.stderr
+    assert (machine.state / "overlay-0.qcow2").exists()
+    host.run("virsh", "destroy", machine.name)
+    back = host.run(H2K, "rollback", machine.directory / "g.xml")
+    assert "kept overlay" in back.stdout and "not defined any more" in back.stderr
+    as_it_was(machine, content)
+
+
 # What is refused before anything starts
 
 
@@ -394,6 +495,30 @@ def test_no_report_directory(machine: Machine) -> None:
     refused(machine, "no report directory", status=2)
 
 
+def test_a_disk_without_a_driver(machine: Machine) -> None:
+    machine.edit("final", r'<driver name="qemu" type="qcow2"[^>]*/>', "")
+    refused(machine, "has no <driver type>", "final.xml:")
+
+
+def test_a_directory_of_somebody_else_and_a_link(machine: Machine) -> None:
+    os.chown(machine.state, 65534, 65534)
+    refused(machine, "belongs to nobody")
+    os.chown(machine.state, 0, 0)
+    (machine.state / "boot").symlink_to(machine.directory)
+    refused(machine, "boot: a link")
+
+
+def test_a_description_that_reaches_for_other_files(machine: Machine) -> None:
+    machine.edit("final", "</devices>", '<serial type="file"><source path="/etc/cron.d/h2k-test"/></serial></devices>')
+    refused(machine, "opens /etc/cron.d/h2k-test")
+    assert not Path("/etc/cron.d/h2k-test").exists()
+
+
+def test_a_home_that_qemu_s_user_cannot_enter(machine: Machine) -> None:
+    machine.directory.chmod(0o700)
+    refused(machine, "can't pass it", "chmod o+x")
+
+
 def test_no_libvirt(machine: Machine) -> None:
     done = machine.host.run(H2K, "boot", machine.state, "--connect", "qemu:///system?socket=/nowhere", check=False)
     assert done.returncode == 2 and "libvirt does not answer" in done.stderr
@@ -443,25 +568,26 @@ IDS = {"q35": {"virtio": "1AF4:1042", "virtio-scsi": "1AF4:1048"}, "pc": {"virti
 ASK = """
 import json, sys
 from pathlib import Path
-from h2k.domain import bootstrap_xml, final_xml
-from h2k.hardware import ask, disk_controllers
-from h2k.virt import Virt
+from h2k.base.libvirt_connection import Virt
+from h2k.boot.hardware import ask, disk_controllers
+from h2k.domain.libvirt_writer import bootstrap_xml, final_xml
 from tests.integration.test_domain_libvirt import _small_guest
 directory, bus, first_boot = sys.argv[1:]
 facts, choices = _small_guest(Path(directory), "uefi", bus, first_boot)
 virt = Virt()
-print(json.dumps([[d.id for d in disk_controllers(xml, ask(virt, xml))] for xml in (bootstrap_xml(facts, choices), final_xml(facts, choices))]))
+print(json.dumps([[str(d.pci) for d in disk_controllers(xml, ask(virt, xml))] for xml in (bootstrap_xml(facts, choices), final_xml(facts, choices))]))
 """
 
 
 @pytest.mark.parametrize("bus", ["virtio", "virtio-scsi"])
 @pytest.mark.parametrize("machine_type, first_boot, controller", [("q35", "sata", "8086:2922"), ("pc", "ide", "8086:7010")])
 def test_qemu_is_asked(bus: str, machine_type: str, first_boot: str, controller: str, host: VirtHost, tmp_path: Path) -> None:
+    before = asking_directories()
     done = host.run("/usr/bin/python3", "-c", ASK, tmp_path, bus, first_boot)
     bootstrap, final = json.loads(done.stdout)
     assert sorted(bootstrap) == sorted([IDS[machine_type][bus], controller])
     assert final == [IDS[machine_type][bus]]
-    assert host.domains() == {}
+    assert host.domains() == {} and asking_directories() == before
 
 
 def test_verify_ask_qemu(machine: Machine, host: VirtHost) -> None:
