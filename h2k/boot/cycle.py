@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any, Optional
 
 from h2k.base.errors import NOT_READY, READY, H2kError, NotVerified, Refused, UsageError
@@ -98,15 +99,22 @@ class _Cycle:
         self.controllers: tuple[hardware.PciDevice, ...] = ()
         self.expected = Expected(heard="serial-port-taken" not in found)
         self.kvm = kvm_works()
+        self.directory = quote(str(state))  # as a shell takes it, in the commands that are told
 
     def run(self) -> BootReport:
         """The whole cycle, or what an earlier run left of it, under the locks from the first look to the last."""
-        with self.interrupts.caught():
-            try:
-                with self.disks.held(), self._connected():
+        try:
+            with self.interrupts.caught(), self.disks.held(), self._connected():
+                try:
                     return self._run()
-            except Stopped as e:
-                return self._stopped(str(e))
+                except Stopped as e:
+                    with self.interrupts.held_back():
+                        return self._stopped(str(e))
+        except Stopped as e:
+            raise NotVerified(f"{self.final.name}: stopped by {e}: nothing was begun", hint=f"h2k boot {self.directory}") from None
+        except OSError as e:  # the report directory on a full or read-only file system
+            error = f"{self.final.name}: {e.filename or self.state}: {e.strerror or e}"
+            raise (H2kError if self.report.reached == "committed" else Refused)(error, hint="see that file system") from e
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -133,16 +141,16 @@ class _Cycle:
         """Somebody told h2k to stop: how things stand, and the next command, in the record and on the screen."""
         if self.report.reached in ("committed", "kept", "production"):
             where = "on the kept overlays" if self.report.reached == "kept" else "committed"
-            hint = f"h2k boot {self.state} goes on with it" if where == "committed" else f"h2k validate {self.state} looks at it"
+            hint = f"h2k boot {self.directory} goes on with it" if where == "committed" else f"h2k validate {self.directory} looks at it"
             self.report.status = NOT_READY
             self.report.verdict = f"{where}, but stopped by {name} before production was validated: {hint}"
             self.evidence.keep(self.report)
             return self.report
-        hint = f"h2k boot {self.state} begins anew"
-        self.report.verdict = f"stopped by {name}: the disks are what they were ({hint})"
-        if self.report.reached != "started" or self.evidence.path.exists():
-            self._keep_report("failed")
-        raise NotVerified(f"{self.final.name}: stopped by {name}: the disks are what they were", hint=hint)
+        stands = self._back_to_what_was() if self.disks.phase == "applying" else "the disks are what they were"
+        error = NotVerified(f"{self.final.name}: stopped by {name}: {stands}", hint=f"h2k boot {self.directory} begins anew")
+        self.report.verdict = str(error)
+        self._keep_report("failed")
+        raise error
 
     # Before
 
@@ -173,7 +181,7 @@ class _Cycle:
         if by_name is not None and by_name.UUIDString() != self.final.uuid:
             raise Refused(
                 f"the name {self.final.name!r} is taken by another domain ({by_name.UUIDString()})",
-                hint=f"virsh domrename {self.final.name} NEW, or convert with -on NAME",
+                hint=f"virsh domrename {quote(self.final.name)} NEW, or convert with -on NAME",
             )
         if by_uuid is not None and by_uuid.name() != self.final.name:
             raise Refused(
@@ -185,7 +193,7 @@ class _Cycle:
         if not marked(by_uuid.XMLDesc(0), self.state):
             if in_production:
                 return  # killed while it validated
-            raise Refused(f"{self.final.name} is running", hint=f"shut it down first: virsh shutdown {self.final.name}")
+            raise Refused(f"{self.final.name} is running", hint=f"shut it down first: virsh shutdown {quote(self.final.name)}")
         self.steps.say(f"an earlier run left {self.final.name} running on its overlay: stopping it")
         self.domain.destroy()
 
@@ -233,7 +241,7 @@ class _Cycle:
         if not can_read():
             self.steps.say("Pillow is not installed (python3-pil): screenshots are kept unread")
         if not self.kvm:
-            self.steps.say("KVM does not work here: the boots run copies of the domains that QEMU emulates, several times slower")
+            self.steps.say("KVM does not work here: copies of the domains are emulated, several times slower; final.xml stays")
         if not self.expected.heard:
             self.steps.say("COM1 is taken in the guest (serial-port-taken): COM2, the guest agent and the disks decide")
         if "safe-mode-set" in self.found and self.expected.done:
@@ -256,7 +264,7 @@ class _Cycle:
             self._read_disks(self.final, stepped)
         except LibvirtGone as e:
             # Whether the guest runs can't be known: what it writes to stays, and so does the journal that names it.
-            hint = f"{e.hint}; then h2k boot {self.state} stops what still runs, and begins anew"
+            hint = f"{e.hint}; then h2k boot {self.directory} stops what still runs, and begins anew"
             self._give_up(f"{e.message}; the disks are what they were, and the overlays are left", hint, e)
         except (Exception, Stopped) as e:
             with self.interrupts.held_back():
@@ -267,7 +275,7 @@ class _Cycle:
                     raise
                 if isinstance(e, Stopped):
                     where = self.report.observed[-1].name if self.report.observed else "before the first boot"
-                    self._give_up(f"stopped by {e} ({where}); {why}", f"h2k boot {self.state} begins anew", e)
+                    self._give_up(f"stopped by {e} ({where}); {why}", f"h2k boot {self.directory} begins anew", e)
                 if isinstance(e, NotVerified):
                     self._give_up(f"{e.message}; {why}", e.hint, e)
                 if isinstance(e, (H2kError, OSError)):
@@ -381,8 +389,10 @@ class _Cycle:
         return [Companion(work, self._nvram_home())] if work.exists() else []
 
     def _keep(self) -> None:
-        self.disks.keep(self._companions())
-        self._keep_report("kept")
+        with self.interrupts.held_back():
+            self.disks.keep(self._companions())
+            self._keep_report("kept")
+        self.interrupts.check()
 
     def _commit(self) -> None:
         with self.steps.step("commit", "saving the undo data and committing both boots"):
@@ -397,10 +407,10 @@ class _Cycle:
                 self.disks.commit(companions=companions)
             except (H2kError, OSError) as e:
                 how = {
-                    "idle": ("the disks are what they were", f"h2k boot {self.state} begins anew"),
-                    "kept": ("the disks are what they were, and the overlays are kept", f"h2k boot {self.state} commits them"),
+                    "idle": ("the disks are what they were", f"h2k boot {self.directory} begins anew"),
+                    "kept": ("the disks are what they were, and the overlays are kept", f"h2k boot {self.directory} commits them"),
                 }
-                half = ("some blocks are old and some are new", f"h2k boot {self.state} ends it, h2k rollback takes it back")
+                half = ("some blocks are old and some are new", f"h2k boot {self.directory} ends it, h2k rollback takes it back")
                 stands, hint = how.get(self.disks.phase, half)
                 if self.disks.phase == "idle":
                     self.evidence.throw_away()
@@ -418,7 +428,6 @@ class _Cycle:
         where = "on the kept overlays" if kept else "committed"
         try:
             with self.steps.step("production", f"{self.final.name}: production, links up"):
-                self.evidence.path.mkdir(mode=0o711, exist_ok=True)
                 xml = production_xml(self.final, overlays, self._production_nvram(kept), self.kvm)
                 define_and_start(self.virt, self.final.name, self.final.uuid, xml.decode(), self.state, self.steps)
                 watcher = Watcher(self.domain, "production", self.evidence.path, (), self.request.policy.timeouts, self.steps)

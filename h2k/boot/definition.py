@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any, Optional
 
 from h2k.base.errors import H2kError
@@ -79,5 +80,5 @@ def forget(virt: Virt, name: str, uuid: str, state: Path) -> str:
     try:
         virt.call(change)
     except lv.libvirtError as e:
-        raise H2kError(f"{name}: its definition names overlays that are gone: {e}", hint=f"virsh undefine {name}") from e
+        raise H2kError(f"{name}: its definition names overlays that are gone: {e}", hint=f"virsh undefine {quote(name)}") from e
     return f"{name} is defined as it was before the boots" if text is not None else f"{name} is not defined any more"

@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, Optional
 
 from lxml import etree
@@ -49,7 +50,7 @@ def _check_network(virt: Virt, description: Description, interface: etree._Eleme
         if not _network_active(virt, name):
             raise Refused(
                 f"{description.name}: the network {name!r} is not active on this host",
-                hint=f"virsh net-start {name}, or name another one in {description.path}",
+                hint=f"virsh net-start {quote(name)}, or name another one in {description.path}",
             )
     if interface.get("type") in ("bridge", "direct"):
         name = str(attributes.get("bridge") or attributes.get("dev"))
@@ -78,7 +79,7 @@ def check_files(description: Description, state: Path, recorded: Iterable[Path])
     """
     domain = parse_xml(description.xml, str(description.path))
     for text in _reaches(domain, state):
-        hint = f"take it out for the boots; virsh edit {description.name} puts it into the finished domain"
+        hint = f"take it out for the boots; virsh edit {quote(description.name)} puts it into the finished domain"
         raise Refused(f"{description.path}: {text}", hint=hint)
     disks, known = [path for path, _ in description.disks], [path.resolve() for path in recorded]
     for path in known:
@@ -87,7 +88,7 @@ def check_files(description: Description, state: Path, recorded: Iterable[Path])
     places = {state.parent, state, *(path.parent for path in known)}
     for path in disks:
         if known and path not in known and path.parent not in places:
-            hint = f"put it beside the others, or repair the guest with it: h2k fix {description.path}"
+            hint = f"put it beside the others, or repair the guest with it: h2k fix {quote(str(description.path))}"
             raise Refused(f"{description.path}: {path} is no disk that h2k has seen, and lies elsewhere", hint=hint)
     if description.nvram is not None:
         _check_nvram(description, state, places)
@@ -165,7 +166,7 @@ def check_reach(virt: Virt, paths: Iterable[Path]) -> None:
             if not _may_pass(directory, uid, groups):
                 raise Refused(
                     f"{directory}: QEMU's user ({_name(uid)}) can't pass it, and {path} lies below",
-                    hint=f"chmod o+x {directory}, or move the guest to /var/lib/libvirt/images",
+                    hint=f"chmod o+x {quote(str(directory))}, or move the guest to /var/lib/libvirt/images",
                 )
 
 

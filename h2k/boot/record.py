@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import NOT_READY, NOT_VERIFIED, READY, H2kError
+from h2k.base.errors import NOT_READY, NOT_VERIFIED, READY, H2kError, Refused
 from h2k.base.files import open_own, require_own, write_json
 from h2k.boot.disk_evidence import Check
 from h2k.boot.watcher import Observation
@@ -66,10 +66,13 @@ class Evidence:
 
     def begin(self) -> None:
         """An empty directory, which QEMU's user may pass."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(mode=0o711)
-        self.path.chmod(0o711)
+        try:
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            self.path.mkdir(mode=0o711)
+            self.path.chmod(0o711)
+        except OSError as e:
+            raise Refused(f"{e.filename or self.path}: {e.strerror}", hint="see the file system of the report directory") from e
 
     def keep(self, report: BootReport) -> None:
         """Write boot.json; a full disk must not hide why a boot failed."""

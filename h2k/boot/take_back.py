@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Callable, Optional
 
 from h2k.base.errors import H2kError, Refused
@@ -57,7 +58,7 @@ def _make_free(domain: Domain, state: Path, say: Callable[[str], None]) -> None:
     if not marked(found.XMLDesc(0), state):
         raise Refused(
             f"{domain.name} runs, and what it has written since the boots is on overlays alone",
-            hint=f"virsh shutdown {domain.name}; then h2k rollback throws that away, h2k boot {state} commits it",
+            hint=f"virsh shutdown {quote(domain.name)}; then h2k rollback throws that away, h2k boot {quote(str(state))} commits it",
         )
     say(f"an earlier run left {domain.name} running on its overlay: stopping it")
     domain.destroy()

@@ -275,6 +275,26 @@ def test_told_to_stop_before_the_commit(at: str, number: signal.Signals, world: 
         assert number.name in world.record["verdict"] and "h2k boot" in world.record["verdict"] and world.record["stage"] == "failed"
 
 
+def test_told_to_stop_between_the_last_look_and_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cycle._Cycle._companions
+    monkeypatch.setattr(cycle._Cycle, "_companions", lambda self: killed_with(signal.SIGTERM)() or real(self))
+    with pytest.raises(NotVerified, match=r"stopped by SIGTERM.*the disks are what they were"):
+        go(world)
+    assert world.phase == "idle" and "discard" in world.log and "commit" not in world.log
+
+
+def test_told_to_stop_before_the_lock_is_had(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cycle, "Virt", lambda uri: killed_with(signal.SIGTERM)())
+    with pytest.raises(NotVerified, match="stopped by SIGTERM: nothing was begun"):
+        go(world)
+
+
+def test_a_file_system_that_takes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.at = {"ask": raising(OSError(28, "No space left on device", "/tmp/x"))}
+    with pytest.raises(Refused, match="/tmp/x: No space left"):
+        go(world)
+
+
 def test_told_to_stop_while_cleaning_up(world: World) -> None:
     world.at = {"watch final": killed_with(signal.SIGTERM), "destroy": killed_with(signal.SIGTERM), "discard": killed_with(signal.SIGINT)}
     with pytest.raises(NotVerified, match="stopped by SIGTERM"):
