@@ -18,6 +18,7 @@ from h2k.boot.take_back import take_back
 from h2k.cli.handles import record_directory
 from h2k.cli.inspect_table import inspect_table
 from h2k.cli.options import guest_argument, guest_options, json_option, new_run, table_option, verbose_option
+from h2k.disk.in_use import locked_directory
 from h2k.domain.handles import open_guest_files
 from h2k.engine.ending import guarded, print_json, told
 from h2k.engine.examination import RESULT, Examination
@@ -134,7 +135,10 @@ def domains(images: Sequence[str], report: Optional[str], as_json: bool, **wishe
                 raise UsageError("domains needs a description of the guest", hint="h2k domains NAME.xml")
             seen = look(run, RESULT)
             outcome = _for_domains(run, seen)
-            return finished(run, seen, outcome, build_domains(run, seen)) if outcome.status == READY else outcome
+            if outcome.status != READY:
+                return outcome
+            with locked_directory(run.guest_files.state):
+                return finished(run, seen, outcome, build_domains(run, seen))
 
     return guarded(run, work)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import Refused
+from h2k.base.files import own_directory
 
 _TAKEN, _GRANTED = 100, 200  # QEMU's RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE
 _CONSISTENT_READ, _WRITE, _RESIZE = 0, 1, 3  # bits of QEMU's permissions
@@ -199,6 +200,16 @@ def open_writable(path: Path) -> int:
         os.close(handle)
         raise Refused(f"{path}: read-only", hint="give h2k a copy that it may write")
     return handle
+
+
+@contextlib.contextmanager
+def locked_directory(directory: Path) -> Iterator[None]:
+    """Hold the lock of a report directory for the block. Refused when another h2k has it."""
+    handle = lock_directory(own_directory(directory))
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def lock_directory(directory: Path) -> int:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 from h2k.base.errors import USAGE, H2kError, Unknown
-from h2k.base.files import own_directory, write_json
+from h2k.base.files import json_text, own_directory
 from h2k.base.text import mask_argv, mask_secrets
 from h2k.engine import outcome as outcomes
 from h2k.engine import records
+from h2k.engine.edited import write_editable
 from h2k.engine.outcome import Outcome
 from h2k.engine.runs import Run
 from h2k.engine.verdict import explain
@@ -87,7 +88,7 @@ def _kept(run: Run, outcome: Outcome, record: dict[str, Any]) -> Outcome:
         own_directory(run.records)
         for name, content in run.report.documents.items():
             place = run.records / Path(name).name
-            write_json(place, content)
+            write_editable(place, f"{json_text(content)}\n".encode("utf-8", "replace"), run.steps.say)
             record["files"][place.stem] = str(place)
         record["files"]["report"] = str(run.records / records.NEWEST)
         records.keep(run.records, record)

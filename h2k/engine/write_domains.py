@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Optional
 
-from h2k.base.files import SHARED, own_directory, write_bytes
+from h2k.base.files import SHARED, own_directory
 from h2k.base.host import kvm_works
 from h2k.base.run import run as run_command
 from h2k.domain.facts import DiskFacts, DomainFacts, complete
@@ -15,6 +15,7 @@ from h2k.domain.firmware import choose_firmware
 from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml, with_images
 from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
+from h2k.engine.edited import write_editable
 from h2k.engine.examination import Examination
 from h2k.engine.machine_choices import machine_choices
 from h2k.engine.runs import Run
@@ -47,7 +48,7 @@ def write_domains(run: Run, domains: Domains, windows: bool) -> None:
             _make_scratch(state)
         for name, xml in domains.items():
             path = state / f"{name}.xml"
-            write_bytes(path, xml, SHARED)
+            write_editable(path, xml, run.steps.say, SHARED)
             run.report.files[name] = str(path)
 
 
