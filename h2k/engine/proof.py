@@ -50,8 +50,9 @@ def written_hives(guest: Guest, made: Sequence[Change]) -> list[str]:
     problems: list[str] = []
     for name in sorted({change.hive for change in made if hasattr(change, "hive")}):
         problems += regf.check(guest.hive_bytes(name), name, deep=True)
-        if guest.hive(name).state != "clean":
-            problems.append(f"{name} is {guest.hive(name).state}")
+        state = guest.hive_state(name).state
+        if state != "clean":
+            problems.append(f"{name} is {state}")
     return problems
 
 

@@ -14,7 +14,7 @@ from tests.corpus import corpus
 from tests.guests.regfile import build_hive, fix_dirty
 
 # Tests do not assert times; what must be quick is bounded by the code, and tests/fuzz.py has a limit for each case.
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 few = settings(many, max_examples=40)
 
 

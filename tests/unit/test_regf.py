@@ -402,7 +402,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     assert regf.check(data, "x") and regf.check(data, "x", deep=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**32), st.binary(min_size=1, max_size=8)), min_size=1, max_size=12), st.booleans())
 def test_a_mutated_hive_is_read_or_refused(changes: list[tuple[int, bytes]], deep: bool) -> None:
     data = bytearray(MUTABLE)

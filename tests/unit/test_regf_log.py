@@ -455,7 +455,7 @@ def test_any_bytes_end_in_a_clean_hive_or_in_bad_data(hive: bytes, log: bytes) -
     _ends_well(DIRTY, {"LOG1": resum(log.ljust(512, b"\0"))})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([FULL, OLD]), st.booleans(),
     st.lists(st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=8)), min_size=1, max_size=8),

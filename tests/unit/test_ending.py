@@ -1,0 +1,173 @@
+"""The one end of a run: whatever happened there is a record, one text or one JSON object, and a status that is true."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from h2k.base.errors import BadData, H2kError, NotVerified, Refused, Unknown, UsageError
+from h2k.base.finding import Finding
+from h2k.engine import ending, records
+from h2k.engine.ending import error_record, guarded
+from h2k.engine.outcome import Outcome, of_result
+from h2k.engine.runs import Run
+from tests.unit.engine_world import World
+
+
+@pytest.fixture(autouse=True)
+def no_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "versions", lambda: {"h2k": "0"})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    found = World(tmp_path / "g.h2k").run("h2k fix")
+    found.argv, found.records = ("g.xml", "-ip", "x"), tmp_path / "g.h2k"
+    found.as_json = True
+    return found
+
+
+def ready() -> Outcome:
+    return Outcome(0, "READY", "healthy", ("h2k boot g.h2k",))
+
+
+def raising(error: BaseException) -> Callable[[], Outcome]:
+    def work() -> Outcome:
+        raise error
+
+    return work
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    out = capsys.readouterr().out
+    content = json.loads(out)
+    assert isinstance(content, dict)
+    return content
+
+
+def test_a_good_end(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(run, ready) == 0
+    record = printed(capsys)
+    assert record == json.loads((run.records / "report.json").read_text())  # type: ignore[operator]
+    assert (record["schema"], record["command"], record["word"], record["next"]) == (1, "h2k fix", "READY", ["h2k boot g.h2k"])
+    for key in ("argv", "started", "seconds", "host", "user", "verdict", "accepted", "findings", "changes", "versions", "disks"):
+        assert key in record, key
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (Refused("no", "do that"), 3, "REFUSED"),
+        (BadData("SYSTEM: bad"), 3, "REFUSED"),
+        (NotVerified("no"), 5, "NOT VERIFIED"),
+        (H2kError("no"), 1, "FAILED"),
+        (Unknown("no"), 1, "FAILED"),
+        (OSError(28, "No space left on device", "/x"), 1, "FAILED"),
+        (ZeroDivisionError("oops"), 1, "FAILED"),
+        (RecursionError("deep"), 1, "FAILED"),
+        (KeyboardInterrupt(), 1, "FAILED"),
+    ],
+)
+def test_every_failure_is_one_object_one_record_and_no_traceback(
+    run: Run, error: BaseException, status: int, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(run, raising(error)) == status
+    record = printed(capsys)
+    assert (record["status"], record["word"]) == (status, word) and record["verdict"]
+    assert json.loads((run.records / "report.json").read_text())["status"] == status  # type: ignore[operator]
+
+
+def test_wrong_usage_leaves_no_record(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(run, raising(UsageError("no such hook", "did you mean x?"))) == 2
+    assert printed(capsys)["verdict"] == "no such hook (did you mean x?)"
+    assert not (run.records / "report.json").exists()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("error", [Refused("the domain can't be written"), OSError(28, "full"), ValueError("x"), KeyboardInterrupt()])
+def test_after_a_commit_nothing_is_a_refusal(run: Run, error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    run.committed = "repaired and verified: 3 changes"
+    assert guarded(run, raising(error)) == 1
+    record = printed(capsys)
+    assert record["word"] == "FAILED" and record["verdict"].startswith("repaired and verified: 3 changes; but ")
+
+
+def test_a_record_that_can_not_be_written_makes_a_ready_run_a_failed_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise H2kError("no space left")
+
+    monkeypatch.setattr(ending.records, "keep", full)
+    assert guarded(run, ready) == 1
+    record = printed(capsys)
+    assert record["verdict"] == "healthy; but no space left" and "report" not in record["files"]
+    assert guarded(run, raising(Refused("in use"))) == 3  # the first reason stays
+    assert "no record of this run: no space left" in capsys.readouterr().err
+
+
+def test_documents_of_hooks_lie_beside_the_record_and_nowhere_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.report.documents = {"network.json": {"a": 1}, "../../escaped.json": {"b": 2}}
+    assert guarded(run, ready) == 0
+    assert run.records is not None
+    assert {p.name for p in run.records.iterdir()} == {"network.json", "escaped.json", "report.json", "plan.json", "runs"}
+    assert printed(capsys)["files"]["network"] == str(run.records / "network.json")
+
+
+def test_options_are_spelled_as_the_command_spells_them(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.report.findings = [Finding("x", "refused", "x", "no driver", "convert with --h2k-bus sata or --h2k-stage DIR")]
+    outcome = of_result(run.report.findings, 0)
+    guarded(run, lambda: outcome)
+    record = printed(capsys)
+    assert record["findings"][0]["repair"] == "convert with --bus sata or --h2k-stage DIR" and "--bus sata" in record["verdict"]
+    run.command = "h2k-v2v"
+    guarded(run, lambda: outcome)
+    assert printed(capsys)["findings"][0]["repair"] == "convert with --h2k-bus sata or --h2k-stage DIR"
+
+
+def test_people_read_standard_error_where_standard_output_is_virt_v2vs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.as_json, run.aside = False, True
+    guarded(run, ready)
+    seen = capsys.readouterr()
+    assert seen.out == "" and "h2k: READY: healthy" in seen.err and "next: h2k boot g.h2k" in seen.err
+
+
+def test_a_quiet_run_shows_its_own_end_and_h2k_its_failures(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(run, ready, quiet=True) == 0
+    assert capsys.readouterr().out == ""
+    assert guarded(run, raising(Refused("no")), quiet=True) == 3
+    assert printed(capsys)["verdict"] == "no"
+
+
+class Closed(io.StringIO):
+    """A standard output that is gone, or full."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def flush(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_a_reader_that_went_away_changes_no_status(run: Run, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(ending, "quiet_output", lambda: calls.append(1))
+    monkeypatch.setattr(sys, "stdout", Closed(error))
+    assert guarded(run, ready) == 0 and calls == [1]
+
+
+def test_no_standard_output_at_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert guarded(run, ready) == 0
+
+
+def test_what_json_says_before_there_is_a_guest() -> None:
+    record = error_record("h2k", ["verify", "http://u:secret@h/x"], UsageError("no such file", "give one"))
+    assert (record["status"], record["word"], record["hint"]) == (2, "USAGE ERROR", "give one")
+    assert "secret" not in json.dumps(record)
