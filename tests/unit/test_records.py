@@ -43,7 +43,7 @@ def test_a_report_of_the_first_version_begins_the_history(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"status": "0"}', "[" * 100_000, '"x"', "\x00"])
 def test_what_is_no_record_is_told_in_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "report.json").write_text(content)
-    with pytest.raises(UsageError, match="report.json") as error:
+    with pytest.raises(UsageError, match=r"report\.json") as error:
         records.newest(tmp_path)
     assert "\n" not in str(error.value)
 
