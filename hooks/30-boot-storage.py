@@ -13,7 +13,7 @@ from h2k.guest.driver_repairs import BOOT_START, binding_repairs, file_repairs, 
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import pnp
-from h2k.windows.services import control_set_name, driver_path, read_service
+from h2k.windows.services import ImagePath, control_set_name, driver_path, image_path
 from h2k.windows.values import dword
 
 META = {
@@ -118,7 +118,7 @@ def _controller(guest: Guest, controller: Controller) -> Optional[list[Proposed]
         if services is None:
             return None
         for name in services:
-            service = read_service(guest.system, number, name)
+            service = guest.service(number, name)
             if service is None or guest.pe(driver_path(service, guest.system_root))[0] is None:
                 return None
             key = service_key(number, name)
@@ -135,7 +135,8 @@ def _controller_services(guest: Guest, number: int, controller: Controller) -> O
     binding = next((b for b in pnp.find_binding(guest.system, number, controller.device.ids()) if b.service), None)
     if binding is None:
         return None
-    present = [n for n in controller.companions if read_service(guest.system, number, n) is not None]
+    old = controller.old_companions if guest.windows.version <= (6, 1) else ()
+    present = [n for n in (*controller.companions, *old) if guest.service(number, n) is not None]
     return [binding.service, *present]
 
 
@@ -147,15 +148,16 @@ def _boot_stack(guest: Guest, options: Options) -> Iterator[Proposed]:
     for number in guest.control_sets.boot:
         for entry in options.plan.boot_stack_for(guest.windows):
             key = service_key(number, entry.name)
-            service = read_service(guest.system, number, entry.name)
+            service = guest.service(number, entry.name)
             if service is None:
                 if not entry.optional:
                     yield _stack(key, "refused", "the service is missing", "restore the registry from a backup")
                 continue
-            problem = _stack_file(guest, key, driver_path(service, guest.system_root)) if entry.has_file else None
+            problem = _stack_file(guest, key, image_path(service, guest.system_root)) if entry.has_file else None
             if problem is not None:
                 yield problem
-                continue
+                if problem.state == "refused":
+                    continue
             if service.start not in entry.starts:
                 yield _stack(key, "broken", f"Start {service.start}", f"Start {entry.starts[0]}")
                 yield SetValue("SYSTEM", key, "Start", dword(entry.starts[0]))
@@ -164,12 +166,15 @@ def _boot_stack(guest: Guest, options: Options) -> Iterator[Proposed]:
             yield from override(service, "boot-stack-driver-disabled", key)
 
 
-def _stack_file(guest: Guest, key: str, path: str) -> Optional[Finding]:
-    facts, why = guest.pe(path)
+def _stack_file(guest: Guest, key: str, image: ImagePath) -> Optional[Finding]:
+    path = image.path
+    facts, why = guest.pe(path) if path else (None, "missing")
     if facts is not None and facts.machine == guest.windows.arch:
         return None
     if why.startswith("unreadable"):
         return Finding("file-unreadable", "refused", path, why, "uncompress it on the source: compact /u /exe")
+    if why == "missing" and not image.certain:
+        return _stack(key, "warning", "its ImagePath names no place on these disks that h2k knows", "kept as it is")
     evidence = f"is for {facts.machine}, Windows is {guest.windows.arch}" if facts is not None else why
     return _stack(key, "refused", f"{path}: {evidence}", "run sfc /scannow on the source")
 

@@ -10,7 +10,7 @@ from h2k.config.driver_plan import Filter
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import Change, DeleteValue, SetValue
 from h2k.guest.guest import Guest
-from h2k.windows.services import control_set_name, driver_path, read_service
+from h2k.windows.services import control_set_name, image_path
 from h2k.windows.values import dword, multi
 
 META = {
@@ -71,9 +71,11 @@ def _list(guest: Guest, options: Options, number: int, key: str, class_name: str
     disabled: list[Change] = []
     for name in filters:
         foreign = known.get(name.lower())
-        why = _dangling(guest, number, name) if foreign is None and name.lower() not in stack else None
-        if foreign is None and why is None:
+        why, certain = _dangling(guest, number, name) if foreign is None and name.lower() not in stack else (None, True)
+        if foreign is None and (why is None or not certain):
             kept.append(name)
+            if why is not None:
+                yield _unknown(place, class_name, which, name, why)
             continue
         yield _finding(place, class_name, which, name, foreign, why)
         if foreign is not None:
@@ -92,28 +94,37 @@ def _finding(place: str, class_name: str, which: str, name: str, foreign: Option
     return Finding("class-filter-dangling", "broken", subject, evidence, "out of the list")
 
 
-def _dangling(guest: Guest, number: int, name: str) -> Optional[str]:
-    """Why Windows can't start this filter, or None. A file that we can't read is there all the same."""
-    service = read_service(guest.system, number, name)
+def _unknown(place: str, class_name: str, which: str, name: str, why: str) -> Finding:
+    evidence = f"{class_name} devices wait for {name}: {why}"
+    repair = "kept; see on the source whether the file is there"
+    return Finding("class-filter-dangling", "warning", f"{place} {which}: {name}", evidence, repair)
+
+
+def _dangling(guest: Guest, number: int, name: str) -> tuple[Optional[str], bool]:
+    """(why Windows can't start this filter, or None; whether that is certain). A file that we can't read is there all the
+    same, and one whose ImagePath says nothing about its place on these disks may be."""
+    service = guest.service(number, name)
     if service is None:
-        return "there is no such service"
+        return "there is no such service", True
     demoted = [value for _, value in service.start_overrides if value == DISABLED]
     if service.start == DISABLED or demoted:
-        return "its service is disabled"
-    path = driver_path(service, guest.system_root)
-    stat = guest.stat(path)
+        return "its service is disabled", True
+    image = image_path(service, guest.system_root)
+    stat = guest.stat(image.path) if image.path else None
     if stat is None or stat.directory:
-        return f"{path} is missing"
+        if image.certain:
+            return f"{image.path} is missing", True
+        return f"its file, {service.image_path}, was not found on the system volume", False
     if not stat.readable:
-        return None
-    facts, wrong = guest.pe(path)
+        return None, True
+    facts, wrong = guest.pe(image.path)
     if facts is None:
-        return wrong
-    return None if facts.machine == guest.windows.arch else f"{path} is for {facts.machine}"
+        return wrong, True
+    return (None if facts.machine == guest.windows.arch else f"{image.path} is for {facts.machine}"), True
 
 
 def _disable(guest: Guest, number: int, name: str) -> list[Change]:
-    service = read_service(guest.system, number, name)
+    service = guest.service(number, name)
     if service is None:
         return []
     return [SetValue("SYSTEM", service.key, "Start", dword(DISABLED))]

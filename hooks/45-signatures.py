@@ -1,4 +1,4 @@
-"""Secure Boot: the firmware loads no boot driver that is not signed, so one without a signature must not be relied on."""
+"""Signatures: 64-bit Windows loads no boot driver that nobody it trusts has signed, so one must not be relied on."""
 
 from __future__ import annotations
 
@@ -9,50 +9,86 @@ from h2k.base.errors import BadData
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
 from h2k.engine.hooks import Options, Proposed, Setting
-from h2k.guest.guest import Guest
-from h2k.guest.virtio_win import PackageBad, PackageMissing
-from h2k.windows.pe import PeFacts, read_pe
-from h2k.windows.services import driver_path, read_service
+from h2k.guest.changes import WriteFile
+from h2k.guest.driver_signatures import SHA2, TEST_SIGNED, UNSIGNED, Fault, Loader, judge, read_loader
+from h2k.guest.guest import FILE_LIMIT, Guest
+from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
+from h2k.windows.services import driver_path
 
 META = {
     "name": "signatures",
-    "summary": "Refuses an unsigned boot driver under Secure Boot, unless told to turn Secure Boot off",
-    "answers": ["driver-unsigned"],
+    "summary": "Refuses a boot driver whose signature Windows would not accept, or puts the package's good one in its place",
+    "answers": [UNSIGNED, TEST_SIGNED, SHA2],
 }
+
+OTHER_DRIVERS = "get a virtio-win whose drivers Microsoft has signed for this Windows, or convert with --h2k-bus sata"
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    """A missing certificate table is what can be told offline; whether the signature is Microsoft's is Windows' to judge."""
-    if options.domain is None or not options.domain.secure_boot or not guest.windows.supported:
-        return
     role = options.plan.storage(options.bus)
-    if role is None:
+    if role is None or not guest.windows.supported:
         return
-    name, facts = _driver(guest, options, role)
-    if facts is None or facts.signed:
-        return
-    yield Finding(
-        "driver-unsigned",
-        "refused",
-        name,
-        "the domain has Secure Boot, and this boot driver carries no signature",
-        "get a signed virtio-win, or turn Secure Boot off: --h2k-accept driver-unsigned",
-    )
-    if "driver-unsigned" in options.accept:
-        yield Setting("secure-boot", "off", "asked for by --h2k-accept driver-unsigned")
-
-
-def _driver(guest: Guest, options: Options, role: Role) -> tuple[str, Optional[PeFacts]]:
-    """The driver that will start: the package's, or with none at hand the guest's own; (its name, its facts)."""
-    try:
-        if options.drivers is not None:
-            package = options.drivers.find(options.plan, role, guest.windows)
+    secure_boot = options.domain is not None and options.domain.secure_boot
+    loader = read_loader(guest, secure_boot)
+    package = _package(guest, options, role)
+    spare = _judge_package(package, options, loader) if package is not None else None
+    files = _files(guest, role) if package is None or options.phase == "result" else {}
+    if package is not None and not files:
+        yield from _told(spare, f"{package.directory}/{package.driver.service.binary}", options, loader)
+    for path, data in files.items():
+        fault = judge(data, path, options.plan, loader)
+        if fault is not None and package is not None and spare is None:
+            yield Finding(fault.found, "broken", path, fault.evidence, "the package's file")
             binary = package.driver.service.binary
-            return f"{package.directory}/{binary}", read_pe(package.files[binary.lower()], binary)
-    except (PackageMissing, PackageBad, BadData):
-        pass  # the boot storage hook answers for the package; what the guest has may still boot
-    service = read_service(guest.system, guest.control_sets.default, role.service)
-    if service is None:
-        return role.service, None
-    path = driver_path(service, guest.system_root)
-    return path, guest.pe(path)[0]
+            yield WriteFile(guest.volume, path, package.files[binary], f"{package.directory}/{binary}")
+        else:
+            yield from _told(fault, path, options, loader)
+
+
+def _package(guest: Guest, options: Options, role: Role) -> Optional[DriverPackage]:
+    """The package for this Windows; whatever is wrong with it is the boot storage hook's to tell."""
+    try:
+        return options.drivers.find(options.plan, role, guest.windows) if options.drivers is not None else None
+    except (PackageMissing, PackageBad):
+        return None
+
+
+def _judge_package(package: DriverPackage, options: Options, loader: Loader) -> Optional[Fault]:
+    binary = package.driver.service.binary
+    return judge(package.files[binary], binary, options.plan, loader)
+
+
+def _files(guest: Guest, role: Role) -> dict[str, bytes]:
+    """The driver's file of each control set, where it is one for this machine: it starts, and no other takes its place."""
+    found: dict[str, bytes] = {}
+    for number in guest.control_sets.boot:
+        service = guest.service(number, role.service)
+        path = driver_path(service, guest.system_root) if service is not None else ""
+        facts = guest.pe(path)[0] if path else None
+        if facts is not None and facts.machine == guest.windows.arch and path.lower() not in (p.lower() for p in found):
+            try:
+                found[path] = guest.reader.read(guest.volume, path, FILE_LIMIT)
+            except BadData:
+                continue  # the boot storage hook tells it
+    return found
+
+
+def _told(fault: Optional[Fault], subject: str, options: Options, loader: Loader) -> Iterator[Proposed]:
+    if fault is None:
+        return
+    if not loader.strict or (fault.found == SHA2 and loader.windows.arch == "x86"):
+        yield Finding(fault.found, "warning", subject, fault.evidence, "32-bit Windows loads it all the same")
+        return
+    yield Finding(fault.found, "refused", subject, f"{fault.evidence}: Windows will not load it", _way_out(fault, loader))
+    if loader.secure_boot and fault.found in options.accept:
+        yield Setting("secure-boot", "off", f"asked for by --h2k-accept {fault.found}")
+
+
+def _way_out(fault: Fault, loader: Loader) -> str:
+    """What the owner can do; to go on in spite of it is named only where the driver can then load."""
+    if fault.found == SHA2:
+        updates = "install KB4474419 on the source"
+        return f"{updates}, get a virtio-win with SHA-1 signatures, or convert with --h2k-bus sata; --h2k-accept {SHA2} goes on"
+    if loader.secure_boot and (loader.windows.arch == "x86" or (fault.found == TEST_SIGNED and loader.test_signing)):
+        return f"{OTHER_DRIVERS}, or turn Secure Boot off: --h2k-accept {fault.found}"
+    return OTHER_DRIVERS

@@ -27,7 +27,6 @@ from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.guest.guest import Guest
 from h2k.windows.pnp import PciId, find_binding
-from h2k.windows.services import read_service
 
 NULL_DISK = 1024 * 1024  # bytes of the empty images that stand in for the guest's disks
 TREE_LIMIT = 8 * 1024 * 1024  # bytes of `info qtree` that we are willing to read; a real one has about 30 KiB
@@ -219,7 +218,7 @@ def compare(guest: Guest, phase: str, controllers: Sequence[PciDevice]) -> list[
 def _boot_driver(guest: Guest, control_set: int, device: PciDevice) -> Optional[str]:
     """The service of the binding that wins, if it starts at boot: Windows does not try the next one."""
     binding = next(iter(find_binding(guest.system, control_set, device.pci.ids())), None)
-    service = read_service(guest.system, control_set, binding.service) if binding is not None and binding.service else None
+    service = guest.service(control_set, binding.service) if binding is not None and binding.service else None
     if service is None or service.start != 0 or any(value for _, value in service.start_overrides):
         return None
     return service.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import click
 
@@ -18,19 +18,23 @@ from h2k.domain.handles import open_guest_files
 from h2k.engine.ending import guarded, print_json
 from h2k.engine.outcome import Outcome
 from h2k.engine.request import Request, Tools, open_tools
+from h2k.guest import driver_audit
 from h2k.guest.guest import Guest
 
 
 @click.command()
 @click.argument("images", nargs=-1, metavar="[NAME.xml|IMAGE…]")
 @request_options
+@click.option("--audit", metavar="PATH", help="what this virtio-win has for each Windows, who signed it, what would not start")
 @json_option
 @verbose_option
-def drivers(images: Sequence[str], as_json: bool, **wishes: Any) -> int:
-    """Show which driver packages the plan chooses for a guest. Status 4: one is missing.
+def drivers(images: Sequence[str], audit: Optional[str], as_json: bool, **wishes: Any) -> int:
+    """Show which driver packages the plan chooses for a guest. Status 4: one is missing, or would not start.
 
     Example: h2k drivers NAME.xml --drivers virtio-win.iso
     """
+    if audit is not None:
+        return _audit({**wishes, "drivers": audit}, as_json)
     run = new_run(as_json)
     rows: list[dict[str, Any]] = []
 
@@ -48,6 +52,24 @@ def drivers(images: Sequence[str], as_json: bool, **wishes: Any) -> int:
     else:
         for row in rows:
             click.echo("  ".join(f"{key}={value}" for key, value in row.items()))
+    return status
+
+
+def _audit(wishes: dict[str, Any], as_json: bool) -> int:
+    run = new_run(as_json)
+    rows: list[driver_audit.Row] = []
+
+    def work() -> Outcome:
+        with open_tools(Request.of(wishes)) as tools:
+            assert tools.drivers is not None
+            rows.extend(driver_audit.audit(tools.drivers, tools.plan))
+        return Outcome(NOT_READY if any(row.starts == "no" for row in rows) else READY, "DRIVERS", "")
+
+    status = guarded(run, work, quiet=True)
+    if rows and as_json:
+        print_json({"status": status, "drivers": [row.as_json() for row in rows]})
+    elif rows:
+        click.echo("\n".join(row.text() for row in rows))
     return status
 
 

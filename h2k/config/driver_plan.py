@@ -54,11 +54,13 @@ class Role:
 
 @dataclasses.dataclass(frozen=True)
 class Controller:
-    """A controller that the bootstrap domain can offer, and the services that belong to it beside its own."""
+    """A controller that the bootstrap domain can offer, and the services that belong to it beside its own; the old ones
+    up to Windows 7 and 2008 R2."""
 
     bus: str
     device: PciId
     companions: tuple[str, ...] = ()
+    old_companions: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,15 @@ class Filter:
 
 
 @dataclasses.dataclass(frozen=True)
+class Signer:
+    """A CA whose word Windows' loader takes for a boot driver; `cross_until` (ISO date): one that cross-certifies vendors,
+    whose certificates since that day Windows 10 1607 and later do not take under Secure Boot."""
+
+    name: str
+    cross_until: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class GuestTools:
     """Another hypervisor's guest tools: how their programs' names begin, and keys of SOFTWARE that give them away."""
 
@@ -100,6 +111,7 @@ class Plan:
     roles: tuple[Role, ...]
     controllers: tuple[Controller, ...]
     boot_stack: tuple[StackEntry, ...]
+    signers: tuple[Signer, ...] = ()
     filters: tuple[Filter, ...] = ()
     tools: tuple[GuestTools, ...] = ()
     default_bucket: str = ""
@@ -199,6 +211,7 @@ def _plan(content: dict[str, Any]) -> Plan:
         roles=tuple(Role(**frozen(e)) for e in content.get("roles", [])),
         controllers=tuple(Controller(**frozen(e)) for e in content.get("controllers", [])),
         boot_stack=tuple(StackEntry(**frozen(e)) for e in content.get("boot_stack", [])),
+        signers=tuple(Signer(**frozen(e)) for e in content.get("signers", [])),
         filters=tuple(Filter(**frozen(e)) for e in content.get("filters", [])),
         tools=tuple(GuestTools(**frozen(e)) for e in content.get("tools", [])),
         default_bucket=content.get("default_bucket", ""),

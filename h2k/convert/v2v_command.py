@@ -85,6 +85,8 @@ def parse(argv: Sequence[str]) -> V2vCommand:
     asks = bool(names & _INFORMATIONAL) or ("machine-readable" in names and not arguments)
     ours = [word.own for word in words if word.own is not None]
     h2k = read(ours, root=known.get("root"), bus=bus)
+    keys = bool(names & {"key", "keys-from-stdin"})
+    h2k = dataclasses.replace(h2k, request=dataclasses.replace(h2k.request, keys=keys))
     return V2vCommand(
         passed=tuple(given for word in words if word.own is None for given in word.given),
         h2k=h2k,

@@ -16,6 +16,9 @@ MAX_LOGICAL = 128
 MAX_ENTRIES = 1024
 _EXTENDED = (0x05, 0x0F, 0x85)
 _PROTECTIVE = 0xEE
+# Partitions of Windows' own volume managers: the logical disk manager (dynamic disks), and Storage Spaces.
+_LDM = ("0x42", "5808C8AA-7E8F-42E0-85D2-E1E90434CFB3", "AF9B60A0-1431-4F62-BC68-3311714A69AD")
+_SPACES = "E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +35,20 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class PartitionTable:
-    """scheme "gpt", "mbr" or "none"; id the disk GUID (upper case) or the MBR signature ("0x1234abcd")."""
+    """scheme "gpt", "mbr" or "none"; id the disk GUID (upper case) or the MBR signature ("0x1234abcd"). `sector`: the bytes
+    of the sectors that a GPT counts in. `fault`: why there is a table that can't be read, with scheme "none"."""
 
     scheme: str
     id: str
     partitions: tuple[Partition, ...]
+    sector: int = 512
+    fault: str = ""
+
+
+def volume_manager(table: PartitionTable) -> str:
+    """What of Windows lays volumes over a disk in a way that nobody else reads: "LDM", "Storage Spaces", or ''."""
+    types = {p.type for p in table.partitions}
+    return "LDM" if types & set(_LDM) else "Storage Spaces" if _SPACES in types else ""
 
 
 def read_table(read: ReadAt, size: int, name: str) -> PartitionTable:
@@ -160,7 +172,7 @@ def _gpt_entries(read: ReadAt, size: int, sector: int, header: bytes, name: str)
             raise BadData(f"{name}: GPT partition {i + 1} is not within the disk", hint="the image may be truncated")
         span = (end - begin + 1) * sector
         partitions.append(Partition(i + 1, begin * sector, span, _guid(kind), _guid(guid), False))
-    return PartitionTable("gpt", _guid(disk), tuple(partitions))
+    return PartitionTable("gpt", _guid(disk), tuple(partitions), sector)
 
 
 def _guid(raw: bytes) -> str:

@@ -151,8 +151,11 @@ def check_directory(found: Optional[FileStat], path: str) -> FileStat:
 
 
 def read_disk(index: int, info: ImageInfo, read: ReadAt) -> Disk:
-    """The disk with its partition table and the kind of each volume; BadData for a table that can't be."""
-    table = read_table(read, info.size, str(info.path))
+    """The disk with its partition table and the kind of each volume; none of a table that can't be read."""
+    try:
+        table = read_table(read, info.size, str(info.path))
+    except BadData as bad:
+        return Disk(index, info, PartitionTable("none", "", (), fault=str(bad)), ())
     spans = [(p.number, p.start, p.size) for p in table.partitions] or [(0, 0, info.size)]
     volumes = []
     for number, start, size in spans:

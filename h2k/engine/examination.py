@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
-from h2k.base.errors import Refused
+from h2k.base.errors import BadData, Refused
 from h2k.disk.image import damage
 from h2k.domain.facts import DomainFacts
 from h2k.engine.hooks import Proposal, propose
@@ -54,7 +54,7 @@ def examine_guest(tools: Tools, guest: Guest, side: str, domain: Optional[Domain
     report = Report(guest=guest_facts(guest))
     if domain is not None:
         report.guest["name"] = domain.name
-    if guest.is_other or not (guest.is_windows or guest.volumes("bitlocker")):
+    if guest.is_other or not (guest.is_windows or guest.volumes("bitlocker") or guest.managed_disks):
         refuse_damaged(guest)
         system = domain.os_id if domain is not None and domain.os_id else "another system, or none"
         report.guest["system"] = system
@@ -77,3 +77,5 @@ def refuse_damaged(guest: Guest) -> None:
         wrong = damage(disk.info)
         if wrong:
             raise Refused(f"{disk.info.path}: the image is damaged: {wrong}", hint="copy it from the source again")
+        if disk.table.fault and not guest.is_windows:
+            raise BadData(disk.table.fault)

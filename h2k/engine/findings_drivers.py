@@ -133,12 +133,32 @@ DRIVERS = (
     ),
     Entry(
         "driver-unsigned",
-        "The domain has Secure Boot, and the boot driver carries no signature.",
+        "The boot driver carries no signature, or one of other content. 64-bit Windows loads no such driver, Secure Boot or not.",
         REFUSE,
         "0xC0000428 naming the driver: the digital signature for this file couldn't be verified",
         "the certificate table of the driver's file",
-        "Refuses; with `--h2k-accept driver-unsigned` both domains are written without Secure Boot.",
-        "Use a signed virtio-win, or turn Secure Boot off in the domain.",
+        "Refuses, or puts the package's file in its place where that one is signed. 32-bit Windows: warns; under Secure Boot"
+        " refuses, and with `--h2k-accept driver-unsigned` both domains are written without Secure Boot.",
+        "Use a virtio-win whose drivers are signed (`h2k drivers --audit`), or convert with `--h2k-bus sata`.",
+    ),
+    Entry(
+        "driver-test-signed",
+        "The boot driver is signed, but by nobody whom Windows trusts: a test certificate, the maker's own, or one that was"
+        " cross-certified too late.",
+        REFUSE,
+        "0xC0000428 naming the driver; many virtio-win drivers for 8, 8.1, 2012 and 2012 R2 are signed so",
+        "the certificates in the driver's file, up to one of the driver plan's `signers`",
+        "Refuses, unless `testsigning` is on in the BCD and Secure Boot is off. 32-bit Windows: warns.",
+        "Use another virtio-win, or convert with `--h2k-bus sata`. For a test machine: `bcdedit /set testsigning on`.",
+    ),
+    Entry(
+        "driver-sha2-unsupported",
+        "Windows 7 or 2008 R2 without the SHA-2 update, and a boot driver with SHA-256 signatures alone.",
+        REFUSE,
+        "0xC0000428 naming the driver",
+        r"`SOFTWARE\…\Component Based Servicing\Packages`: KB3033929 or KB4474419",
+        "Refuses, unless accepted: an update that brings SHA-2 under another name is not known to h2k.",
+        "Install KB4474419 on the source, or use a virtio-win with SHA-1 signatures as well (0.1.173 and older).",
     ),
     Entry(
         "driver-package-missing",

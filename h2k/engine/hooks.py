@@ -51,7 +51,8 @@ class Document:
 class Options:
     """What the user and the plan ask for, the same for every hook of a run.
 
-    `phase` is "source" before the copy and "result" after it; `drivers` is None when no virtio-win was found.
+    `phase` is "source" before virt-v2v's copy and "result" after it; `drivers` is None when no virtio-win was found.
+    `keys`: virt-v2v was given keys of encrypted volumes.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class Options:
     domain: Optional[DomainFacts] = None
     accept: frozenset[str] = frozenset()
     policy: Policy = Policy()
+    keys: bool = False
 
 
 Proposed = Union[Finding, Change, Setting, Document]

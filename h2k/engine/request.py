@@ -37,6 +37,7 @@ class Request:
     allow_under: tuple[str, ...] = ()
     root: Optional[str] = None
     config: Optional[str] = None
+    keys: bool = False  # virt-v2v was given keys of encrypted volumes
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Request:
@@ -71,6 +72,7 @@ class Tools:
             domain=domain,
             accept=frozenset(self.request.accept),
             policy=self.policy,
+            keys=self.request.keys,
         )
 
 

@@ -14,7 +14,7 @@ from h2k.guest.virtio_win import DriverPackage
 from h2k.windows import first_boot, pnp
 from h2k.windows.network import Adapter, read_network
 from h2k.windows.network_carry import leaving
-from h2k.windows.services import Service, control_set_name, driver_path, group_order, read_service
+from h2k.windows.services import Service, control_set_name, group_order, image_path
 from h2k.windows.values import dword, expand, text
 
 BOOT_START, SYSTEM_START = 0, 1
@@ -61,7 +61,7 @@ def first_boot_mark(guest: Guest) -> bool:
 def staged_first_boot(guest: Guest) -> Optional[first_boot.FirstBoot]:
     """The first boot that is staged in the guest and has yet to end; None without one, or with settings that are not
     ours."""
-    service = read_service(guest.system, guest.control_sets.default, first_boot.SERVICE)
+    service = guest.service(guest.control_sets.default, first_boot.SERVICE)
     stat = guest.stat(first_boot.SETTINGS)
     if service is None or stat is None or not stat.readable or stat.size > first_boot.MAX_SETTINGS:
         return None
@@ -81,7 +81,7 @@ def service_repairs(
 ) -> Iterator[Repair]:
     """The service of one control set: started when `start` says, not overridden, with the parameters of its INF."""
     key = service_key(number, role.service)
-    service = read_service(guest.system, number, role.service)
+    service = guest.service(number, role.service)
     if service is None or service.type != 1 or service.start != start:
         evidence = "missing" if service is None else f"Type {service.type}, Start {service.start}"
         yield Finding("driver-not-boot-start", "broken", key, evidence, f"Type 1, Start {start}")
@@ -137,9 +137,17 @@ def file_repairs(guest: Guest, role: Role, package: Optional[DriverPackage]) -> 
     """The file at each control set's ImagePath: there, a PE, of the guest's machine type."""
     paths = {f"{guest.system_root}/System32/drivers/{_file_name(role, package)}"}
     for number in guest.control_sets.boot:
-        service = read_service(guest.system, number, role.service)
-        if service is not None and (service.image_path or "").strip():
-            paths.add(driver_path(service, guest.system_root))
+        service = guest.service(number, role.service)
+        image = image_path(service, guest.system_root) if service is not None else None
+        if service is None or image is None or not (service.image_path or "").strip():
+            continue
+        if image.certain or (image.path and guest.stat(image.path) is not None):
+            paths.add(image.path)
+        else:
+            evidence = f"its ImagePath, {service.image_path}, names no file on the system volume"
+            place = rf"system32\drivers\{_file_name(role, package)}"
+            yield Finding("driver-file-missing", "broken", service.key, evidence, f"ImagePath {place}")
+            yield SetValue("SYSTEM", service.key, "ImagePath", expand(place))
     for path in sorted({p.lower(): p for p in paths}.values()):
         facts, why = guest.pe(path)
         if facts is not None and facts.machine == guest.windows.arch:

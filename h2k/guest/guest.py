@@ -8,11 +8,12 @@ from string import ascii_lowercase
 from typing import Optional
 
 from h2k.base.errors import BadData, Refused
+from h2k.disk.partition import volume_manager
 from h2k.disk.reader import Disk, FileStat, Reader, Volume, VolumeRef
 from h2k.guest.boot_files import STORE, BootPlace, find_boot_place
 from h2k.windows import regf, regf_log
 from h2k.windows.pe import PeFacts, read_pe
-from h2k.windows.services import ControlSets, control_sets
+from h2k.windows.services import ControlSets, Service, control_sets, read_service
 from h2k.windows.version import WindowsVersion, read_version
 
 HIVE_LIMIT = 512 * 1024 * 1024  # bytes; real SOFTWARE hives stay below 200 MiB
@@ -93,6 +94,12 @@ class Guest:
             places = ", ".join(device(ref) for ref, _ in roots)
             raise Refused(f"several Windows systems: {places}", hint="choose one with --root /dev/sdXN")
         return roots[0]
+
+    @property
+    def managed_disks(self) -> dict[int, str]:
+        """The disks on which a volume manager of Windows lays its volumes, and which one: "LDM" or "Storage Spaces"."""
+        found = {disk.index: volume_manager(disk.table) for disk in self.disks}
+        return {index: manager for index, manager in found.items() if manager}
 
     @property
     def is_windows(self) -> bool:
@@ -226,6 +233,13 @@ class Guest:
     def windows(self) -> WindowsVersion:
         """Version, build, architecture and edition."""
         return read_version(self.hive("SOFTWARE"), self.system, self.control_sets.current, self.machine)
+
+    def service(self, control_set: int, name: str) -> Optional[Service]:
+        """A service of one control set, or None. StartOverride is a thing of Windows 8 and later, and no other reads it."""
+        service = read_service(self.system, control_set, name)
+        if service is not None and service.start_overrides and self.windows.version <= (6, 1):
+            return dataclasses.replace(service, start_overrides=())
+        return service
 
     def stat(self, path: str) -> Optional[FileStat]:
         """A file of the system volume, by case-insensitive path."""

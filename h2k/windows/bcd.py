@@ -22,6 +22,13 @@ WINDOWS_LOADER = 0x10200003
 APPLICATION_DEVICE, APPLICATION_PATH, INHERIT = "11000001", "12000002", "14000006"
 OS_DEVICE, SYSTEM_ROOT = "21000001", "22000002"
 DEFAULT_OBJECT, DISPLAY_ORDER = "23000003", "24000001"
+# Booleans and numbers that change what a loader does: Microsoft's lists of BcdLibrary… and BcdOSLoader… element types.
+TEST_SIGNING, SAFE_BOOT = "16000049", "25000080"
+BOOT_EMS, KERNEL_EMS, EMS_PORT = "16000020", "260000b0", "15000022"
+BOOT_DEBUG, KERNEL_DEBUG, DEBUG_TYPE, DEBUG_PORT = "16000010", "260000a0", "15000011", "15000013"
+NUMBERS = (
+    TEST_SIGNING, SAFE_BOOT, BOOT_EMS, KERNEL_EMS, EMS_PORT, BOOT_DEBUG, KERNEL_DEBUG, DEBUG_TYPE, DEBUG_PORT
+)  # fmt: skip
 MAX_OBJECTS = 1024  # real stores have 10 to 40
 MAX_INHERITED = 16
 MAX_ELEMENT_VALUES = 100_000  # values looked at in one store, where a sound element key has one
@@ -51,6 +58,11 @@ class BcdObject:
     system_root: Optional[str]
     device: Optional[BcdDevice]
     os_device: Optional[BcdDevice]
+    numbers: tuple[tuple[str, int], ...] = ()
+
+    def number(self, element: str) -> Optional[int]:
+        """One of NUMBERS, a boolean as 0 or 1; None when neither the object nor its ancestors have it."""
+        return dict(self.numbers).get(element)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +164,7 @@ class _Objects:
             system_root=text(SYSTEM_ROOT),
             device=device(APPLICATION_DEVICE),
             os_device=device(OS_DEVICE),
+            numbers=tuple((n, int.from_bytes(v.raw[:8], "little")) for n, v in zip(NUMBERS, map(first, NUMBERS)) if v is not None),
         )
 
 

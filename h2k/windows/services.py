@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 from typing import Optional
 
@@ -94,27 +95,60 @@ def _overrides(key: Key) -> tuple[tuple[str, int], ...]:
     return tuple((v.name, int.from_bytes(v.raw[:4], "little")) for v in values)
 
 
-def driver_path(service: Service, system_root: str = "/Windows") -> str:
-    r"""The driver's file on the system volume, '/'-separated.
+@dataclasses.dataclass(frozen=True)
+class ImagePath:
+    """A service's file: its path on the system volume, '/'-separated ('' where the value says none), and whether that
+    place is `certain`. Where it is not, a file that is not there may still be somewhere else."""
 
-    Real hives hold `system32\…`, `\SystemRoot\…`, `%SystemRoot%\…`, `\??\C:\Windows\…`, and none at all, which
-    means `System32\drivers\<name>.sys`. A drive letter is taken for the system volume's.
+    path: str
+    certain: bool
+
+
+_PREFIXES = ("/??/", "//?/", "//./", "/dosdevices/", "/global??/", "globalroot/")
+_ROOTS = ("/systemroot/", "systemroot/", "%systemroot%/", "%windir%/")
+_SYSTEM_DRIVE = "%systemdrive%/"
+# A volume by a name that the object manager gives it at boot, or by its GUID: on these disks it is, with some luck, ours.
+_SOME_VOLUME = re.compile(
+    r"(/device/(harddiskvolume[0-9]+|harddisk[0-9]+/partition[0-9]+|bootdevice)|/arcname/[^/]+|volume\{[0-9a-f-]+\})/",
+    re.IGNORECASE,
+)
+_DRIVE = re.compile(r"([a-z]):/*", re.IGNORECASE)
+
+
+def image_path(service: Service, system_root: str = "/Windows") -> ImagePath:
+    r"""The driver's file.
+
+    Real hives hold `system32\…`, `\SystemRoot\…`, `%SystemRoot%\…`, `\??\C:\Windows\…`, `\Device\HarddiskVolume3\…`, and
+    none at all, which means `System32\drivers\<name>.sys`. The drive C: is taken for the system volume's.
     """
     text = (service.image_path or "").strip().strip('"').replace("\\", "/")
     if not text:
-        return f"{system_root}/System32/drivers/{service.name}.sys"
-    lower = text.lower()
-    for prefix in ("/systemroot/", "%systemroot%/", "%windir%/"):
-        if lower.startswith(prefix):
-            return f"{system_root}/{text[len(prefix) :]}"
-    for prefix in ("/??/", "//?/", "/dosdevices/"):
-        if lower.startswith(prefix):
+        return ImagePath(f"{system_root}/System32/drivers/{service.name}.sys", True)
+    for prefix in _PREFIXES:  # in the order in which they are put before one another
+        if text.lower().startswith(prefix):
             text = text[len(prefix) :]
-    if len(text) > 2 and text[1] == ":":
-        return "/" + text[2:].lstrip("/")
+            text = f"/{text}" if text.lower().startswith(("device/", "arcname/")) else text
+    for prefix in _ROOTS:
+        if text.lower().startswith(prefix):
+            return ImagePath(f"{system_root}/{text[len(prefix) :].lstrip('/')}", True)
+    if text.lower().startswith(_SYSTEM_DRIVE):
+        return ImagePath("/" + text[len(_SYSTEM_DRIVE) :].lstrip("/"), True)
+    volume = _SOME_VOLUME.match(text)
+    if volume is not None:
+        return ImagePath("/" + text[volume.end() :].lstrip("/"), False)
+    drive = _DRIVE.match(text)
+    if drive is not None:
+        return ImagePath("/" + text[drive.end() :], drive[1].lower() == "c")
+    if "%" in text or text.startswith("//") or text.lower().startswith("/device/"):
+        return ImagePath("", False)
     if text.lower().startswith(f"{system_root.lower()}/"):
-        return text
-    return f"{system_root}/{text.lstrip('/')}"
+        return ImagePath(text, True)
+    return ImagePath(f"{system_root}/{text.lstrip('/')}", True)
+
+
+def driver_path(service: Service, system_root: str = "/Windows") -> str:
+    """The path of image_path, whether it is certain or not."""
+    return image_path(service, system_root).path
 
 
 def group_order(system: Hive, control_set: int, group: str) -> Optional[tuple[int, ...]]:

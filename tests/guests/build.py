@@ -209,10 +209,10 @@ def windows_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, by
     files = {f"Windows/System32/config/{n}": made[n] for n in ("SYSTEM", "SOFTWARE")}
     files.update({f"Windows/System32/config/{n}": empty_hive() for n in ("SAM", "SECURITY", "DEFAULT")})
     for program in ("ntoskrnl.exe", "hal.dll", "cmd.exe", "smss.exe", f"winload.{suffix}"):
-        files[f"Windows/System32/{program}"] = make_pe(arch, f"made {program}".encode(), signed=True)
+        files[f"Windows/System32/{program}"] = make_pe(arch, f"made {program}".encode(), signed=True, by="windows")
     files["Windows/explorer.exe"] = make_pe(arch, b"made explorer.exe")
     for driver in INBOX:
-        files[f"Windows/System32/drivers/{driver}.sys"] = make_pe(arch, f"made {driver}.sys".encode(), signed=True)
+        files[f"Windows/System32/drivers/{driver}.sys"] = make_pe(arch, f"made {driver}.sys".encode(), signed=True, by="windows")
     for place in ("Windows/INF", "Windows/Temp", "Windows/System32/DriverStore", "Program Files/Common Files", "Users/Public"):
         files[f"{place}/.keep"] = b""
     return files
@@ -222,7 +222,7 @@ def boot_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes
     """The boot partition: path → bytes."""
     if guest["firmware"] == "bios":
         return {"bootmgr": b"made bootmgr" + bytes(500), "Boot/BCD": made["BCD"]}
-    manager = make_pe(guest["arch"], b"made bootmgfw.efi", signed=True)
+    manager = make_pe(guest["arch"], b"made bootmgfw.efi", signed=True, by="windows")
     return {
         "EFI/Microsoft/Boot/bootmgfw.efi": manager,
         f"EFI/Boot/{FALLBACK[guest['arch']]}": manager,
@@ -233,7 +233,7 @@ def boot_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, bytes
 def cached() -> dict[str, BuiltGuest]:
     """All made guests, built once for this text and kept below .cache/; copy them, never write to them."""
     digest = hashlib.sha256()
-    for path in sorted([*(HERE / n for n in ("build.py", "pe.py", "regfile.py", "guests.yaml")), *HERE.glob("*.reg")]):
+    for path in sorted([*(HERE / n for n in ("build.py", "pe.py", "signing.py", "regfile.py", "guests.yaml")), *HERE.glob("*.reg")]):
         digest.update(path.read_bytes())
     real = [guest["corpus"] for guest in descriptions().values() if find(guest.get("corpus", "")) is not None]
     digest.update(repr(real).encode())

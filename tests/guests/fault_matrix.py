@@ -92,15 +92,13 @@ class Bench:
         self._baseline: dict[Path, set[Found]] = {}
 
     def drivers(self, variant: str = "") -> Path:
-        """A made virtio-win: whole, or "zero" (empty storage drivers), "omit" (no directory for any Windows here),
-        "unsigned"."""
+        """A made virtio-win: whole, or "zero" (empty storage drivers), "omit" (no directory for any Windows here), or
+        signed as make_tree's `signed` says ("none", "test", "sha256")."""
         if variant not in self._trees:
             tree = self.work / f"virtio-win-{variant or 'whole'}"
             zero = ["viostor.sys"] if variant == "zero" else []
-            virtio_win.make_tree(tree, omit=["2k22", "w7"] if variant == "omit" else [], zero=zero)
-            if variant == "unsigned":
-                for driver in tree.rglob("viostor.sys"):
-                    driver.write_bytes(_unsigned(driver.read_bytes()))
+            signed = variant if variant in ("none", "test", "sha256") else "whql"
+            virtio_win.make_tree(tree, omit=["2k22", "w7"] if variant == "omit" else [], zero=zero, signed=signed)
             self._trees[variant] = tree
         return self._trees[variant]
 
@@ -307,16 +305,6 @@ def _run_alone(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
 def _last(text: str, word: str) -> str:
     lines = [line for line in text.splitlines() if word in line] or text.strip().splitlines()[-1:] or ["?"]
     return lines[0].partition(f"{word}:")[2].strip()[:70] or lines[0][:70]
-
-
-def _unsigned(data: bytes) -> bytes:
-    """The PE without its certificate table."""
-    import struct
-
-    pe = struct.unpack_from("<I", data, 60)[0]
-    wide = struct.unpack_from("<H", data, pe + 24)[0] == 0x20B
-    entry = pe + 24 + (112 if wide else 96) + 8 * 4
-    return data[:entry] + bytes(8) + data[entry + 8 :]
 
 
 def digests(paths: Sequence[Path]) -> list[str]:

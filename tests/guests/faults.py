@@ -158,6 +158,13 @@ def driver(change: Callable[[bytes], bytes]) -> Inject:
     return lambda disk: disk.volume("windows").put(path, change(disk.volume("windows").get(path)))
 
 
+def _unsigned(data: bytes) -> bytes:
+    """The PE without its certificate table."""
+    pe = struct.unpack_from("<I", data, 60)[0]
+    entry = pe + 24 + (112 if struct.unpack_from("<H", data, pe + 24)[0] == 0x20B else 96) + 8 * 4
+    return data[:entry] + bytes(8) + data[entry + 8 : struct.unpack_from("<I", data, entry)[0]]
+
+
 def _other_machine(data: bytes) -> bytes:
     x86 = struct.unpack_from("<H", data, struct.unpack_from("<I", data, 60)[0] + 4)[0] == 0x14C
     return make_pe("amd64" if x86 else "x86", b"made for another machine type", signed=True)
@@ -544,9 +551,16 @@ FAULTS: tuple[Fault, ...] = (
         registry("SOFTWARE", '[Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions]\n"DenyUnspecified"=dword:00000001\n'),
         fits=modern,
     ),
+    Fault("driver-unsigned", "viostor.sys has no signature", REFUSE, nothing, (NEW, OLD), base="plain", drivers="none"),
     Fault(
-        "driver-unsigned", "Secure Boot, and viostor.sys has no signature", REFUSE, nothing, base="plain", drivers="unsigned",
+        "driver-unsigned:secure", "Secure Boot, and viostor.sys has no signature", REFUSE, nothing, base="plain", drivers="none",
         domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g),
+    ),
+    Fault("driver-unsigned:replaced", "the guest's viostor.sys has none, the package's has", REPAIR, driver(_unsigned), (NEW, OLD)),
+    Fault("driver-test-signed", "viostor.sys is test-signed", REFUSE, nothing, (NEW, OLD), base="plain", drivers="test"),
+    Fault(
+        "driver-sha2-unsupported", "viostor.sys has a SHA-256 signature alone, and Windows 7 lacks the update", REFUSE, nothing,
+        (OLD,), base="plain", drivers="sha256", fits=old,
     ),
     Fault("driver-package-missing", "no directory for this Windows", REFUSE, nothing, (NEW, OLD), base="plain", drivers="omit"),
     Fault("hive-dirty:new", "SYSTEM is dirty, new logs", REPAIR, dirty("SYSTEM", "new", '[Setup]\n"OnlyInTheLogs"="here"\n'), fits=modern),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import struct
+
+from tests.guests.signing import sign_pe
 
 MACHINES = {"x86": 0x14C, "amd64": 0x8664, "arm64": 0xAA64}
 
 
-def make_pe(machine: str, body: bytes = b"", signed: bool = False) -> bytes:
-    """A native-subsystem PE with one section holding `body`; signed adds a certificate table entry."""
+@functools.lru_cache(maxsize=2048)
+def make_pe(machine: str, body: bytes = b"", signed: bool = False, by: str = "whql", digests: tuple[str, ...] = ("sha256",)) -> bytes:
+    """A native-subsystem PE with one section holding `body`; if signed, by a chain of signing.py, with these digests."""
     wide = machine != "x86"
     section = (body or b"\xc3").ljust(512, b"\0")
     section += bytes(-len(section) % 512)
@@ -20,10 +24,7 @@ def make_pe(machine: str, body: bytes = b"", signed: bool = False) -> bytes:
     head += struct.pack("<Q" if wide else "<I", 0x140000000 if wide else 0x400000)
     head += struct.pack("<IIHHHHHHIIIIHH", 0x1000, 512, 10, 0, 10, 0, 10, 0, 0, 0x1000 + 0x1000, 512, 0, 1, 0)
     head += struct.pack("<QQQQ" if wide else "<IIII", 0x40000, 0x1000, 0x100000, 0x1000) + struct.pack("<II", 0, 16)
-    certificate = struct.pack("<IHH", 16, 0x200, 2) + bytes(8) if signed else b""
-    directories = bytearray(128)
-    if signed:
-        struct.pack_into("<II", directories, 32, 512 + len(section), len(certificate))
     table = struct.pack("<8sIIIIIIHHI", b".text", len(section), 0x1000, len(section), 512, 0, 0, 0, 0, 0x60000020)
-    headers = dos + b"PE\0\0" + coff + head + bytes(directories) + table
-    return headers.ljust(512, b"\0") + section + certificate
+    headers = dos + b"PE\0\0" + coff + head + bytes(128) + table
+    data = headers.ljust(512, b"\0") + section
+    return sign_pe(data, by, digests) if signed else data

@@ -193,14 +193,20 @@ def null_inf_text(name: str, device_id: str) -> str:
     )  # fmt: skip
 
 
-def make_tree(path: Path, *, omit: Sequence[str] = (), zero: Sequence[str] = (), layout: str = "iso") -> Path:
+def make_tree(
+    path: Path, *, omit: Sequence[str] = (), zero: Sequence[str] = (), layout: str = "iso", signed: str = "whql"
+) -> Path:
     """The tree of the ISO, or with layout "rpm" of the RPM's /usr/share/virtio-win; `omit` names release directories to
-    leave out, `zero` files ("viostor.sys") to leave empty."""
+    leave out, `zero` files ("viostor.sys") to leave empty.
+
+    `signed`: by whom the drivers are, a chain of signing.py, and SHA-1 beside SHA-256 up to Windows 7; "none" without any
+    signature, "sha256" with that one alone.
+    """
     base = path if layout == "iso" else path / "drivers" / "by-driver"
     for driver in DRIVERS:
         for release, arch in _places(driver.since, omit):
             directory = base / driver.folder / release / arch
-            _write(directory, _package(driver, release, arch))
+            _write(directory, _package(driver, release, arch, signed))
             _link_flat(directory, path, driver, release, arch, layout)
     for name, device_id in NULL_DRIVERS:
         for release, arch in _places("10.0", omit):
@@ -233,12 +239,17 @@ def _places(since: str, omit: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield release, "ARM64"
 
 
-def _package(driver: Driver, release: str, arch: str) -> dict[str, bytes]:
+def _package(driver: Driver, release: str, arch: str, signed: str) -> dict[str, bytes]:
     """The files of one directory, those that no INF names among them (symbols, services, vioprot)."""
     version = {**OLD_RELEASES, **RELEASES}[release]
 
     def program(name: str) -> bytes:
-        return make_pe(MACHINES[arch], f"made {name} for {release} {arch}".encode(), signed=True)
+        body = f"made {name} for {release} {arch}".encode()
+        if signed == "none" or not name.endswith(".sys"):
+            return make_pe(MACHINES[arch], body)
+        old = signed != "sha256" and version <= "6.1"
+        by = "whql" if signed == "sha256" else signed
+        return make_pe(MACHINES[arch], body, signed=True, by=by, digests=("sha1", "sha256") if old else ("sha256",))
 
     wdf = {"6.1": ["WdfCoInstaller01009.dll"], "6.2": ["WdfCoInstaller01011.dll"], "6.3": ["WdfCoInstaller01011.dll"]}
     names = [f"{driver.inf}.sys", *driver.copies, *netkvm_programs(driver, version), *driver.beside]

@@ -13,7 +13,7 @@ from h2k.boot.com1 import OWN_RESTARTS, Signal
 from h2k.boot.disk_evidence import Check
 from h2k.disk.reader import FileStat
 from h2k.windows.first_boot import STEPS
-from h2k.windows.services import control_sets
+from h2k.windows.services import control_sets, read_service
 from tests.unit.helpers import hive
 from tests.unit.test_hardware import BOUND, LEGACY, MODERN, SELECT, SERVICE
 
@@ -27,7 +27,9 @@ def guest(text: str, markers: tuple[str, ...] = ()) -> Any:
     def stat(path: str) -> Optional[FileStat]:
         return FileStat(path, 2, False) if path.rsplit("/", 1)[-1] in markers else None
 
-    return SimpleNamespace(system=system, control_sets=control_sets(system), stat=stat)
+    return SimpleNamespace(
+        system=system, control_sets=control_sets(system), stat=stat, service=lambda number, name: read_service(system, number, name)
+    )
 
 
 def checks(text: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from h2k.base.errors import BadData
 from h2k.boot.hardware import PciDevice, compare, disk_controllers, parse_qtree, scratch_copy
 from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.windows.pnp import PciId
-from h2k.windows.services import control_sets
+from h2k.windows.services import control_sets, read_service
 from tests.unit.helpers import hive
 from tests.unit.test_pnp import package
 
@@ -121,7 +121,9 @@ DEMOTED = '[ControlSet001\\Services\\viostor\\StartOverride]\n"0"=dword:00000003
 
 def guest(text: str) -> Any:
     system = hive(SELECT + text)
-    return SimpleNamespace(system=system, control_sets=control_sets(system))
+    return SimpleNamespace(
+        system=system, control_sets=control_sets(system), service=lambda number, name: read_service(system, number, name)
+    )
 
 
 def verdict(text: str, device: PciDevice) -> tuple[str, str, str]:

@@ -132,3 +132,46 @@ def test_install_restrictions_are_reported(values: str, found: bool) -> None:
     text = f"[Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions]\n{values}"
     said = ask("boot-filters", windows_guest(software=text))
     assert said.states() == ({"device-install-restrictions": {"warning"}} if found else {}) and said.changes == ()
+
+
+FORMS = {
+    "\\\\Device\\\\HarddiskVolume3\\\\Windows\\\\System32\\\\drivers\\\\av.sys": False,
+    "\\\\??\\\\%SystemRoot%\\\\System32\\\\drivers\\\\av.sys": True,
+    "\\\\GLOBAL??\\\\C:\\\\Windows\\\\System32\\\\drivers\\\\av.sys": True,
+    "%SystemDrive%\\\\Windows\\\\System32\\\\drivers\\\\av.sys": True,
+    "D:\\\\Windows\\\\System32\\\\drivers\\\\av.sys": False,
+    "\\\\??\\\\GLOBALROOT\\\\Device\\\\HarddiskVolume1\\\\Windows\\\\System32\\\\drivers\\\\av.sys": False,
+}
+
+
+@pytest.mark.parametrize("image", FORMS)
+def test_a_filter_by_any_form_of_its_path(image: str) -> None:
+    text = f'[{DISK}]\n"UpperFilters"=multi:["av","partmgr"]\n'
+    text += f'[$cs\\Services\\av]\n"Type"=dword:00000001\n"Start"=dword:00000000\n"ImagePath"=expand:"{image}"\n'
+    assert ask("boot-filters", windows_guest(text, files=sys_files("av"))).findings == ()
+    gone = ask("boot-filters", windows_guest(text))
+    assert gone.states() == {"class-filter-dangling": {"broken" if FORMS[image] else "warning"}}
+    assert bool(gone.changes) is FORMS[image]
+
+
+def test_a_path_that_says_nothing_is_kept_and_told() -> None:
+    text = f'[{DISK}]\n"UpperFilters"=multi:["av"]\n[$cs\\Services\\av]\n"Start"=dword:00000000\n'
+    said = ask("boot-filters", windows_guest(text + '"ImagePath"=expand:"%ProgramFiles%\\\\av.sys"\n'))
+    assert said.states() == {"class-filter-dangling": {"warning"}} and said.changes == ()
+    assert "%ProgramFiles%" in said.findings[0].evidence
+
+
+@pytest.mark.parametrize("name", ["scsifilt", "xenpci", "xenhide", "rhelscsi", "XENFILT", "prl_strg"])
+def test_another_hypervisor_s_filter_goes_though_it_could_start(name: str) -> None:
+    guest = windows_guest(f'[{DISK}]\n"UpperFilters"=multi:["{name}","partmgr"]\n' + driver(name), files=sys_files(name))
+    said = ask("boot-filters", guest)
+    assert said.states() == {"class-filter-hypervisor": {"broken"}}
+    fixed = apply_changes(guest, said.changes)
+    assert ask("boot-filters", fixed).findings == () and filters(fixed, DISK, "UpperFilters") == ("partmgr",)
+
+
+def test_windows_7_reads_no_start_override() -> None:
+    text = f'[{DISK}]\n"UpperFilters"=multi:["av"]\n' + driver("av", more='[$cs\\Services\\av\\StartOverride]\n"0"=dword:00000004\n')
+    seven = windows_guest(text, files=sys_files("av"), version="6.1", build="7601", firmware="bios")
+    assert ask("boot-filters", seven).findings == ()
+    assert ask("boot-filters", windows_guest(text, files=sys_files("av"))).states() == {"class-filter-dangling": {"broken"}}

@@ -1,41 +1,145 @@
-"""Signatures of boot drivers, on guests in memory."""
+"""Signatures of boot drivers, on guests in memory: refused, replaced by the package's, or let pass."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from h2k.engine.hooks import propose
-from h2k.guest.virtio_win import open_source
+from h2k.guest.changes import WriteFile
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverSource, open_source
 from tests.guests.pe import make_pe
-from tests.guests.virtio_win import make_tree
+from tests.guests.virtio_win import RELEASES, make_tree
 from tests.unit.hooks import ask, domain, options, packaged
-from tests.unit.memory_reader import driver, sys_files, windows_guest
+from tests.unit.memory_reader import apply_changes, driver, windows_guest
+from tests.unit.test_hook_50_boot_loader import loader_with
+
+PATH = "Windows/System32/drivers/viostor.sys"
+ONLY = [release for release in RELEASES if release not in ("2k22", "w7", "w10")]
 
 
-@pytest.mark.parametrize("signed", [True, False])
-def test_secure_boot_needs_a_signature(signed: bool) -> None:
-    path = "Windows/System32/drivers/viostor.sys"
-    guest = windows_guest(driver("viostor"), files={path: make_pe("amd64", b"made viostor", signed=signed)})
-    assert ask("signatures", guest, domain=domain()).findings == ()
-    assert ask("signatures", guest).findings == ()
-    assert ask("signatures", guest, domain=domain(secure_boot=True), bus="sata").findings == ()
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DriverSource]]:
+    """A virtio-win of each kind of signature, with the drivers of three Windows."""
+    place = tmp_path_factory.mktemp("virtio-win")
+    sources = {}
+    for signed in ("whql", "none", "test", "sha256"):
+        make_tree(place / signed, omit=[*ONLY, "xp", "2k3", "2k8"], signed=signed)
+        with open_source(place / signed) as source:
+            sources[signed] = source
+    yield sources
+
+
+def with_driver(by: str = "", **guest: Any) -> Guest:
+    """A guest whose viostor.sys is signed by a chain, or not at all."""
+    data = make_pe(guest.get("arch", "amd64"), b"made viostor", signed=bool(by), by=by or "whql")
+    return windows_guest(driver("viostor"), files={PATH: data}, **guest)
+
+
+def states(guest: Guest, **changed: Any) -> dict[str, set[str]]:
+    return ask("signatures", guest, **changed).states()
+
+
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize(("by", "found"), [
+    ("whql", {}), ("", {"driver-unsigned": {"refused"}}), ("test", {"driver-test-signed": {"refused"}}), ("vendor", {"driver-test-signed": {"refused"}}),
+])  # fmt: skip
+def test_64_bit_windows_wants_a_signature_with_and_without_secure_boot(firmware: str, arch: str, by: str, found: dict[str, set[str]]) -> None:
+    guest = with_driver(by, firmware=firmware, arch=arch)
+    assert states(guest) == found
+    for secure_boot in (False, True):
+        assert states(guest, domain=domain(firmware=firmware, secure_boot=secure_boot)) == found
+    assert states(guest, bus="sata") == {}
+
+
+@pytest.mark.parametrize(("by", "found"), [("", "driver-unsigned"), ("test", "driver-test-signed")])
+def test_32_bit_windows_only_warns_but_under_secure_boot(by: str, found: str) -> None:
+    guest = with_driver(by, arch="x86", version="6.3", build="9600")
+    assert states(guest) == {found: {"warning"}}
     said = ask("signatures", guest, domain=domain(secure_boot=True))
-    assert said.states() == ({} if signed else {"driver-unsigned": {"refused"}})
-    assert said.settings == {}
+    assert said.states() == {found: {"refused"}} and f"--h2k-accept {found}" in said.findings[0].repair
 
 
-def test_the_package_s_driver_is_what_will_start(tmp_path: Path) -> None:
-    guest = windows_guest(driver("viostor"), files=sys_files("viostor"))
-    with open_source(make_tree(tmp_path / "virtio-win")) as drivers:
-        assert ask("signatures", guest, domain=domain(secure_boot=True), drivers=drivers).findings == ()
+@pytest.mark.parametrize("phase", ["source", "result"])
+@pytest.mark.parametrize(
+    ("signed", "found"),
+    [("whql", {}), ("none", {"driver-unsigned": {"refused"}}), ("test", {"driver-test-signed": {"refused"}}), ("sha256", {})],
+)
+def test_the_package_s_driver_is_what_will_start(
+    trees: dict[str, DriverSource], phase: str, signed: str, found: dict[str, set[str]]
+) -> None:
+    said = ask("signatures", windows_guest(), drivers=trees[signed], phase=phase)
+    assert said.states() == found and said.changes == ()
+    if found:
+        assert said.findings[0].subject == "viostor/2k22/amd64/viostor.sys" and "--h2k-bus sata" in said.findings[0].repair
 
 
-def test_secure_boot_is_turned_off_when_told_so() -> None:
-    guest = windows_guest(driver("viostor"), files=sys_files("viostor"))
-    wanted = dataclasses.replace(options(), domain=domain(secure_boot=True), accept=frozenset({"driver-unsigned"}))
-    proposal = propose([packaged()["signatures"]], guest, wanted)
+def test_before_the_copy_the_package_counts_and_after_it_the_guest_s_own(trees: dict[str, DriverSource]) -> None:
+    assert states(with_driver("whql"), drivers=trees["none"], phase="source") == {"driver-unsigned": {"refused"}}
+    assert states(with_driver("whql"), drivers=trees["none"]) == {}
+    assert states(with_driver(""), drivers=trees["whql"], phase="source") == {}
+
+
+@pytest.mark.parametrize(("by", "found"), [("", "driver-unsigned"), ("test", "driver-test-signed")])
+def test_a_bad_file_is_replaced_by_the_package_s_good_one(trees: dict[str, DriverSource], by: str, found: str) -> None:
+    guest = with_driver(by)
+    said = ask("signatures", guest, drivers=trees["whql"])
+    assert said.states() == {found: {"broken"}}
+    assert [c.path for c in said.changes if isinstance(c, WriteFile)] == [f"/{PATH}"]
+    assert ask("signatures", apply_changes(guest, said.changes), drivers=trees["whql"]).findings == ()
+    assert states(guest, drivers=trees["none"]) == {found: {"refused"}}
+
+
+@pytest.mark.parametrize("arch", ["amd64", "x86"])
+def test_sha_256_alone_on_windows_7(trees: dict[str, DriverSource], arch: str) -> None:
+    guest = windows_guest(version="6.1", build="7601", firmware="bios", server=False, arch=arch)
+    assert states(guest, drivers=trees["whql"]) == {}
+    said = ask("signatures", guest, drivers=trees["sha256"])
+    assert said.states() == {"driver-sha2-unsupported": {"refused" if arch == "amd64" else "warning"}}
+    assert arch == "x86" or "--h2k-accept driver-sha2-unsupported" in said.findings[0].repair
+
+
+def test_test_signing_in_the_bcd() -> None:
+    on = loader_with("16000049", "hex:01")
+    assert states(with_driver("test", bcd=on)) == {}
+    assert states(with_driver("", bcd=on)) == {"driver-unsigned": {"refused"}}
+    assert states(with_driver("test", bcd=loader_with("16000049", "hex:00"))) == {"driver-test-signed": {"refused"}}
+    assert states(with_driver("test", bcd=b"no hive")) == {"driver-test-signed": {"refused"}}
+
+
+@pytest.mark.parametrize("by", ["", "test"])
+def test_secure_boot_is_turned_off_when_told_so(by: str) -> None:
+    found = "driver-test-signed" if by else "driver-unsigned"
+    wanted = dataclasses.replace(options(), domain=domain(secure_boot=True), accept=frozenset({found}))
+    proposal = propose([packaged()["signatures"]], with_driver(by), wanted)
     assert proposal.setting("secure-boot", "on") == "off"
-    assert [f.state for f in proposal.findings] == ["warning"]
+    assert [(f.id, f.state) for f in proposal.findings] == [(found, "warning")]
+
+
+def test_each_control_set_s_own_file() -> None:
+    text = driver("viostor") + '[ControlSet002\\Services\\viostor]\n"ImagePath"=expand:"System32\\\\drivers\\\\other.sys"\n'
+    files = {PATH: make_pe("amd64", b"a", signed=True), "Windows/System32/drivers/other.sys": make_pe("amd64", b"b")}
+    said = ask("signatures", windows_guest(text, files=files, sets=(1, 2)))
+    assert [f.subject for f in said.findings] == ["/Windows/System32/drivers/other.sys"]
+
+
+@pytest.mark.parametrize("data", [b"", b"text" * 300, make_pe("x86", b"made viostor")])
+def test_a_file_that_is_no_driver_here_is_the_boot_storage_hook_s(data: bytes) -> None:
+    assert ask("signatures", windows_guest(driver("viostor"), files={PATH: data})).findings == ()
+
+
+def test_nothing_to_judge() -> None:
+    assert ask("signatures", windows_guest()).findings == ()
+
+
+def test_a_plan_of_one_s_own(tmp_path: Path) -> None:
+    from h2k.config.driver_plan import load_plan
+
+    (tmp_path / "p.yaml").write_text('signers: [{name: "DigiCert Trusted Root G4"}]\n')
+    assert states(with_driver("vendor"), plan=load_plan([tmp_path / "p.yaml"])) == {}

@@ -79,6 +79,11 @@ def store(
     return build_hive(text + extra)
 
 
+def loader_with(number: str, value: str, firmware: str = "uefi") -> bytes:
+    """A sound BCD with one more element in its loader."""
+    return store(firmware, extra=f'[Objects\\{LOADER}\\Elements\\{number}]\n"Element"={value}\n')
+
+
 def guest_with(bcd: Optional[bytes], firmware: str = "uefi", version: str = "10.0", data_disks: int = 0) -> Guest:
     """A guest whose boot files are all there."""
     suffix = "efi" if firmware == "uefi" else "exe"

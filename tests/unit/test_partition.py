@@ -46,7 +46,7 @@ EXPECTED = tuple(Partition(n, start, size, BASIC_DATA, partition_guid(n), False)
 
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_gpt(sector: int) -> None:
-    assert table(disk(gpt(SIZE, SPANS, sector))) == PartitionTable("gpt", DISK, EXPECTED)
+    assert table(disk(gpt(SIZE, SPANS, sector))) == PartitionTable("gpt", DISK, EXPECTED, sector)
 
 
 @pytest.mark.parametrize("sector", [512, 4096])
@@ -55,7 +55,7 @@ def test_gpt_backup(sector: int, what: str) -> None:
     content = disk(gpt(SIZE, SPANS, sector))
     at = {"header": sector, "checksum": sector + 16, "entries": 2 * sector + 33}[what]
     content[at] ^= 0xFF
-    assert table(content) == PartitionTable("gpt", DISK, EXPECTED)
+    assert table(content) == PartitionTable("gpt", DISK, EXPECTED, sector)
 
 
 def test_gpt_with_neither_header() -> None:

@@ -18,6 +18,8 @@ OPTIONAL_HEADER = 64 + 4 + 20
 SECTIONS = OPTIONAL_HEADER + 240
 SECURITY = OPTIONAL_HEADER + 112 + 8 * 4  # the fifth data directory of a 64-bit image
 SIGNED = make_pe("amd64", b"driver", signed=True)
+SIZE = len(SIGNED)
+TABLE = SIZE - 1024
 
 
 def changed(data: bytes, place: int, form: str, *numbers: int) -> bytes:
@@ -47,8 +49,8 @@ def test_a_machine_that_we_do_not_know_is_named_by_its_number() -> None:
         (b"#!/bin/sh\n" * 50, "x.sys: not a PE file"),
         (SIGNED[:200], "x.sys: "),
         (SIGNED[:600], "x.sys: truncated: its sections need 1024 bytes, the file has 600"),
-        (SIGNED[:-1], "x.sys: truncated: its signature ends at 1040, the file has 1039 bytes"),
-        (SIGNED[:1024], "x.sys: truncated: its signature ends at 1040, the file has 1024 bytes"),
+        (SIGNED[:-1], f"x.sys: truncated: its signature ends at {SIZE}, the file has {SIZE - 1} bytes"),
+        (SIGNED[:1024], f"x.sys: truncated: its signature ends at {SIZE}, the file has 1024 bytes"),
         (changed(SIGNED, SECTIONS + 16, "<I", 0xFFFFFFFF), "truncated"),
     ],
     ids=lambda v: v if isinstance(v, str) else f"{len(v)} bytes",
@@ -60,20 +62,20 @@ def test_what_is_no_whole_driver(data: bytes, message: str) -> None:
 
 def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pe, "MAX_SIZE", len(SIGNED) - 1)
-    with pytest.raises(BadData, match=r"x\.sys: 1040 bytes are too many for a driver"):
+    with pytest.raises(BadData, match=rf"x\.sys: {SIZE} bytes are too many for a driver"):
         read_pe(SIGNED, "x.sys")
 
 
 @pytest.mark.parametrize(
     ("offset", "size", "signed"),
-    [(1024, 16, True), (0, 16, False), (1024, 0, False), (1024, 7, False), (100, 0x7FFFFFFF, False), (1025, 8, False)],
+    [(1024, TABLE, True), (0, 16, False), (1024, 0, False), (1024, 7, False), (100, 0x7FFFFFFF, False), (1025, 8, False)],
 )
 def test_signed_only_by_a_table_that_lies_in_the_file(offset: int, size: int, signed: bool) -> None:
     assert read_pe(changed(SIGNED, SECURITY, "<II", offset, size), "x.sys").signed is signed
 
 
 def test_a_certificate_longer_than_its_table_is_none() -> None:
-    assert not read_pe(changed(SIGNED, 1024, "<I", 17), "x.sys").signed
+    assert not read_pe(changed(SIGNED, 1024, "<I", TABLE + 1), "x.sys").signed
     assert not read_pe(changed(SIGNED, 1024, "<I", 8), "x.sys").signed
 
 

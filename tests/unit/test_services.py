@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from h2k.base.errors import BadData
 from h2k.windows import services
 from h2k.windows.regf import Hive
-from h2k.windows.services import Service, control_sets, driver_path, group_order, read_service
+from h2k.windows.services import Service, control_sets, driver_path, group_order, image_path, read_service
 from tests.guests.regfile import build_hive
 from tests.unit.helpers import corpus_hive, damaged, hive, many
 
@@ -115,10 +115,39 @@ def test_too_many_start_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
         ("\\Drivers\\disk.sys", "/Windows/Drivers/disk.sys"),
         ('"system32\\drivers\\disk.sys"', "/Windows/system32/drivers/disk.sys"),
         ("  system32\\drivers\\disk.sys  ", "/Windows/system32/drivers/disk.sys"),
+        ("%SystemDrive%\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\??\\%SystemRoot%\\disk.sys", "/Windows/disk.sys"),
+        ("\\??\\%SystemDrive%\\Drivers\\disk.sys", "/Drivers/disk.sys"),
+        ("\\GLOBAL??\\C:\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\??\\SystemRoot\\disk.sys", "/Windows/disk.sys"),
+        ("\\??\\GLOBALROOT\\SystemRoot\\disk.sys", "/Windows/disk.sys"),
     ],
 )
 def test_driver_paths(image: Optional[str], path: str) -> None:
-    assert driver_path(Service("disk", "", 1, 0, 1, None, None, image, ())) == path
+    service = Service("disk", "", 1, 0, 1, None, None, image, ())
+    assert driver_path(service) == path and image_path(service).certain
+
+
+@pytest.mark.parametrize(
+    ("image", "path"),
+    [
+        ("\\Device\\HarddiskVolume3\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\device\\harddiskvolume12\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\Device\\Harddisk0\\Partition2\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\Device\\BootDevice\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\ArcName\\multi(0)disk(0)rdisk(0)partition(2)\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\??\\GLOBALROOT\\Device\\HarddiskVolume3\\Windows\\disk.sys", "/Windows/disk.sys"),
+        ("\\\\?\\Volume{12345678-1234-1234-1234-123456789abc}\\disk.sys", "/disk.sys"),
+        ("D:\\Drivers\\disk.sys", "/Drivers/disk.sys"),
+        ("\\??\\e:\\disk.sys", "/disk.sys"),
+        ("\\Device\\Mup\\server\\share\\disk.sys", ""),
+        ("\\\\server\\share\\disk.sys", ""),
+        ("%ProgramFiles%\\Acme\\disk.sys", ""),
+    ],
+)
+def test_places_that_are_not_certain(image: str, path: str) -> None:
+    found = image_path(Service("disk", "", 1, 0, 1, None, None, image, ()))
+    assert (found.path, found.certain) == (path, False)
 
 
 def test_another_system_root() -> None:
@@ -172,4 +201,4 @@ def test_damaged_hives(data: bytes) -> None:
 @many
 @given(st.text(max_size=60))
 def test_any_image_path_is_absolute(image: str) -> None:
-    assert driver_path(Service("x", "", 1, 0, 1, None, None, image, ())).startswith("/")
+    assert image_path(Service("x", "", 1, 0, 1, None, None, image, ())).path.startswith("/") or not image_path(Service("x", "", 1, 0, 1, None, None, image, ())).certain

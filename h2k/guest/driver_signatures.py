@@ -1,0 +1,124 @@
+"""Whether Windows loads a boot driver: the signatures of its file, judged by the plan's list of signers.
+
+Microsoft's pages "Driver signing policy" and "Kernel-mode code signing requirements": on 64-bit Windows the loader wants a
+signature in the file of each boot-start driver, Secure Boot or not; 32-bit Windows wants none but under Secure Boot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import date
+from typing import Optional
+
+from h2k.base.errors import BadData
+from h2k.config.driver_plan import Plan
+from h2k.guest.guest import Guest
+from h2k.windows import bcd
+from h2k.windows.signature import Signature, read_signatures
+from h2k.windows.version import WindowsVersion
+
+UNSIGNED, TEST_SIGNED, SHA2 = "driver-unsigned", "driver-test-signed", "driver-sha2-unsupported"
+FIRST_WITHOUT_CROSS = 14393  # the build of Windows 10 1607
+# The updates that teach Windows 7 and 2008 R2 SHA-2: Microsoft security advisory 3033929, and KB4474419.
+SHA2_UPDATES = ("KB3033929", "KB4474419")
+PACKAGES = "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\Packages"
+INSTALLED = 0x70  # CurrentState: installed; less than that is staged, or on its way out
+MAX_PACKAGES = 50_000  # keys; a 7 with all its updates has some 10,000
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """What the loader of a guest takes: its Windows, whether test signatures count, SHA-2 is known (7 and 2008 R2), and
+    the firmware has Secure Boot on."""
+
+    windows: WindowsVersion
+    test_signing: bool = False
+    sha2: bool = True
+    secure_boot: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """Whether a driver that does not pass is not loaded."""
+        return self.windows.arch != "x86" or self.secure_boot
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Why a driver is not loaded: the finding's id, and the evidence."""
+
+    found: str
+    evidence: str
+
+
+def read_loader(guest: Guest, secure_boot: bool) -> Loader:
+    """What this guest's loader takes, from its BCD and its installed updates."""
+    windows = guest.windows
+    sha2 = windows.version > (6, 1) or _knows_sha2(guest)
+    return Loader(windows, _test_signing(guest), sha2, secure_boot)
+
+
+def _test_signing(guest: Guest) -> bool:
+    """Whether the default loader has testsigning on; a store that can't be read is the boot loader hook's to tell."""
+    try:
+        loader = bcd.read_bcd(guest.hive("BCD")).default_loader() if guest.has_hive("BCD") else None
+    except BadData:
+        return False
+    return loader is not None and bool(loader.number(bcd.TEST_SIGNING))
+
+
+def _knows_sha2(guest: Guest) -> bool:
+    key = guest.hive("SOFTWARE").key(PACKAGES)
+    for package in (key.subkeys() if key is not None else ())[:MAX_PACKAGES]:
+        named = any(update in package.name.upper() for update in SHA2_UPDATES)
+        if named and package.dword("CurrentState", INSTALLED) == INSTALLED:
+            return True
+    return False
+
+
+def judge(data: bytes, name: str, plan: Plan, loader: Loader) -> Optional[Fault]:
+    """What keeps this loader from loading a driver's file, or None. The file is a PE that was looked at before."""
+    try:
+        signatures = read_signatures(data, name)
+    except BadData as bad:
+        return Fault(UNSIGNED, bad.message.split(": ", 1)[-1])
+    if not signatures:
+        return Fault(UNSIGNED, "it carries no signature")
+    holding = [s for s in signatures if s.holds]
+    if not holding:
+        return Fault(UNSIGNED, f"the signature of {signatures[0].signer} is not this file's: it was changed since")
+    good = [s for s in holding if trusted(s, plan, loader)]
+    if not good and not (loader.test_signing and not loader.secure_boot):
+        return Fault(TEST_SIGNED, f"signed by {signer(holding)}, whom {_who(loader)} does not trust")
+    if not loader.sha2 and all(s.digest != "sha1" for s in good or holding):
+        return Fault(SHA2, f"its only signature is {holding[0].digest.upper()}, and {' or '.join(SHA2_UPDATES)} is not installed")
+    return None
+
+
+def _who(loader: Loader) -> str:
+    return "Windows under Secure Boot" if loader.secure_boot else "the loader of Windows"
+
+
+def trusted(signature: Signature, plan: Plan, loader: Loader) -> bool:
+    """Whether the plan has one of those who certify the signer."""
+    known = {s.name.lower(): s for s in plan.signers}
+    for issuer in signature.issuers:
+        ca = known.get(issuer.lower())
+        if ca is not None and not (ca.cross_until and _late(signature, ca.cross_until) and _without_cross(loader)):
+            return True
+    return False
+
+
+def _late(signature: Signature, until: str) -> bool:
+    return signature.since is None or signature.since >= date.fromisoformat(until)
+
+
+def _without_cross(loader: Loader) -> bool:
+    return loader.secure_boot and loader.windows.version >= (10, 0) and loader.windows.build >= FIRST_WITHOUT_CROSS
+
+
+def signer(signatures: Sequence[Signature]) -> str:
+    """Who signed, for people: "Red Hat, Inc. (VeriSign Class 3 Code Signing 2010 CA)"."""
+    first = signatures[0]
+    issuer = first.issuers[0] if first.issuers else "?"
+    return f"{first.signer} (by its own word)" if issuer == first.signer else f"{first.signer} ({issuer})"

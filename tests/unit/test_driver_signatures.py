@@ -1,0 +1,106 @@
+"""Whether a loader takes a driver: by the plan's signers, test signing, SHA-2 and Secure Boot."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from h2k.config.driver_plan import load_plan
+from h2k.guest.driver_signatures import PACKAGES, SHA2, TEST_SIGNED, UNSIGNED, Loader, judge, read_loader
+from tests.guests.pe import make_pe
+from tests.guests.signing import CHAINS, sign_pe
+from tests.unit.helpers import windows
+from tests.unit.memory_reader import windows_guest
+
+PLAN = load_plan()
+PLAIN = make_pe("amd64", b"driver")
+LOADER = Loader(windows())
+SEVEN = Loader(windows((6, 1), 7601), sha2=False)
+
+
+def found(data: bytes, loader: Loader = LOADER, **changed: Any) -> str:
+    fault = judge(data, "x.sys", PLAN, dataclasses.replace(loader, **changed))
+    return fault.found if fault is not None else ""
+
+
+@pytest.mark.parametrize(("by", "wanted"), [
+    ("whql", ""), ("windows", ""), ("windows-2023", ""), ("cross", ""), ("test", TEST_SIGNED), ("vendor", TEST_SIGNED), ("uefi", TEST_SIGNED),
+])  # fmt: skip
+def test_whose_signature_counts(by: str, wanted: str) -> None:
+    assert found(sign_pe(PLAIN, by)) == wanted
+    assert found(sign_pe(PLAIN, by), secure_boot=True) == wanted
+
+
+def test_no_signature_and_one_of_other_content() -> None:
+    assert found(PLAIN) == UNSIGNED
+    changed = bytearray(sign_pe(PLAIN))
+    changed[600] ^= 1
+    fault = judge(bytes(changed), "x.sys", PLAN, LOADER)
+    assert fault is not None and fault.found == UNSIGNED and f"the signature of {CHAINS['whql'][0]} is not this file's" in fault.evidence
+
+
+def test_a_table_with_anything_else_is_no_signature() -> None:
+    junk = bytearray(sign_pe(PLAIN))
+    junk[len(PLAIN) + 8 :] = bytes(len(junk) - len(PLAIN) - 8)
+    fault = judge(bytes(junk), "x.sys", PLAN, LOADER)
+    assert fault is not None and fault.found == UNSIGNED and fault.evidence.startswith("its certificate table holds no signature")
+
+
+def test_test_signing_counts_only_without_secure_boot() -> None:
+    test = sign_pe(PLAIN, "test")
+    assert found(test, test_signing=True) == ""
+    assert found(test, test_signing=True, secure_boot=True) == TEST_SIGNED
+    assert found(PLAIN, test_signing=True) == UNSIGNED
+
+
+@pytest.mark.parametrize(
+    ("year", "build", "secure_boot", "wanted"),
+    [(2015, 14393, True, ""), (2016, 14393, True, TEST_SIGNED), (2016, 14393, False, ""), (2016, 10586, True, "")],
+)
+def test_a_late_cross_certificate_counts_no_more_under_secure_boot(year: int, build: int, secure_boot: bool, wanted: str) -> None:
+    loader = Loader(windows(build=build), secure_boot=secure_boot)
+    assert found(sign_pe(PLAIN, "cross", year=year), loader) == wanted
+
+
+@pytest.mark.parametrize(
+    ("digests", "sha2", "wanted"),
+    [(("sha256",), False, SHA2), (("sha256",), True, ""), (("sha1", "sha256"), False, ""), (("sha1",), False, "")],
+)
+def test_sha_256_alone_needs_an_update_on_windows_7(digests: tuple[str, ...], sha2: bool, wanted: str) -> None:
+    assert found(sign_pe(PLAIN, digests=digests), SEVEN, sha2=sha2) == wanted
+
+
+def test_a_test_signature_s_digest_counts_too() -> None:
+    assert found(sign_pe(PLAIN, "test"), SEVEN, test_signing=True) == SHA2
+
+
+def test_a_ca_of_one_s_own_in_a_plan(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text('signers: [{name: "digicert trusted root g4"}]\n')
+    assert judge(sign_pe(PLAIN, "vendor"), "x.sys", load_plan([path]), LOADER) is None
+    assert judge(sign_pe(PLAIN), "x.sys", load_plan([path]), LOADER) is None  # the packaged ones stay
+
+
+@pytest.mark.parametrize(
+    ("package", "known"),
+    [
+        ("Package_for_KB4474419~31bf3856ad364e35~amd64~~6.1.3.2", True),
+        ("Package_1_for_KB3033929~31bf3856ad364e35~amd64~~6.1.1.1", True),
+        ("Package_for_KB2533552~31bf3856ad364e35~amd64~~6.1.1.1", False),
+    ],
+)
+def test_the_update_is_looked_for(package: str, known: bool) -> None:
+    def loader(state: int) -> Loader:
+        text = f'[{PACKAGES}\\{package}]\n"CurrentState"=dword:{state:08x}\n'
+        return read_loader(windows_guest(software=text, version="6.1", build="7601", firmware="bios"), False)
+
+    assert loader(0x70).sha2 is known
+    assert not loader(0x40).sha2
+    assert read_loader(windows_guest(), False).sha2
+
+
+def test_who_is_strict() -> None:
+    assert LOADER.strict and not Loader(windows(arch="x86")).strict and Loader(windows(arch="x86"), secure_boot=True).strict
