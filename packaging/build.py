@@ -81,7 +81,7 @@ def source(out: Path, version: str) -> Path:
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tree / name)
     if version != the_version():
-        for path, pattern in (("h2k/__init__.py", _VERSION), ("CHANGELOG.md", re.compile(r"^## (\S+) ", re.MULTILINE))):
+        for path, pattern in (("h2k/__init__.py", _VERSION), ("CHANGELOG.md", re.compile(r"^## (\S+) \(\d", re.MULTILINE))):
             text = (tree / path).read_text(encoding="utf-8")
             (tree / path).write_text(pattern.sub(lambda m: m[0].replace(m[1], version), text, count=1), encoding="utf-8")
     run(["packaging/man", tree / "man"], tree)

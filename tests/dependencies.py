@@ -256,7 +256,7 @@ def lacking(paths: Iterable[Path], packages: Iterable[str], recommended: Iterabl
         if PYPI.get(module, "?") in pypi.split():
             continue
         file, where = module_file(module), ", ".join(sorted(files)[:3])
-        optional = module in ("rich",)
+        optional = module in ("rich", "PIL")  # h2k doctor says what it does without
         by = packages_of(file) if file else set()
         if not by & (have_more if optional else have):
             wrong.append(f"{where}: module {module} is of {'/'.join(sorted(by)) or 'no package here'}, which no list names")

@@ -1,9 +1,7 @@
-"""What this host can do: KVM that works and not only exists, and the tools that a conversion needs."""
+"""What this host can do: KVM that works and not only exists, and where virtio-win and rhsrvany.exe are."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
 import os
 import shutil
 from functools import lru_cache
@@ -13,16 +11,12 @@ from typing import Optional
 from h2k.base.kvm import probe
 
 VIRT_TOOLS = "/usr/share/virt-tools"
+RUNNER_STEPS = (
+    "Debian 13: apt install rhsrvany; Fedora, EL: dnf install mingw-srvany-redistributable; elsewhere put its rhsrvany.exe "
+    f"into {VIRT_TOOLS}, or set VIRT_TOOLS_DATA_DIR"
+)
 VIRTIO_WIN = (Path("/usr/share/virtio-win/virtio-win.iso"), Path("/usr/share/virtio-win"))
-DESCRIPTORS = Path("/usr/share/qemu/firmware")
 _KNOWN = "H2K_KVM"  # what a parent process found out, so that its children need not ask again
-_MODULES = ("guestfs", "hivex", "libvirt", "nbd", "lxml", "yaml", "click", "jsonschema", "pefile")
-# Not in every distribution, and what h2k does without them.
-_OPTIONAL = {
-    "pytsk3": "disks are read in an appliance, seconds slower",
-    "rich": "plain lines instead of progress bars",
-    "PIL": "screenshots are kept unread: a guest without signals settles later",
-}
 
 
 @lru_cache(maxsize=1)
@@ -58,68 +52,3 @@ def virtio_win_path(option: Optional[str] = None) -> Optional[Path]:
     if wanted:
         return Path(wanted)
     return next((path for path in VIRTIO_WIN if path.exists()), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One fact about the host, and what to do when it is not as it should be."""
-
-    name: str
-    ok: bool
-    detail: str
-    hint: str = ""
-
-
-def doctor() -> tuple[Check, ...]:
-    """Everything that a conversion needs of this host."""
-    return (
-        Check(
-            "KVM",
-            kvm_works(),
-            "works" if kvm_works() else "does not work; h2k goes on with TCG",
-            "enable virtualization, or accept slow boots",
-        ),
-        *_programs(),
-        _kernel(),
-        *(
-            Check(f"python {name}", importlib.util.find_spec(name) is not None, "", f"install the {name} bindings")
-            for name in _MODULES
-        ),
-        *(
-            Check(f"python {name}", True, "" if importlib.util.find_spec(name) else f"not here: {instead}")
-            for name, instead in _OPTIONAL.items()
-        ),
-        _firmware(),
-        _drivers(),
-        _runner(),
-    )
-
-
-def _programs() -> list[Check]:
-    names = ("virt-v2v", "qemu-img", "qemu-nbd", "virsh", "libvirtd")
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    return [Check(n, shutil.which(n, path=path) is not None, shutil.which(n, path=path) or "missing", f"install {n}") for n in names]
-
-
-def _kernel() -> Check:
-    kernels = sorted(Path("/boot").glob("vmlinuz-*"))
-    readable = [k for k in kernels if os.access(k, os.R_OK)]
-    detail = str(readable[-1]) if readable else "no kernel in /boot that this user can read"
-    return Check("kernel", bool(readable), detail, "libguestfs needs one: chmod +r /boot/vmlinuz-*")
-
-
-def _firmware() -> Check:
-    found = sorted(DESCRIPTORS.glob("*.json")) if DESCRIPTORS.is_dir() else []
-    return Check("UEFI firmware", bool(found), f"{len(found)} descriptors in {DESCRIPTORS}", "install ovmf (edk2-ovmf)")
-
-
-def _drivers() -> Check:
-    path = virtio_win_path()
-    found = path is not None and path.exists()
-    return Check("virtio-win", found, str(path) if found else "not found", "set VIRTIO_WIN or give --h2k-drivers")
-
-
-def _runner() -> Check:
-    path = runner_programs()
-    hint = "rhsrvany.exe of Fedora/RHEL into /usr/share/virt-tools; virt-v2v needs it for first-boot scripts"
-    return Check("rhsrvany.exe", path is not None, str(path or "not found"), hint)

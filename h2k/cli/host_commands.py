@@ -8,9 +8,9 @@ from typing import Any, Optional
 
 import click
 
+from h2k.base.doctor import doctor as host_doctor
+from h2k.base.doctor import lines
 from h2k.base.errors import NOT_READY, READY, H2kError, UsageError
-from h2k.base.host import doctor as host_doctor
-from h2k.base.steps import counted
 from h2k.cli.options import json_option, new_run, request_options, verbose_option
 from h2k.disk.open_reader import open_reader
 from h2k.domain.guest_files import GuestFiles
@@ -100,14 +100,9 @@ def doctor(as_json: bool) -> int:
     Example: h2k doctor
     """
     checks = host_doctor()
-    lacking = [check.name for check in checks if not check.ok]
-    status = NOT_READY if lacking else READY
+    status = READY if all(check.ok for check in checks) else NOT_READY
     if as_json:
         print_json({"status": status, "checks": [dataclasses.asdict(c) for c in checks]})
         return status
-    for check in checks:
-        hint = f" → {check.hint}" if check.hint and not check.ok else ""
-        click.echo(f"{'ok  ' if check.ok else 'LOOK'} {check.name:<16} {check.detail}{hint}")
-    verdict = f"look at {counted(len(lacking), 'thing')}: {', '.join(lacking)}" if lacking else "this host is ready"
-    click.echo(f"h2k: {'NOT READY' if lacking else 'READY'}: {verdict}")
+    click.echo("\n".join(lines(checks)))
     return status

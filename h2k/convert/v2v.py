@@ -12,7 +12,7 @@ from typing import Callable, Optional, TypeVar
 from h2k import __version__
 from h2k.base.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.base.finding import Finding
-from h2k.base.host import guestfs_settings, runner_programs
+from h2k.base.host import RUNNER_STEPS, guestfs_settings, runner_programs
 from h2k.base.option_table import V2V
 from h2k.base.run import not_called_by_h2k, pass_through
 from h2k.base.steps import Steps
@@ -26,6 +26,7 @@ from h2k.convert.readiness import require_ready
 from h2k.convert.source import is_missing, name_of, open_source, unknown_hives
 from h2k.convert.two_steps import in_two_runs, refusal
 from h2k.convert.v2v_command import V2vCommand
+from h2k.convert.v2v_scripts import installed_version, shown, staged
 from h2k.disk.in_use import require_unused
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import DomainFacts
@@ -38,8 +39,6 @@ from h2k.engine.request import open_tools
 from h2k.engine.runs import Run
 
 T = TypeVar("T")
-# Guest tools that virt-v2v uninstalls by a first-boot script (its convert_windows.ml).
-UNINSTALLED = ("VMware Tools", "Parallels Tools")
 _HELP = f"\nh2k's own options are listed by: {V2V} --h2k-help"
 
 
@@ -239,32 +238,32 @@ def _preflight(run: Run, command: V2vCommand, files: GuestFiles) -> Examination:
     run.files = files
     with run.steps.step("preflight", f"reading the source: {', '.join(command.arguments)}"):
         seen = look(run, SOURCE)
-    runner = _runner_missing(run, seen)
+    runner = _runner_missing(run, command, seen)
     if runner is not None:
         runner = runner.with_state("warning") if runner.id in run.opened.request.accept else runner
         seen.report.findings.append(runner)
     return seen
 
 
-def _runner_missing(run: Run, seen: Examination) -> Optional[Finding]:
-    """virt-v2v 2.2 fails without rhsrvany.exe or pvvxsvc.exe as soon as it needs a first-boot script: VMware Tools
-    in the guest, or a guest-agent MSI in the virtio-win tree (measured)."""
+def _runner_missing(run: Run, command: V2vCommand, seen: Examination) -> Optional[Finding]:
+    """virt-v2v fails without rhsrvany.exe or pvvxsvc.exe as soon as it has a first-boot script to stage (measured with
+    2.2 and 2.6): from 2.4 on always."""
     if not seen.windows or runner_programs() is not None or "arch" not in seen.report.guest:
         return None
     present = [f.subject for f in seen.proposal.findings if f.id == "hypervisor-tools-present"]
-    reasons = [name for name in present if name.startswith(UNINSTALLED)]
     drivers = run.opened.drivers
-    if drivers is not None and drivers.has_guest_agent_msi(seen.report.guest["arch"]):
-        reasons.append("the guest agent's MSI in the virtio-win tree")
-    if not reasons:
+    agent = drivers is not None and drivers.has_guest_agent_msi(seen.report.guest["arch"])
+    version = installed_version()
+    scripts = staged(version, present, ["guest agent"] if agent else [], v2v_command.options_of(command))
+    if not scripts:
         return None
     return Finding(
         "first-boot-runner-missing",
         "refused",
         "rhsrvany.exe",
-        f"virt-v2v needs it for {' and '.join(reasons)}; neither rhsrvany.exe nor pvvxsvc.exe is on this host",
-        "put rhsrvany.exe (Debian 13: rhsrvany; Fedora, RHEL: mingw32-srvany-redistributable) into /usr/share/virt-tools "
-        "or set VIRT_TOOLS_DATA_DIR",
+        f"{shown(version)} needs it for its first-boot scripts ({', '.join(script.name for script in scripts)}); "
+        "neither rhsrvany.exe nor pvvxsvc.exe is on this host",
+        RUNNER_STEPS,
     )
 
 

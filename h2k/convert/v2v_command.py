@@ -69,6 +69,11 @@ class _Word:
         return not self.options and self.own is None and self.given != ("--",)
 
 
+def options_of(command: V2vCommand) -> list[tuple[str, Optional[str]]]:
+    """virt-v2v's options by their whole names, with their values."""
+    return [option for word in _words(command.passed) for option in word.options]
+
+
 def parse(argv: Sequence[str]) -> V2vCommand:
     """Split the arguments; UsageError for an --h2k- option that does not exist, or whose value is missing or wrong."""
     words = tuple(_words(argv))

@@ -14,7 +14,7 @@ class Option:
 
     `letter`: its short form. `value`: it takes one. `side`: what it speaks of: the "source", the "guest" that is
     converted, the "result", the "messages"; "question": virt-v2v answers it and converts nothing. `since` and `until`
-    are the versions of virt-v2v that have it (None: before 2.2, and still).
+    are the first and the last version of virt-v2v that have it (None: before 2.2, and still).
     """
 
     name: str
@@ -26,7 +26,8 @@ class Option:
 
 
 # virt-v2v reads its options with getopt_long_only: one dash does for two, `--option=value` for two arguments, and an
-# unambiguous beginning for the whole name. Versions from its release notes 2.4 to 2.12. Words at the end of a line say
+# unambiguous beginning for the whole name. Versions from its release notes 2.4 to 2.12
+# (what comes after that has no --bandwidth). Words at the end of a line say
 # what h2k reads in the option.
 _TABLE = """
 i                  - value source   -    -    where the guest comes from: which reader looks at it beforehand
@@ -44,8 +45,8 @@ vddk-port          - value source   -    2.8
 vddk-snapshot      - value source   -    2.8
 vddk-thumbprint    - value source   -    2.8
 vddk-transports    - value source   -    2.8
-bandwidth          - value source   -    -
-bandwidth-file     - value source   -    -
+bandwidth          - value source   -    2.12
+bandwidth-file     - value source   -    2.12
 echo-keys          - flag  source   -    -
 key                - value source   -    -
 keys-from-stdin    - flag  source   -    -

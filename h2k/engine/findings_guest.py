@@ -71,12 +71,13 @@ GUEST = (
     ),
     Entry(
         "first-boot-runner-missing",
-        "virt-v2v will need rhsrvany.exe or pvvxsvc.exe for its first-boot scripts, and the host has neither.",
+        "virt-v2v will need rhsrvany.exe or pvvxsvc.exe for its first-boot scripts (from 2.4 on always), and the host has neither.",
         REFUSE,
         "virt-v2v ends with an error after it has read the whole source",
         "/usr/share/virt-tools on the host",
         "Refuses before the copy.",
-        "Put rhsrvany.exe (mingw32-srvany-redistributable of Fedora or RHEL) there, or set VIRT_TOOLS_DATA_DIR.",
+        "Debian 13: `apt install rhsrvany`; Fedora, EL: `dnf install mingw-srvany-redistributable`; elsewhere put its "
+        "rhsrvany.exe there, or set VIRT_TOOLS_DATA_DIR.",
     ),
     Entry(
         "domain-name-invalid",
