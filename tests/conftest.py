@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from hypothesis import settings
 
 from h2k.base.host import guestfs_settings
 from tests.guests import build as guests
@@ -16,6 +17,9 @@ from tests.guests.virtio_win import make_iso, make_runner, make_tree
 
 guestfs_settings()  # for the libguestfs tools that tests run beside h2k: without KVM where it does not work
 TESTS = Path(__file__).resolve().parent
+# What must be quick is bounded by the code; a busy machine fails no test.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 DATA_DISK = 64 * 1024 * 1024
 
 
