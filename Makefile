@@ -9,8 +9,11 @@ RUNTIME := virt-v2v libguestfs-tools python3-guestfs python3-hivex libhivex-bin 
   python3-libnbd libnbd-bin nbdkit python3-tsk python3-libvirt libvirt-daemon-system libvirt-clients \
   python3-asn1crypto python3-lxml python3-yaml python3-click python3-jsonschema python3-pefile python3-rich python3-pil \
   linux-image-amd64 ntfs-3g
-TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hypothesis python3-cryptography python3-jinja2 python3-venv mypy xorriso virtinst libxml2-utils \
-  mtools dosfstools fdisk swtpm swtpm-tools busybox-static grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod openssh-server openssh-client osslsigncode
+TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hypothesis python3-cryptography \
+  python3-jinja2 python3-venv mypy python3-pytest-cov \
+  xorriso virtinst libxml2-utils mtools dosfstools fdisk swtpm swtpm-tools busybox-static \
+  grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod \
+  openssh-server openssh-client osslsigncode
 
 .PHONY: deps demo test
 deps:
@@ -26,7 +29,7 @@ demo: deps
 
 # Linters and tests: the linters come from PyPI, into .venv, which sees the system's packages.
 .venv/ready: Makefile
-	@$(PYTHON) -m venv --system-site-packages .venv
+	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv --system-site-packages .venv
 	@.venv/bin/pip install -q --disable-pip-version-check ruff python-registry
 	@touch $@
 
@@ -89,10 +92,8 @@ fresh-test: packaging-deps
 	$(SUDO) $(PYTHON) -m tests.fresh
 
 # Does a unit test notice a broken line? 300 mutants by a seed, each met by the tests that run its line; SEED and COUNT choose.
-MEASURING := python3-pytest-cov
 .PHONY: mutants
-mutants: .venv/ready
-	@$(MAKE) --no-print-directory deps TESTING="$(TESTING) $(MEASURING)"
+mutants: deps .venv/ready
 	@[ -x build/mutants/tools/bin/cosmic-ray ] || { $(PYTHON) -m venv --system-site-packages build/mutants/tools && \
 	  build/mutants/tools/bin/pip install -q --disable-pip-version-check cosmic-ray; }
 	.venv/bin/python -m tests.mutants --count $(or $(COUNT),300) --seed $(or $(SEED),2)

@@ -148,6 +148,8 @@ class _Reader:
             return set()  # an empty one; ourselves
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             return set()  # a path of the checkout
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in self.helpers and node.args and depth < MOST:
+            return self._words(node.args[0], scope, depth + 1)  # what finds a program
         return set() if isinstance(node, ast.Call) and self._starter(node) else None
 
     def _named(self, name: str, scope: Scope, depth: int) -> Optional[set[str]]:
@@ -201,9 +203,10 @@ TOLD = {
 PYPI = {"Registry": "python-registry", "cosmic_ray": "cosmic-ray"}
 # What whoever has a checkout and calls make has.
 GIVEN = ("git", "make")
-# Programs that h2k can do without, with what it then does: a recommendation is enough. "" is EL's name of another.
+# Programs that h2k can do without, with what it then does: a recommendation is enough. "" is another's name on hosts that
+# are not Debian 12.
 OPTIONAL = {
-    "virsh": "h2k boot", "libvirtd": "h2k boot", "virtqemud": "h2k boot", "qemu-kvm": "", "setpriv": "reads as who it is",
+    "virsh": "h2k boot", "libvirtd": "h2k boot", "virtqemud": "", "qemu-kvm": "", "setpriv": "reads as who it is",
 }  # fmt: skip
 
 
@@ -253,7 +256,7 @@ def lacking(paths: Iterable[Path], packages: Iterable[str], recommended: Iterabl
     have = closure(packages)
     have_more = have | closure(recommended)
     for module, files in sorted(modules.items()):
-        if PYPI.get(module, "?") in pypi.split():
+        if module in PYPI and re.search(rf"\b{PYPI[module]}\b", pypi):
             continue
         file, where = module_file(module), ", ".join(sorted(files)[:3])
         optional = module in ("rich", "PIL")  # h2k doctor says what it does without
