@@ -102,6 +102,9 @@ class _Reader:
     def _set(self, target: ast.expr, value: ast.expr, scope: Scope) -> None:
         if isinstance(target, ast.Name):
             self.values.setdefault((scope, target.id), []).append(value)
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            for inner, each in zip(target.elts, value.elts):
+                self._set(inner, each, scope)
 
     def _starter(self, call: ast.Call) -> bool:
         function = call.func

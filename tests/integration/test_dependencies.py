@@ -71,6 +71,7 @@ def test_a_package_that_is_taken_out_is_missed(package: str, line: str, monkeypa
         (SUBPROCESS + "import sys\nsubprocess.run([sys.executable, '-c'])", set(), False),
         (SUBPROCESS + "subprocess.run(made())", set(), True),
         ("import shutil\n" + SUBPROCESS + 'def p(n):\n    return shutil.which(n)\nsubprocess.run([p("a"), "-x"])', {"a"}, False),
+        (SUBPROCESS + 'argv, n = ["a"], 1\nsubprocess.run(argv)', {"a"}, False),
         (OURS + 'pass_through(["a", *b])\nrun(["c"], check=False)', {"a", "c"}, False),
         ('import shutil\nshutil.which("a") or shutil.which("b")', {"a", "b"}, False),
         ('import shutil\nN = ("a", "b")\n[shutil.which(n) for n in N]', {"a", "b"}, False),
