@@ -11,6 +11,7 @@ from h2k.base.errors import H2kError, UsageError
 from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts
 from h2k.domain.guest_files import read_description
 from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.names import check_name
 from h2k.domain.ovf import read_ovf
 from h2k.domain.vmx import read_vmx
 
@@ -35,11 +36,13 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """The facts, the file that told them, if one did, and the guest's other disks, which are not among them."""
+    """The facts, the file that told them, if one did, and the guest's other disks, which are not among them.
+    `assumed` is a line for people where no file did."""
 
     facts: DomainFacts
     by: Optional[Path] = None
     others: tuple[Path, ...] = ()
+    assumed: Optional[str] = None
 
 
 def describe(disk: Path, wanted: Wanted, result: DiskFacts, name: str, firmware: Callable[[], str]) -> Described:
@@ -63,7 +66,21 @@ def describe(disk: Path, wanted: Wanted, result: DiskFacts, name: str, firmware:
         firmware=wanted.firmware or facts.firmware,
         disks=(result,),
     )
-    return Described(facts, found[0] if found is not None else None, others)
+    check_name(facts)
+    return Described(facts, found[0] if found is not None else None, others, None if found else _assumed(facts, wanted))
+
+
+def _assumed(facts: DomainFacts, wanted: Wanted) -> str:
+    """What is taken for granted of a guest that nothing describes, and how to say it otherwise."""
+    taken = {
+        "name": (wanted.name, f"the name {facts.name}"),
+        "memory": (wanted.memory, f"{facts.memory >> 20} MiB of memory"),
+        "vcpus": (wanted.vcpus, f"{facts.vcpus} CPU"),
+    }
+    open_ones = [text for said, text in taken.values() if said is None]
+    options = ", ".join(f"--h2k-{name}" for name, (said, _) in taken.items() if said is None)
+    what = ", ".join([*open_ones, "one network card with a new MAC address"])
+    return f"nothing describes the guest; assumed: {what} (--h2k-domain FILE{f', {options}' if options else ''} say otherwise)"
 
 
 def _movable(nic: NicFacts) -> NicFacts:

@@ -140,9 +140,9 @@ class FileOutput:
 
     def result(self, name: Optional[str]) -> GuestFiles:
         """OS/NAME.xml with its disks."""
-        document = self.directory / f"{name or self._name_written()}{self._suffix}"
-        if not document.exists():
-            raise H2kError(f"{document}: virt-v2v wrote no such file", hint=f"run: h2k post NAME{self._suffix}")
+        document = self.directory / f"{name}{self._suffix}"
+        if name is None or "/" in name or not self._is_new(document):
+            document = self._written(name)
         return self._read(document)
 
     def _read(self, document: Path) -> GuestFiles:
@@ -150,13 +150,28 @@ class FileOutput:
         target = _DOCUMENTS[self.mode][1](read_description(document), str(document), document.parent, state)
         return dataclasses.replace(target, images=tuple((path, form or self.form) for path, form in target.images))
 
-    def _name_written(self) -> str:
-        """The name that virt-v2v alone knew: that of the one document that is new in -os."""
-        written = [p.stem for p in self.directory.glob(f"*{self._suffix}") if p.stat().st_mtime > self.began - 0.1]
-        if len(written) != 1:
+    def _is_new(self, document: Path) -> bool:
+        return document.is_file() and document.stat().st_mtime > self.began - 0.1
+
+    def _written(self, name: Optional[str]) -> Path:
+        """What virt-v2v wrote under a name that it alone knew, or made of NAME: 2.12 writes a_b.xml for a/b. It is the
+        one document that is new in -os, or the one of them in which the guest is called NAME."""
+        new = sorted(path for path in self.directory.glob(f"*{self._suffix}") if self._is_new(path))
+        if len(new) > 1 and name is not None:
+            new = [path for path in new if self._called(path) == name]
+        if len(new) != 1:
             hint = f"give -on NAME, or run: h2k post NAME{self._suffix}"
-            raise H2kError("virt-v2v alone knows the name of its result", hint=hint)
-        return written[0]
+            if name is None or new:
+                raise H2kError("virt-v2v alone knows the name of its result", hint=hint)
+            raise H2kError(f"{self.directory / f'{name}{self._suffix}'}: virt-v2v wrote no such file", hint=hint)
+        return new[0]
+
+    def _called(self, document: Path) -> Optional[str]:
+        try:
+            domain = self._read(document).domain
+        except H2kError:
+            return None
+        return domain.name if domain is not None else None
 
     def accepts(self, domains: Mapping[str, bytes]) -> None:
         """Make this output's own form of both domains, to see that it can be made."""

@@ -229,6 +229,8 @@ def _domain(run: Run, command: ConvertCommand, places: Places, image: Image) -> 
     found = describe(Path(command.source), command.wanted, result, places.out.stem, lambda: _firmware(command, image))
     if found.by is not None:
         run.steps.say(f"the guest is described by {found.by}")
+    if found.assumed is not None:
+        run.steps.say(found.assumed)
     if found.others:
         others = ", ".join(map(str, found.others))
         run.steps.say(f"{places.xml.name} gets this disk alone; convert the guest's others too, and add them: {others}")

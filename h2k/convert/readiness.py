@@ -12,6 +12,7 @@ from h2k.convert.outputs import Output
 from h2k.convert.v2v_command import V2vCommand
 from h2k.disk.image import probe
 from h2k.domain.guest_files import GuestFiles
+from h2k.domain.names import check_name
 from h2k.engine.preconditions import require_writable_directory
 
 GIB = 1024**3
@@ -19,6 +20,8 @@ GIB = 1024**3
 
 def require_ready(command: V2vCommand, output: Output, source: Optional[GuestFiles], name: Optional[str]) -> None:
     """Refused before the copy for what would fail after it."""
+    if name is not None:
+        check_name(name)
     output.require()
     place = output.state(name or "guest")
     require_writable_directory(place.parent)

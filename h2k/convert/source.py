@@ -25,6 +25,11 @@ from h2k.domain.vmx import read_vmx
 LOCAL_URIS = (None, "", "qemu:///system", "qemu:///session")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:")
 _OF_FILES = ("disk", "vmx", "ova", "libvirtxml")  # inputs whose arguments are files
+# Of a disk without a description (virt-v2v's input_disk.ml).
+ASSUMED = (
+    "nothing describes the guest, and virt-v2v assumes 2048 MiB of memory, 1 CPU and one network card with a new MAC address "
+    "(-i vmx or -i libvirtxml with a description of the guest says otherwise; or edit NAME.xml and run h2k domains)"
+)
 # What virt-v2v takes off a file's name to make the guest's (its name_from_disk.ml).
 _SUFFIXES = (".img", ".ova", ".qcow2", ".raw", ".vmdk", ".vmx", "-sda")
 
@@ -37,10 +42,17 @@ def open_source(command: V2vCommand, say: Say) -> Iterator[tuple[Optional[GuestF
     """
     with ExitStack() as stack:
         try:
-            found: tuple[Optional[GuestFiles], str] = _open(command, stack, say), ""
+            found: tuple[Optional[GuestFiles], str] = _called(command, _open(command, stack, say)), ""
         except Unknown as unknown:
             found = None, unknown.message
         yield found
+
+
+def _called(command: V2vCommand, source: GuestFiles) -> GuestFiles:
+    """The source with the name that its result will have: -on stands above the description."""
+    if command.output_name is None or source.domain is None:
+        return source
+    return dataclasses.replace(source, domain=dataclasses.replace(source.domain, name=command.output_name))
 
 
 def is_missing(command: V2vCommand) -> bool:
@@ -74,6 +86,7 @@ def _open(command: V2vCommand, stack: ExitStack, say: Say) -> GuestFiles:
         return _libvirt(command)
     path = Path(arguments[0])
     if command.input_mode == "disk":
+        say(ASSUMED)
         return GuestFiles(tuple(_disk(a, command.input_format, stack) for a in arguments), path.parent)
     if command.input_mode == "vmx" and "://" not in arguments[0]:
         domain = read_vmx(read_description(path), str(path))

@@ -79,6 +79,13 @@ CASES.update(
 )
 
 
+LIBVIRT_XML = """<domain type='kvm'><name>g</name><memory unit='MiB'>3072</memory><vcpu>3</vcpu>
+<os firmware='efi'><type arch='x86_64'>hvm</type></os><devices>
+<disk type='file' device='cdrom'><source file='/x.iso'/><target dev='sdz'/></disk>
+<disk type='{type}' device='disk'><driver name='qemu' type='vmdk'/><source {source}/><target dev='sda' bus='scsi'/></disk>
+<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/></interface></devices></domain>"""
+
+
 def mutated(data: bytes) -> st.SearchStrategy[bytes]:
     """The data with some pieces overwritten, cut out or doubled."""
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from h2k.base.errors import BadData
 from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts, Topology
-from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.libvirt_reader import read_domain_xml, storage_bus, with_images
 from h2k.domain.libvirt_writer import final_xml
-from tests.unit.machines import CASES, facts_or_bad_data, mutated
+from tests.unit.machines import CASES, LIBVIRT_XML, facts_or_bad_data, mutated
 
 V2V_XML = b"""<?xml version='1.0' encoding='utf-8'?>
 <domain type='kvm'>
@@ -144,3 +144,16 @@ def test_bad_xml(case: str) -> None:
 @given(st.binary(max_size=300) | mutated(V2V_XML))
 def test_any_xml_gives_facts_or_bad_data(data: bytes) -> None:
     facts_or_bad_data(read_domain_xml, data)
+
+
+def test_images_of_a_domain_replaced() -> None:
+    xml = LIBVIRT_XML.format(type="block", source="dev='/dev/x'").encode()
+    facts = read_domain_xml(with_images(xml, "g", [Path("/new")], "qcow2"), "g")
+    assert facts.disks == (DiskFacts(Path("/new"), "qcow2", "scsi", "sda"),) and facts.cdrom
+    assert read_domain_xml(with_images(xml, "g", [Path("/new")]), "g").disks[0].format == "vmdk"
+
+
+def test_the_bus_of_our_own_domains() -> None:
+    for case, (facts, choices) in CASES.items():
+        assert storage_bus(final_xml(facts, choices), case) == choices.bus
+    assert storage_bus(b"<domain/>", "x") is None
