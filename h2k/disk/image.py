@@ -79,6 +79,11 @@ def _info(image: Path, layer: Path, format: Optional[str]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(run(argv, timeout=60).stdout)
     except CommandFailed as e:
+        if "log that needs to be replayed" in e.stderr:  # VHDX: qemu replays it where it may write, and nowhere else
+            raise Refused(
+                f"{image}: the VHDX was not closed cleanly: its log has still to be replayed",
+                hint="shut the source down and copy it again, or on a copy: qemu-img check -r all COPY, and give h2k the copy",
+            ) from e
         why = (e.stderr.strip().splitlines()[-1:] or [str(e)])[0].removeprefix("qemu-img: ")
         raise Refused(f"{image}: qemu can't open this image: {why}", hint="copy it from the source again") from e
     return found

@@ -41,8 +41,13 @@ def _of_ovf(data: bytes, name: str, base: Path, state: Path) -> GuestFiles:
     ovf = read_ovf(data, name)
     for file in ovf.files:
         if file.gzip or not (base / file.href).exists():
+            if file.chunked and not (base / file.href).exists():
+                raise UsageError(
+                    f"{name}: {file.href[:80]} was cut into pieces (ovf:chunkSize)",
+                    hint="join them in their order: cat HREF.0* > HREF",
+                )
             raise UsageError(
-                f"{name}: {file.href[:80]} is compressed, or in pieces", hint=f"h2k-v2v -i ova {base} unpacks it on the way"
+                f"{name}: {file.href[:80]} is compressed, or not there", hint=f"h2k-v2v -i ova {base} unpacks it on the way"
             )
     facts = _moved(ovf.domain)
     return GuestFiles(images_of(facts, base), state, facts)

@@ -183,12 +183,18 @@ def _description(members: Mapping[str, Member], path: Path) -> Member:
 
 def _find(members: Mapping[str, Member], base: str, file: OvfFile, path: Path) -> Member:
     """The member that an href names, from the OVF's own directory. VMware writes hrefs to disks that are there only as
-    snapshots, HREF.000000000; virt-v2v takes the highest (RHBZ#1570407)."""
+    snapshots, HREF.000000000; virt-v2v takes the highest (RHBZ#1570407). The pieces of a disk are named alike, and are
+    told from them by ovf:chunkSize alone (DSP0243, References; virt-v2v issue 189): BadData for more than one."""
     name = posixpath.normpath(posixpath.join(base, file.href))
     if name in members:
         return members[name]
     snapshot = re.compile(re.escape(name) + r"\.[0-9]{1,20}")
     found = [n for n in members if snapshot.fullmatch(n)]
+    if file.chunked and len(found) > 1:
+        raise BadData(
+            f"{path}: {file.href[:80]!r} was cut into {len(found)} pieces (ovf:chunkSize), which virt-v2v does not join",
+            hint="unpack it, join them in their order (cat HREF.0* > HREF), take ovf:chunkSize out of the .ovf, and give the directory",
+        )
     if not found:
         raise BadData(f"{path}: the OVF names {file.href[:80]!r}, which is not in it", hint="copy it from the source again")
     return members[max(found)]

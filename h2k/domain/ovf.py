@@ -27,11 +27,13 @@ _NOT_PLAIN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 @dataclasses.dataclass(frozen=True)
 class OvfFile:
-    """A disk's file: its name relative to the OVF, whether gzip was put over it, the disk's size in bytes if told."""
+    """A disk's file: its name relative to the OVF, whether gzip was put over it, the disk's size in bytes if told, and
+    whether it may have been cut into pieces, HREF.000000000 and so on (ovf:chunkSize)."""
 
     href: str
     gzip: bool = False
     capacity: Optional[int] = None
+    chunked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +205,7 @@ class _Reader:
         parent = self.by_id.get(self._value(item, "Parent") or "")
         bus = BUSES.get(self._value(parent, "ResourceType") or "", "scsi") if parent is not None else "scsi"
         place = DiskFacts(Path(href), None, bus, disk_name("sd", number))
-        return place, OvfFile(href, compression == "gzip", capacity)
+        return place, OvfFile(href, compression == "gzip", capacity, bool(_attribute(file, "chunkSize")))
 
     def _named(self, section: str, name: str, key: str, wanted: str, item: etree._Element) -> etree._Element:
         for element in self.root.iterfind(f"{{*}}{section}/{{*}}{name}"):

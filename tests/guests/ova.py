@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 from xml.sax.saxutils import escape, quoteattr
 
 CAPACITY = 512  # MiB
@@ -34,11 +35,15 @@ _CARD = (
 )
 
 
-def ovf_text(name: str, hrefs: Sequence[str], uefi: bool = False, compressed: Sequence[str] = ()) -> bytes:
-    """An OVF of a machine with these disks and one card; `compressed` are hrefs that gzip was put over."""
+def ovf_text(
+    name: str, hrefs: Sequence[str], uefi: bool = False, compressed: Sequence[str] = (), chunk: Optional[int] = None
+) -> bytes:
+    """An OVF of a machine with these disks and one card; `compressed` are hrefs that gzip was put over, `chunk` the
+    bytes of the pieces that each file was cut into."""
     files, disks, items = [], [], []
     for number, href in enumerate(hrefs, 1):
         gzip_over = ' ovf:compression="gzip"' if href in compressed else ""
+        gzip_over += f' ovf:chunkSize="{chunk}"' if chunk is not None else ""
         files.append(f'<File ovf:href={quoteattr(href)} ovf:id="file{number}"{gzip_over}/>')
         disks.append(
             f'<Disk ovf:capacity="{CAPACITY}" ovf:capacityAllocationUnits="byte * 2^20" ovf:diskId="vmdisk{number}" '

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.guests.build import cached
+from tests.guests.vhdx import make_dirty_vhdx
 from tests.guests.virtio_win import make_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,10 @@ def _no_disk(path: Path, windows: Path) -> None:
     path.write_bytes(b"")
 
 
+def _open_log(path: Path, windows: Path) -> None:
+    make_dirty_vhdx(path)
+
+
 def _text(path: Path, windows: Path) -> None:
     path.write_text("root:x:0:0:root:/root:/bin/bash\n" * 50)
 
@@ -81,6 +86,7 @@ IMAGES: dict[str, tuple[Callable[[Path, Path], None], int, tuple[str, ...]]] = {
     "zeros": (_zeros, READY, ("not Windows",)),
     "truncated": (_truncated, REFUSED, ("truncated",)),
     "broken-gpt": (_broken_gpt, REFUSED, ("GPT",)),
+    "open-log": (_open_log, REFUSED, ("its log has still to be replayed", "on a copy")),
     "empty": (_no_disk, USAGE, ("empty", "no disk image")),
 }
 

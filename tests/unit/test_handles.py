@@ -126,6 +126,9 @@ def test_ovf(guest: Path) -> None:
         (guest / "vm.ovf").write_bytes(ovf_text("vm", files, compressed=compressed))
         with pytest.raises(UsageError, match="-i ova"):
             open_guest_files([str(guest / "vm.ovf")])
+    (guest / "vm.ovf").write_bytes(ovf_text("vm", ["cut.vmdk"], chunk=1024))
+    with pytest.raises(UsageError, match="chunkSize"):
+        open_guest_files([str(guest / "vm.ovf")])
     (guest / "vm.ova").write_bytes(b"x")
     with pytest.raises(UsageError, match="-i ova"):
         open_guest_files([str(guest / "vm.ova")])

@@ -177,6 +177,31 @@ def test_an_encrypted_zip(views: Views, tmp_path: Path) -> None:
         pass
 
 
+def pieces(count: int) -> dict[str, bytes]:
+    return {f"g.vmdk.{n:09}": DISK[n * 1024 : (n + 1) * 1024] for n in range(count)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disk_in_pieces_is_refused_by_that_name(kind: str, tmp_path: Path, views: Views) -> None:
+    path = written(tmp_path, {"g.ovf": ovf_text("g", ["g.vmdk"], chunk=1024), **pieces(3)}, kind)
+    with pytest.raises(BadData, match=r"3 pieces \(ovf:chunkSize\)"), opened_ova(path, lambda text: None):
+        pass
+
+
+def test_a_disk_that_fits_into_one_piece_and_snapshots(tmp_path: Path, views: Views) -> None:
+    path = written(tmp_path, {"g.ovf": ovf_text("g", ["g.vmdk"], chunk=1 << 30), **pieces(1)})
+    with opened_ova(path, lambda text: None):
+        assert views.seen[0].startswith(b"KDMV")
+    (tmp_path / "whole").mkdir()
+    path = written(tmp_path / "whole", {"g.ovf": ovf_text("g", ["g.vmdk"], chunk=1024), "g.vmdk": DISK, **pieces(3)})
+    with opened_ova(path, lambda text: None):
+        assert views.seen[1].rstrip(b"\0").endswith(DISK[-16:])
+    (tmp_path / "snapshots").mkdir()
+    path = written(tmp_path / "snapshots", {"g.ovf": ovf_text("g", ["g.vmdk"]), **pieces(3)})
+    with opened_ova(path, lambda text: None):
+        assert views.seen[2].startswith(DISK[2048:2100])
+
+
 # Tar headers
 
 LONG = "directory-of-a-name-that-is-long/" * 6 + "g.vmdk"
