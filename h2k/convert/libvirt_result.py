@@ -14,6 +14,7 @@ from lxml import etree
 from h2k.base.errors import H2kError, Refused, UsageError
 from h2k.base.xml import parse_xml
 from h2k.boot.phase_domain import MARK
+from h2k.boot.tcg import emulate
 from h2k.convert.source import volumes_as_files
 from h2k.domain.guest_files import GuestFiles, described, read_description
 from h2k.engine.report import Report
@@ -142,13 +143,23 @@ class LibvirtOutput:
         state.chmod(state.stat().st_mode | 0o011)  # QEMU's user has to reach the scratch disk
         xml = read_description(state / f"{self.phase}.xml")
         with _connected(self.uri, write=True) as connection:
-            connection.defineXML(marked_xml(xml, state, self.phase).decode())
-        report.files["defined"] = f"{report.guest.get('name', '')} in libvirt, as its {self.phase} domain".lstrip()
+            kvm = has_kvm(connection.getCapabilities())
+            connection.defineXML(marked_xml(xml, state, self.phase, kvm).decode())
+        how = "" if kvm else ", emulated, for this libvirt has no KVM"
+        report.files["defined"] = f"{report.guest.get('name', '')} in libvirt, as its {self.phase} domain{how}".lstrip()
 
 
-def marked_xml(xml: bytes, state: Path, phase: str) -> bytes:
-    """The domain with its report directory and phase in its metadata."""
+def has_kvm(capabilities: str) -> bool:
+    """Whether a libvirt takes domains of type kvm, by its own capabilities; it refuses to define others."""
+    found = parse_xml(capabilities.encode(), "libvirt's capabilities").iterfind("guest/arch[@name='x86_64']/domain")
+    return any(domain.get("type") == "kvm" for domain in found)
+
+
+def marked_xml(xml: bytes, state: Path, phase: str, kvm: bool = True) -> bytes:
+    """The domain with its report directory and phase in its metadata; without `kvm` one that QEMU emulates."""
     domain = parse_xml(xml, phase)
+    if not kvm:
+        emulate(domain)
     metadata = domain.find("metadata")
     if metadata is None:
         metadata = etree.Element("metadata")

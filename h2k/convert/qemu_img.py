@@ -16,7 +16,7 @@ from lxml import etree
 from h2k import __version__
 from h2k.base.errors import READY, REFUSED, H2kError, NotVerified, Unknown, UsageError
 from h2k.base.files import SHARED, write_bytes
-from h2k.base.host import guestfs_settings, kvm_works
+from h2k.base.host import guestfs_settings
 from h2k.base.option_table import QEMU_IMG
 from h2k.base.progress import with_bar
 from h2k.base.run import not_called_by_h2k, pass_through
@@ -383,7 +383,7 @@ def _production(places: Places, domain: DomainFacts) -> bytes:
     previous = read_domain_xml(read_description(earlier), str(earlier)) if earlier.exists() else None
     firmware = choose_firmware() if domain.firmware == "uefi" else None
     facts = dataclasses.replace(complete(domain, previous), secure_boot=False)
-    root = parse_xml(final_xml(facts, Choices(firmware=firmware, utc=True, accelerated=kvm_works())), "final.xml")
+    root = parse_xml(final_xml(facts, Choices(firmware=firmware, utc=True)), "final.xml")
     for path in ("features/hyperv", "clock/timer[@name='hypervclock']", "devices/panic[@model='hyperv']"):
         for element in root.findall(path):
             element.getparent().remove(element)

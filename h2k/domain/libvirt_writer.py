@@ -40,8 +40,7 @@ class Choices:
     """What was decided for the two domains.
 
     `boot_disk` counts the domain's disks from 0; `scratch` is the small disk that lets Windows bind the driver of
-    `bus`; `firmware` is for UEFI guests alone; `accelerated` says whether /dev/kvm works; `serial` is a file for
-    COM1, None a pty. `version` is Windows' own, 6.1 to 10.0. `rng` and `pvpanic`: their drivers are staged or
+    `bus`; `firmware` is for UEFI guests alone; `serial` is a file for COM1, None a pty. `version` is Windows' own, 6.1 to 10.0. `rng` and `pvpanic`: their drivers are staged or
     installed. `sectors` has the bytes of a sector for each disk, by its number, that has not 512. `utc_offset` is what
     the guest's local time is ahead of UTC, in seconds, for those who know no local time.
     """
@@ -56,7 +55,6 @@ class Choices:
     driver_iso: Optional[Path] = None
     firmware: Optional[Firmware] = None
     utc: bool = False
-    accelerated: bool = True
     serial: Optional[Path] = None
     version: tuple[int, int] = (6, 1)
     rng: bool = False
@@ -143,8 +141,8 @@ class _Writer:
 
     def xml(self) -> bytes:
         """The document, UTF-8, indented."""
-        kind = "kvm" if self.choices.accelerated else "qemu"
-        domain = etree.Element("domain", {"type": kind})
+        # What is delivered is for a host with KVM, whatever the host of the conversion can do.
+        domain = etree.Element("domain", {"type": "kvm"})
         self._general(domain)
         self._os(domain)
         self._features(domain)
@@ -200,12 +198,11 @@ class _Writer:
         features = _add(domain, "features")
         _add(features, "acpi")
         _add(features, "apic")
-        if self.choices.accelerated:  # QEMU has them with KVM alone
-            hyperv = _add(features, "hyperv", mode="custom")
-            # relaxed at the first boot too: on a busy host Windows else stops with 0x101, CLOCK_WATCHDOG_TIMEOUT.
-            for name in ("relaxed",) if not self.final else ("relaxed", "vapic", "spinlocks", "vpindex", "runtime", "synic", "stimer", "frequencies",
-                         "tlbflush", "ipi"):  # fmt: skip
-                _add(hyperv, name, state="on", **({"retries": "8191"} if name == "spinlocks" else {}))
+        hyperv = _add(features, "hyperv", mode="custom")
+        # relaxed at the first boot too: on a busy host Windows else stops with 0x101, CLOCK_WATCHDOG_TIMEOUT.
+        for name in ("relaxed",) if not self.final else ("relaxed", "vapic", "spinlocks", "vpindex", "runtime", "synic",
+                     "stimer", "frequencies", "tlbflush", "ipi"):  # fmt: skip
+            _add(hyperv, name, state="on", **({"retries": "8191"} if name == "spinlocks" else {}))
         # VMware Tools that are still installed would take the port for a VMware host.
         _add(features, "vmport", state="off")
         if self._uefi is not None and self._uefi.smm:
@@ -213,10 +210,7 @@ class _Writer:
 
     def _cpu(self, domain: etree._Element) -> None:
         facts = self.facts
-        if self.choices.accelerated:
-            cpu = _add(domain, "cpu", mode="host-model", check="partial")
-        else:
-            cpu = _add(domain, "cpu", mode="maximum", check="none")
+        cpu = _add(domain, "cpu", mode="host-model", check="partial")
         # libvirt's own default is one socket a CPU, of which Windows clients use two at most.
         topology = facts.topology or Topology(1, facts.vcpus, 1)
         _add(cpu, "topology", sockets=str(topology.sockets), cores=str(topology.cores), threads=str(topology.threads))
@@ -226,7 +220,7 @@ class _Writer:
         _add(clock, "timer", name="rtc", tickpolicy="catchup")
         _add(clock, "timer", name="pit", tickpolicy="delay")
         _add(clock, "timer", name="hpet", present="no")
-        if self.final and self.choices.accelerated:
+        if self.final:
             _add(clock, "timer", name="hypervclock", present="yes")
 
     def _disks(self, devices: etree._Element) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Optional
 
 from h2k.base.files import SHARED, own_directory
-from h2k.base.host import kvm_works
 from h2k.base.run import run as run_command
 from h2k.domain.facts import DiskFacts, DomainFacts, complete
 from h2k.domain.firmware import choose_firmware
@@ -92,7 +91,6 @@ def _decided(run: Run, domain: DomainFacts, seen: Examination) -> tuple[DomainFa
         driver_iso=iso_for_cdrom(run.opened.drivers_path),
         firmware=choose_firmware(secure_boot=facts.secure_boot) if firmware == "uefi" else None,
         utc=proposal.setting("clock", "localtime") == "utc",
-        accelerated=kvm_works(),
         **machine_choices(proposal, seen.report.guest, domain),
     )
     return facts, choices

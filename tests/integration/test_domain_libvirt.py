@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from lxml import etree
 
+from h2k.boot.tcg import emulate
+from h2k.convert.libvirt_result import has_kvm
 from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts, complete
 from h2k.domain.firmware import choose_firmware
 from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
@@ -70,8 +74,10 @@ def test_libvirtd_defines_and_adds_nothing(path: Path, system: Any, undefine: Ca
     xml = path.read_text()
     if "<tpm" in xml and shutil.which("swtpm") is None:
         pytest.skip("libvirtd takes an emulated TPM only with swtpm installed")
-    if 'type="kvm"' in xml and "domain type='kvm'" not in re.sub("<domain type=", "domain type=", system.getCapabilities()):
-        xml = xml.replace('<domain type="kvm">', '<domain type="qemu">')
+    if not has_kvm(system.getCapabilities()):
+        tree = etree.fromstring(xml)
+        emulate(tree)
+        xml = etree.tostring(tree).decode()
     domain = undefine(system.defineXML(xml))
     defined = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     for tag in ("controller", "disk", "interface", "memballoon type", "video", "channel"):
@@ -98,17 +104,43 @@ def test_qemu_starts_both_phases_and_the_scratch_disk_has_the_boot_disk_s_pci_id
         images = Path(name)
         images.chmod(0o755)
         facts, choices = _small_guest(images, firmware, bus, first_boot)
-        seen = {}
-        for phase, write in (("bootstrap", bootstrap_xml), ("final", final_xml)):
-            domain = system.defineXML(write(facts, choices).decode())
-            undefine(domain)
-            domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-            seen[phase] = qemu_monitor(domain, "info qtree", 1)
-            domain.destroy()
+        seen = _shown(system, undefine, qemu_monitor, facts, choices)
         wanted = BUS_IDS[bus, first_boot]
         assert seen["bootstrap"].count(wanted) == 1
         assert seen["final"].count(wanted) == (2 if bus == "virtio" else 1)
         assert "8086:10d3" in seen["bootstrap"] and "8086:10d3" not in seen["final"]
+        for tree in seen.values():
+            assert ("dev: qemu-xhci" in tree) == (firmware != "bios") and "dev: pvpanic" in tree
+        assert "dev: virtio-rng-pci" in seen["final"] and "dev: virtio-rng-pci" not in seen["bootstrap"]
+
+
+@pytest.mark.parametrize("bus", ["virtio", "virtio-scsi"])
+def test_qemu_starts_both_phases_of_a_disk_with_large_sectors(system: Any, undefine: Callable[[Any], Any], bus: str) -> None:
+    qemu_monitor = pytest.importorskip("libvirt_qemu").qemuMonitorCommand
+    with tempfile.TemporaryDirectory() as name:
+        images = Path(name)
+        images.chmod(0o755)
+        facts, choices = _small_guest(images, "uefi", bus, "sata")
+        seen = _shown(system, undefine, qemu_monitor, facts, dataclasses.replace(choices, sectors={0: 4096}))
+        for tree in seen.values():
+            assert tree.count("logical_block_size = 4096") == 1
+            assert tree.count(BUS_IDS[bus, "sata"]) >= 1
+
+
+def _shown(
+    system: Any, undefine: Callable[[Any], Any], qemu_monitor: Any, facts: DomainFacts, choices: Choices
+) -> dict[str, str]:
+    """What QEMU shows for each phase, started paused; emulated, for KVM need not work here."""
+    seen = {}
+    for phase, write in (("bootstrap", bootstrap_xml), ("final", final_xml)):
+        tree = etree.fromstring(write(facts, choices))
+        emulate(tree)
+        domain = system.defineXML(etree.tostring(tree).decode())
+        undefine(domain)
+        domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        seen[phase] = qemu_monitor(domain, "info qtree", 1)
+        domain.destroy()
+    return seen
 
 
 def _small_guest(images: Path, firmware: str, bus: str, first_boot: str) -> tuple[DomainFacts, Choices]:
@@ -136,6 +168,8 @@ def _small_guest(images: Path, firmware: str, bus: str, first_boot: str) -> tupl
         scratch=images / "scratch",
         driver_iso=images / "drivers.iso",
         firmware=None if firmware == "bios" else choose_firmware(secure_boot=firmware == "secure", machine=machine),
-        accelerated=False,
+        version=(6, 1) if firmware == "bios" else (10, 0),
+        rng=True,
+        pvpanic=True,
     )
     return facts, choices

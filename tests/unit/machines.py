@@ -21,7 +21,7 @@ FIRMWARES: dict[str, Optional[Firmware]] = {"bios": None, "uefi": PLAIN, "secure
 
 
 def make(
-    firmware: str, machine: str, bus: str, many: int, nics: int, kvm: bool = True, sectors: int = 512
+    firmware: str, machine: str, bus: str, many: int, nics: int, sectors: int = 512
 ) -> tuple[DomainFacts, Choices]:
     """A guest with `many` disks and `nics` cards, the last disk the boot disk, and the choices for it."""
     facts = DomainFacts(
@@ -51,7 +51,6 @@ def make(
         driver_iso=Path("/usr/share/virtio-win/virtio-win.iso"),
         firmware=FIRMWARES[firmware],
         utc=firmware == "secure",
-        accelerated=kvm,
         version=(10, 0) if many > 1 or firmware == "secure" else (6, 1),
         rng=many > 1,
         pvpanic=many > 1,
@@ -74,7 +73,6 @@ CASES.update(
         "uefi-pc-virtio-1": make("uefi", "pc", "virtio", 1, 1),
         "uefi-q35-virtio-3-4kn": make("uefi", "q35", "virtio", 3, 1, sectors=4096),
         "uefi-q35-virtio-scsi-1-4kn": make("uefi", "q35", "virtio-scsi", 1, 1, sectors=4096),
-        "bios-q35-virtio-1-tcg": make("bios", "q35", "virtio", 1, 1, kvm=False),
     }
 )
 

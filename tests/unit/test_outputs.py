@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.base.xml import parse_xml
 from h2k.boot.phase_domain import MARK
-from h2k.convert.libvirt_result import STATE, marked_xml
+from h2k.convert.libvirt_result import STATE, has_kvm, marked_xml
 from h2k.convert.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
 from h2k.convert.v2v_command import in_two_steps, parse
 from h2k.domain.facts import NicFacts, Topology
@@ -23,7 +23,7 @@ from tests.guests.stand_in_outputs import MAC, SCRIPT
 from tests.unit.helpers import many
 
 GOLDEN = Path(__file__).parent / "golden"
-DOMAINS = sorted(p for p in GOLDEN.glob("*.xml") if p.name.split("-tcg")[0] == p.name)
+DOMAINS = sorted(GOLDEN.glob("*.xml"))
 DISK = "    -drive file={path},format={form},if=none,id=d{n},media=disk \\\n"
 
 
@@ -215,6 +215,15 @@ def test_names_are_quoted() -> None:
 
 
 # A domain that libvirt has
+
+
+@pytest.mark.parametrize(("kinds", "kvm"), [(("qemu", "kvm"), True), (("qemu",), False), ((), False)])
+def test_a_libvirt_without_kvm_gets_a_domain_that_qemu_emulates(kinds: tuple[str, ...], kvm: bool) -> None:
+    domains = "".join(f"<domain type='{kind}'/>" for kind in kinds)
+    other = "<guest><arch name='aarch64'><domain type='kvm'/></arch></guest>"
+    assert has_kvm(f"<capabilities><guest><arch name='x86_64'>{domains}</arch></guest>{other}</capabilities>") == kvm
+    xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_bytes()
+    assert parse_xml(marked_xml(xml, Path("/x"), "final", kvm), "x").get("type") == ("kvm" if kvm else "qemu")
 
 
 def test_the_report_directory_is_in_the_metadata() -> None:
