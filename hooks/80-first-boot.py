@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Optional, TypeVar
 
-from h2k.base.errors import BadData
 from h2k.base.finding import Finding
-from h2k.base.host import runner_programs
 from h2k.config.driver_plan import Role
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import DeleteValue, SetValue, WriteFile
@@ -16,6 +14,7 @@ from h2k.guest.driver_repairs import GUESTOR, first_boot_mark, installed, moving
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.nics import carry
 from h2k.guest.san_policy import offline_sets
+from h2k.guest.virt_v2v_first_boot import TRIES, bounded, loops, virt_v2v_first_boot
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import first_boot, pnp
 from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package
@@ -26,7 +25,7 @@ from h2k.windows.services import control_set_name
 META = {
     "name": "first-boot",
     "summary": "Stages the first-boot runner and its steps; reports what may hold the first boot up",
-    "answers": ["guestor-leftover", "reboot-pending"],
+    "answers": ["first-boot-loop", "guestor-leftover", "reboot-pending"],
 }
 
 UNINSTALL = ("Microsoft\\Windows\\CurrentVersion\\Uninstall", "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall")
@@ -45,6 +44,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         return
     yield from _reboot_pending(guest)
     yield from _guestor(guest)
+    yield from _loops(guest, options)
     if options.phase == "source":
         return  # virt-v2v has yet to write what these changes would go by
     over = first_boot_mark(guest)
@@ -56,7 +56,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         return
     yield from _lacking(packages)
     yield from _files(guest, options, wanted, packages)
-    yield from _service(guest)
+    yield from _service(guest, options)
     if over:
         # The mark of an earlier conversion of the same disk; without it the runner starts anew.
         yield DeleteValue("SOFTWARE", first_boot.MARK_KEY, first_boot.MARK_VALUE)
@@ -79,6 +79,26 @@ def _reboot_pending(guest: Guest) -> Iterator[Finding]:
     for subject, evidence in found:
         repair = "restart the source once before the move; h2k's own steps don't wait for it, virt-v2v's may loop on it"
         yield Finding("reboot-pending", "warning", subject, evidence, repair)
+
+
+def _loops(guest: Guest, options: Options) -> Iterator[Proposed]:
+    """virt-v2v's own scripts that would be tried for ever, and before the copy a runner that this Windows can't start."""
+    runner = options.runner
+    if options.phase == "source" and runner is not None and not runner.runs_on(guest.windows.arch):
+        evidence = f"this host's {runner.name} is for {runner.machine}, Windows is {guest.windows.arch}: it can't start it"
+        repair = f"put the 32-bit {runner.name} where virt-v2v looks, or its first-boot scripts never run"
+        yield Finding("first-boot-loop", "warning", runner.name, evidence, repair)
+    staged = virt_v2v_first_boot(guest)
+    for loop in loops(guest, staged) if staged is not None and options.phase != "source" else ():
+        evidence = "virt-v2v's script asks for another try at each boot, without limit (exit status 249)"
+        repair = f"bounded: {TRIES} tries"
+        if loop.without:
+            left = "; ".join(f"{name}: {why}" for name, why in loop.without[:4])
+            evidence += f", and {len(loop.without)} of the drivers that it installs can't go in: {left}"
+            repair += ", without these drivers"
+        yield Finding("first-boot-loop", "broken", loop.script, evidence, repair)
+        for path, data in bounded(loop).items():
+            yield WriteFile(guest.volume, path, data, "h2k, in place of virt-v2v's script")
 
 
 def _guestor(guest: Guest) -> Iterator[Finding]:
@@ -214,28 +234,24 @@ def _files(guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Rol
     agent = _agent(guest, options)
     if agent is not None:
         yield write(agent[0], agent[1], "virtio-win's guest-agent")
-    runner = _runner(guest)
+    runner = _runner(guest, options)
     if runner is not None:
         yield write(first_boot.RUNNER, runner, "this host")
 
 
-def _runner(guest: Guest) -> Optional[bytes]:
-    """rhsrvany.exe: the one that is staged already, else the host's; None without."""
+def _runner(guest: Guest, options: Options) -> Optional[bytes]:
+    """rhsrvany.exe: the one that is staged already, else the host's, where this Windows can start it; None without."""
     stat = guest.stat(f"{DIRECTORY}/{first_boot.RUNNER}")
     if staged_first_boot(guest) is not None:
         return guest.reader.read(guest.volume, stat.path, FILE_LIMIT) if stat is not None else None
-    program = runner_programs()
-    if program is None or program.name != first_boot.RUNNER:
-        return None
-    try:
-        return program.read_bytes()
-    except OSError as e:
-        raise BadData(f"{program}: can't be read: {e.strerror}") from e
+    runner = options.runner
+    fits = runner is not None and runner.name == first_boot.RUNNER and runner.runs_on(guest.windows.arch)
+    return runner.data if runner is not None and fits else None
 
 
-def _service(guest: Guest) -> Iterator[SetValue]:
+def _service(guest: Guest, options: Options) -> Iterator[SetValue]:
     drive = guest.hive("SOFTWARE").text("Microsoft\\Windows NT\\CurrentVersion", "SystemRoot", "")[:2]
-    values = first_boot.service_values(_runner(guest) is not None, drive if re.fullmatch("[A-Za-z]:", drive) else "C:")
+    values = first_boot.service_values(_runner(guest, options) is not None, drive if re.fullmatch("[A-Za-z]:", drive) else "C:")
     for number in guest.control_sets.boot:
         for entry in values:
             key = service_key(number, first_boot.SERVICE) + (f"\\{entry.key}" if entry.key else "")

@@ -13,7 +13,7 @@ from typing import BinaryIO, Optional
 from h2k.base.libvirt_connection import State
 from h2k.base.text import shown
 from h2k.config.policy import TIMEOUTS
-from h2k.windows.first_boot import STEPS
+from h2k.windows.first_boot_steps import NAMES as STEPS
 
 STATES = ("ok", "failed", "skipped")
 LINE_LIMIT = 4096  # bytes of one signal

@@ -17,13 +17,12 @@ from h2k.config.driver_plan import load_plan
 from h2k.disk.open_reader import open_reader
 from h2k.engine.hooks import Options, find_hooks, propose
 from h2k.guest.guest import Guest
-from h2k.windows import first_boot
+from h2k.windows import first_boot, first_boot_steps
 from h2k.windows.pnp import find_binding
 from h2k.windows.regf import Key
 from h2k.windows.services import control_set_name, read_service
 
 MARKERS = f"{first_boot.DIRECTORY}/done"
-OPTIONAL_STEPS = ("tools", "agent")  # what may fail without the machine being the worse for it
 VIRTIO = 0x1AF4
 DISABLED = 4  # a service's Start
 # Enum …\ConfigFlags (cfg.h of the Windows driver kit): disabled, removed, reinstall, failed install.
@@ -181,7 +180,7 @@ def _steps(guest: Guest, signals: Sequence[Signal], final: bool) -> Iterator[Che
     """Each step as the disk has it: its marker says that it ended. A signal alone is told, not seen: anything in the
     guest can write to a serial port; that a step failed is believed, though."""
     last = {signal.step: signal for signal in signals}
-    for step in first_boot.STEPS[1:-1]:
+    for step in first_boot_steps.WORK:
         yield _step(guest, step, last.get(step), final)
     yield _done(guest, last.get("done"), final)
 
@@ -190,7 +189,7 @@ def _step(guest: Guest, step: str, signal: Optional[Signal], final: bool) -> Che
     name, marker = f"first-boot: {step}", guest.stat(f"{MARKERS}/{step}")
     told = f"told: {signal.state}" + (f", {signal.detail}" if signal.detail else "") if signal is not None else "no signal"
     if signal is not None and signal.state == "failed":
-        return Check(name, "failed" if final and step not in OPTIONAL_STEPS else "unknown", step, told)
+        return Check(name, "failed" if final and step not in first_boot_steps.OPTIONAL else "unknown", step, told)
     if marker is not None:
         return Check(name, "passed", step, f"{marker.path} is there; {told}")
     return Check(name, "unknown", step, f"{told}, not seen: no marker" if signal is not None else "no signal and no marker")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from h2k.config.documents import Document, Step, check, read_document
+from h2k.windows import first_boot_steps
 
 LOCAL = Path("/etc/h2k/policy.yaml")
 SCHEMA = Path(__file__).with_name("policy.schema.json")
@@ -17,18 +18,7 @@ HINT = "see docs/policy.md"
 
 # Seconds: `start` from power-on to the guest's first line on COM1, each other step from the line before it; `settle`
 # is how long the final domain is watched before it is believed. Generous: a first boot without KVM takes minutes.
-TIMEOUTS = {
-    "start": 1800,
-    "drivers": 900,
-    "addresses": 300,
-    "disks": 300,
-    "tools": 900,
-    "agent": 600,
-    "cleanup": 300,
-    "done": 120,
-    "shutdown": 600,
-    "settle": 120,
-}
+TIMEOUTS = {**first_boot_steps.LIMITS, "shutdown": 600, "settle": 120}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,16 @@ GUEST = (
         "Reboot the source once before the conversion.",
     ),
     Entry(
+        "first-boot-loop",
+        "A first-boot script that virt-v2v staged would be tried for ever: a driver fails, a reboot stays pending, or a "
+        "path is not there.",
+        REPAIR,
+        "the guest restarts again and again after the conversion; its log says `Script failed, will retry on next boot`",
+        r"`\Program Files\Guestfs\Firstboot\scripts`; `log.txt` beside it",
+        "Writes the script that installs drivers anew, with those that this Windows can take, and bounds each to three tries.",
+        "Stop the service `firstboot`, or move the script from `scripts` to `scripts-done`.",
+    ),
+    Entry(
         "hypervisor-tools-present",
         "Guest tools of VMware, Hyper-V, Xen, Parallels or VirtualBox are installed.",
         WARN,

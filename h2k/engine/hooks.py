@@ -23,6 +23,7 @@ from h2k.engine.hook_program import META, describe, first_fault
 from h2k.guest.changes import Change
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverSource
+from h2k.windows.first_boot import Runner
 
 log = logging.getLogger("h2k.hook")
 
@@ -52,7 +53,8 @@ class Options:
     """What the user and the plan ask for, the same for every hook of a run.
 
     `phase` is "source" before virt-v2v's copy and "result" after it; `drivers` is None when no virtio-win was found.
-    `keys`: virt-v2v was given keys of encrypted volumes.
+    `keys`: virt-v2v was given keys of encrypted volumes. `runner` is the program of this host that runs a first boot as a
+    service, None where it has none.
     """
 
     plan: Plan
@@ -63,6 +65,7 @@ class Options:
     accept: frozenset[str] = frozenset()
     policy: Policy = Policy()
     keys: bool = False
+    runner: Optional[Runner] = None
 
 
 Proposed = Union[Finding, Change, Setting, Document]

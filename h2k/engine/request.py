@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import UsageError
-from h2k.base.host import virtio_win_path
+from h2k.base.errors import BadData, UsageError
+from h2k.base.host import runner_programs, virtio_win_path
 from h2k.base.option_table import OPTIONS, did_you_mean
 from h2k.config.driver_plan import Plan, load_plan
 from h2k.config.hyper2kvm import Brought, read_hyper2kvm
@@ -18,6 +18,10 @@ from h2k.domain.facts import DomainFacts
 from h2k.engine.catalogue import known_ids
 from h2k.engine.hooks import Hook, Options, find_hooks
 from h2k.guest.virtio_win import DriverSource, open_source
+from h2k.windows.first_boot import Runner
+from h2k.windows.pe import read_pe
+
+MAX_RUNNER = 4 * 1024 * 1024  # bytes; rhsrvany.exe has 30 KiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Tools:
     drivers: Optional[DriverSource]
     drivers_path: Optional[Path]
     policy: Policy = Policy()
+    runner: Optional[Runner] = None
 
     @property
     def bus(self) -> str:
@@ -73,6 +78,7 @@ class Tools:
             accept=frozenset(self.request.accept),
             policy=self.policy,
             keys=self.request.keys,
+            runner=self.runner,
         )
 
 
@@ -86,10 +92,28 @@ def open_tools(request: Request) -> Iterator[Tools]:
     policy = load_policy([*filter(None, [brought.policy]), *map(Path, request.policies)])
     path = virtio_win_path(request.drivers or brought.drivers)
     if path is None:
-        yield Tools(request, hooks, plan, None, None, policy)
+        yield Tools(request, hooks, plan, None, None, policy, _host_runner())
         return
     with open_source(path) as drivers:
-        yield Tools(request, hooks, plan, drivers, path, policy)
+        yield Tools(request, hooks, plan, drivers, path, policy, _host_runner())
+
+
+def _host_runner() -> Optional[Runner]:
+    """The program that runs a first boot as a service, from where virt-v2v looks for it; UsageError when unreadable."""
+    path = runner_programs()
+    if path is None:
+        return None
+    try:
+        if path.stat().st_size > MAX_RUNNER:
+            raise UsageError(f"{path}: {path.stat().st_size} bytes are too many for {path.name}")
+        data = path.read_bytes()
+    except OSError as e:
+        raise UsageError(f"{path}: can't be read: {e.strerror}") from e
+    try:
+        machine = read_pe(data, str(path)).machine
+    except BadData:
+        machine = ""  # none that we know: virt-v2v takes the file as it is
+    return Runner(path.name, data, machine)
 
 
 def named_hook(name: str, hooks: Sequence[Hook]) -> Optional[Hook]:

@@ -20,7 +20,6 @@ SETTINGS = f"{DIRECTORY}/settings.txt"
 RUNNER = "rhsrvany.exe"
 # Where the runner notes that it has come to its end: SOFTWARE\h2k, value FirstBoot.
 MARK_KEY, MARK_VALUE, MARK_DONE = "h2k", "FirstBoot", "done"
-STEPS = ("start", "drivers", "addresses", "disks", "tools", "agent", "cleanup", "done")
 SCRIPTS = Path(__file__).with_name("first_boot_scripts")
 MAX_SETTINGS = 256 * 1024  # bytes
 MAX_LINES = 2000
@@ -37,6 +36,19 @@ class Package:
 
     inf: str
     required: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """A program that runs scripts as a service: rhsrvany.exe or pvvxsvc.exe, its bytes, its machine type ("" unknown)."""
+
+    name: str
+    data: bytes = dataclasses.field(repr=False)
+    machine: str
+
+    def runs_on(self, arch: str) -> bool:
+        """Whether a Windows of this architecture can start it: 32-bit programs run everywhere, others at home."""
+        return self.machine in ("", "x86", arch)
 
 
 @dataclasses.dataclass(frozen=True)

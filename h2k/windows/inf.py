@@ -89,6 +89,10 @@ class Inf:
         ids = [i.upper() for line in models if line[0].lower() == chosen[0].lower() for i in line[1:] if i]
         return InfDriver(tuple(dict.fromkeys(ids)), self._service(chosen[0], windows.arch))
 
+    def serves(self, windows: WindowsVersion) -> bool:
+        """Whether it lists any device for that Windows, with a service or without."""
+        return any(line and line[0] for section in self._models(windows) for _, line in self.sections.get(section, []))
+
     def files(self, arch: str) -> tuple[str, ...]:
         """Every file of the package for that architecture, '/'-separated below the INF's directory: the INF, its
         catalogue, what it copies and what it lists as its source. BadData for a name that leaves the directory."""

@@ -213,7 +213,11 @@ def windows_files(guest: dict[str, Any], made: dict[str, bytes]) -> dict[str, by
     files["Windows/explorer.exe"] = make_pe(arch, b"made explorer.exe")
     for driver in INBOX:
         files[f"Windows/System32/drivers/{driver}.sys"] = make_pe(arch, f"made {driver}.sys".encode(), signed=True, by="windows")
-    for place in ("Windows/INF", "Windows/Temp", "Windows/System32/DriverStore", "Program Files/Common Files", "Users/Public"):
+    # The last two are what virt-v2v leaves, empty: the tools that put faults into a volume make files, not directories.
+    for place in (
+        "Windows/INF", "Windows/Temp", "Windows/System32/DriverStore", "Program Files/Common Files", "Users/Public",
+        "Windows/Drivers/VirtIO", "Program Files/Guestfs/Firstboot/scripts",
+    ):  # fmt: skip
         files[f"{place}/.keep"] = b""
     return files
 

@@ -392,6 +392,31 @@ def guestor(disk: Surgery) -> None:
     )
 
 
+FIRST_BOOT_DIRECTORY = "Program Files/Guestfs/Firstboot"
+# As virt-v2v 2.10 stages it, in our words: a driver that fails is tried again at the next boot, without limit.
+ENDLESS = """@echo off
+for %%f in ("%systemroot%\\Drivers\\VirtIO\\*.inf") do (
+%systemroot%\\Sysnative\\PnPutil -i -a "%%f"
+if errorlevel 1 exit /b 249
+)
+exit /b 0
+"""
+
+
+def endless_script(disk: Surgery) -> None:
+    """virt-v2v's first boot, waiting, with a script that may loop and a driver that is not for this Windows."""
+    for path, text in (
+        (f"{FIRST_BOOT_DIRECTORY}/firstboot.bat", "@echo off\nrem moves a script on unless it ends with 249\n"),
+        (f"{FIRST_BOOT_DIRECTORY}/scripts/2000-0001-pnputil-install-drivers.bat", ENDLESS),
+        ("Windows/Drivers/VirtIO/viogpudo.inf", "[Version]\nSignature=$WINDOWS NT$\n[Manufacturer]\n%x%=x,NTarm\n"),
+    ):
+        disk.volume("windows").put(path, text.replace("\n", "\r\n").encode("ascii"))
+    disk.registry(
+        "SYSTEM", '[$cs\\Services\\firstboot]\n"Type"=dword:00000010\n"Start"=dword:00000002\n'
+        '"ImagePath"="C:\\\\Program Files\\\\Guestfs\\\\Firstboot\\\\rhsrvany.exe -s firstboot"\n'
+    )  # fmt: skip
+
+
 def nothing(disk: Surgery) -> None:
     """The disk stays as it is: what is wrong is beside it."""
 
@@ -718,6 +743,7 @@ FAULTS: tuple[Fault, ...] = (
         (OLD,), fits=lambda g: g.name != NEW,
     ),
     Fault("guestor-leftover", "virt-v2v's placeholder package", FIRST_BOOT, guestor, fits=modern),
+    Fault("first-boot-loop", "virt-v2v's script that installs drivers asks for another try for ever", REPAIR, endless_script, (NEW, OLD)),
     Fault(
         "first-boot-runner-missing", "no rhsrvany.exe on the host", REFUSE, nothing, (NEW,), base="plain", wrapper=True,
     ),

@@ -13,7 +13,7 @@ import pytest
 from h2k.base.libvirt_connection import State
 from h2k.boot.com1 import LOG_LIMIT, OWN_RESTARTS, PATIENCE, Com1, Seen, Signal, ending_of, parse_line
 from h2k.config.policy import TIMEOUTS
-from h2k.windows.first_boot import STEPS
+from h2k.windows.first_boot_steps import NAMES as STEPS
 
 RUNNING = State("running")
 

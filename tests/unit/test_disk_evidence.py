@@ -12,7 +12,8 @@ from h2k.boot import disk_evidence
 from h2k.boot.com1 import OWN_RESTARTS, Signal
 from h2k.boot.disk_evidence import Check
 from h2k.disk.reader import FileStat
-from h2k.windows.first_boot import STEPS
+from h2k.windows import first_boot_steps
+from h2k.windows.first_boot_steps import NAMES as STEPS
 from h2k.windows.services import control_sets, read_service
 from tests.unit.helpers import hive
 from tests.unit.test_hardware import BOUND, LEGACY, MODERN, SELECT, SERVICE
@@ -105,7 +106,7 @@ def test_markers_stand_for_signals_that_were_lost() -> None:
 
 @pytest.mark.parametrize("step", STEPS[1:-1])
 def test_a_step_that_failed(step: str) -> None:
-    optional = step in disk_evidence.OPTIONAL_STEPS
+    optional = step in first_boot_steps.OPTIONAL
     assert steps({**ALL, step: "failed"}, ("done",))[step] == ("unknown" if optional else "failed")
     assert steps({**ALL, step: "failed"}, ("done",), final=False)[step] == "unknown", "it is tried again"
 

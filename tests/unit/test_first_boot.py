@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -22,8 +21,7 @@ from h2k.engine.hooks import Hook, Options, Proposal, find_hooks, propose
 from h2k.guest.changes import WriteFile, pending
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverSource, open_source
-from h2k.windows import first_boot
-from h2k.windows.first_boot import FirstBoot, Package, parse_settings, scripts, settings_text
+from h2k.windows.first_boot import FirstBoot, Package, Runner, parse_settings, scripts, settings_text
 from h2k.windows.network import Gateway, Route
 from h2k.windows.network_carry import Settings
 from tests.guests.pe import make_pe
@@ -69,12 +67,6 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverSource]:
         yield source
 
 
-@pytest.fixture(autouse=True)
-def no_runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hosts differ in whether they have rhsrvany.exe: here it is not there unless a test says so."""
-    monkeypatch.setenv("VIRT_TOOLS_DATA_DIR", str(tmp_path))
-
-
 @functools.lru_cache(maxsize=1)
 def hooks() -> tuple[Hook, ...]:
     return tuple(hook for hook in find_hooks() if hook.name in OURS)
@@ -109,13 +101,6 @@ def ids(proposal: Proposal, state: str) -> set[str]:
 @pytest.mark.parametrize("name", sorted(scripts()))
 def test_scripts_are_clean(name: str) -> None:
     assert lint(name, scripts()[name], scripts()) == []
-
-
-def test_every_step_has_its_script() -> None:
-    assert {f"{step}.cmd" for step in first_boot.STEPS[1:-1]} <= set(scripts())
-    runner = scripts()["runner.cmd"].decode()
-    (order,) = re.findall(r"for %%s in \(([a-z ]+)\) do call :step", runner)
-    assert tuple(order.split()) == first_boot.STEPS[1:-1]
 
 
 @pytest.mark.parametrize(
@@ -409,7 +394,7 @@ def test_before_the_copy_it_only_reports(drivers: DriverSource) -> None:
     assert not any("ProgramData" in getattr(c, "path", "") for c in found.changes)
 
 
-def test_the_service_in_both_forms(drivers: DriverSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_service_in_both_forms(drivers: DriverSource) -> None:
     key = "ControlSet001\\Services\\h2k-firstboot"
     guest = windows_guest(MODERN + THREE)
     plain = apply_changes(guest, pending(ask(guest, drivers).changes, guest))
@@ -420,17 +405,15 @@ def test_the_service_in_both_forms(drivers: DriverSource, monkeypatch: pytest.Mo
     )
     assert [plain.system.value(key, n).dword() for n in ("Type", "Start")] == [0x10, 2]  # type: ignore[union-attr]
 
-    host = tmp_path / "virt-tools"
-    host.mkdir()
-    (host / "rhsrvany.exe").write_bytes(b"made rhsrvany.exe")
-    monkeypatch.setenv("VIRT_TOOLS_DATA_DIR", str(host))
-    assert pending(ask(plain, drivers).changes, plain) == (), "a service that is staged stays as it is"
-    better = apply_changes(guest, pending(ask(guest, drivers).changes, guest))
+    runner = Runner("rhsrvany.exe", b"made rhsrvany.exe", "x86")
+    assert pending(ask(plain, drivers, runner=runner).changes, plain) == (), "a service that is staged stays as it is"
+    for other in (Runner("pvvxsvc.exe", b"x", "x86"), Runner("rhsrvany.exe", b"x", "arm64")):
+        assert not any("rhsrvany" in getattr(c, "path", "") for c in ask(guest, drivers, runner=other).changes)
+    better = apply_changes(guest, pending(ask(guest, drivers, runner=runner).changes, guest))
     image, command = better.system.value(key, "ImagePath"), better.system.value(f"{key}\\Parameters", "CommandLine")
     assert image is not None and image.text() == r"%SystemDrive%\ProgramData\h2k\rhsrvany.exe -s h2k-firstboot"
     assert command is not None and command.text() == r'cmd.exe /d /c "%SystemDrive%\ProgramData\h2k\runner.cmd"'
     assert better.stat("/ProgramData/h2k/rhsrvany.exe") is not None
-    monkeypatch.setenv("VIRT_TOOLS_DATA_DIR", str(tmp_path / "none"))
     assert pending(ask(better, drivers).changes, better) == ()
 
 

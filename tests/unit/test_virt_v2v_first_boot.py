@@ -1,0 +1,129 @@
+"""virt-v2v's own first boot, read offline: what waits, which cards it sets, which scripts would never end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import pytest
+
+from h2k.guest.guest import Guest
+from h2k.guest.virt_v2v_first_boot import DIRECTORY, TRIES, bounded, loops, virt_v2v_first_boot
+from h2k.windows.first_boot import Runner
+from tests.unit.cmd_lint import lint
+from tests.unit.hooks import ask
+from tests.unit.memory_reader import apply_changes, windows_guest
+
+SERVICE = '[$cs\\Services\\firstboot]\n"Type"=dword:00000010\n"Start"=dword:00000002\n'
+RETRIES = b"if !elvl! NEQ 249 (\r\n"  # of a firstboot.bat that tries again
+DRIVERS = b"@echo off\r\n%systemroot%\\Sysnative\\PnPutil -i -a x.inf\r\nexit /b 249\r\n"
+OTHER = b"@echo off\r\nexit 249\r\n"
+INSTALL = "2000-0001-pnputil-install-drivers.bat"
+GOOD = b"[Version]\nSignature=$WINDOWS NT$\nCatalogFile=a.cat\n[Manufacturer]\nx=x,NTamd64\n[x.NTamd64]\ny=z,PCI\\VEN_1AF4&DEV_1041\n"
+
+
+def guest(
+    scripts: Mapping[str, bytes], control: bytes = RETRIES, service: str = SERVICE, files: Optional[Mapping[str, bytes]] = None, **more: Any
+) -> Guest:
+    content = {f"Program Files/Guestfs/Firstboot/scripts/{name}": data for name, data in scripts.items()}
+    content["Program Files/Guestfs/Firstboot/firstboot.bat"] = control
+    return windows_guest(service, files={**content, **(files or {})}, **more)
+
+
+def test_scripts_are_counted_in_their_order() -> None:
+    found = virt_v2v_first_boot(guest({"5000-0003-c.bat": b"", "2000-0001-a.BAT": b"", "note.txt": b""}))
+    assert found is not None and found.restarts == 2
+    assert [path.rsplit("/", 1)[-1] for path in found.scripts] == ["2000-0001-a.BAT", "5000-0003-c.bat"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        guest({"a.bat": b""}, service=""),
+        guest({"a.bat": b""}, service=SERVICE.replace("00000002", "00000004")),
+        guest({}),
+        guest({"a.bat": b""}, files={"Program Files/Guestfs/Firstboot/complete": b""}),
+        windows_guest(SERVICE),
+    ],
+    ids=["no service", "disabled", "no script", "complete", "no directory"],
+)
+def test_nothing_waits(other: Guest) -> None:
+    assert virt_v2v_first_boot(other) is None
+
+
+def test_the_cards_that_it_sets() -> None:
+    script = "$mac_address = '52-54-00-AA-00-01'\r\nif ($ifindex) {\r\n$mac_address = '52-54-00-aa-00-02'\r\n"
+    files = {"Program Files/Guestfs/Firstboot/Temp/network-configure.ps1": script.encode()}
+    found = virt_v2v_first_boot(guest({"2500-0001-network-configure.bat": b""}, files=files))
+    assert found is not None and found.addresses == {"52:54:00:aa:00:01", "52:54:00:aa:00:02"}
+    done = virt_v2v_first_boot(guest({"other.bat": b""}, files=files))
+    assert done is not None and done.addresses == frozenset(), "the script ran at an earlier boot"
+
+
+def test_a_script_that_may_loop() -> None:
+    made = guest({INSTALL: DRIVERS, "5000-0002-other.bat": OTHER, "5000-0003-fine.bat": b"exit /b 2490\r\n"})
+    staged = virt_v2v_first_boot(made)
+    assert staged is not None
+    first, second = loops(made, staged)
+    assert (first.installs, second.installs) == (True, False) and second.content == OTHER
+    assert list(bounded(second)) == [f"{DIRECTORY}/h2k/5000-0002-other.cmd", second.script]
+    assert bounded(second)[f"{DIRECTORY}/h2k/5000-0002-other.cmd"] == OTHER
+
+
+def test_a_runner_that_moves_every_script_on_does_not_loop() -> None:
+    made = guest({INSTALL: DRIVERS}, control=b"move it, whatever it says\r\n")
+    staged = virt_v2v_first_boot(made)
+    assert staged is not None and loops(made, staged) == ()
+
+
+def test_what_can_not_be_installed_is_left_out_with_the_reason() -> None:
+    drivers = {
+        "Windows/Drivers/VirtIO/a.cat": b"x",
+        "Windows/Drivers/VirtIO/good.inf": GOOD,
+        "Windows/Drivers/VirtIO/lacking.inf": GOOD.replace(b"a.cat", b"b.cat"),
+        "Windows/Drivers/VirtIO/arm.inf": GOOD.replace(b"NTamd64", b"NTarm64"),
+        "Windows/Drivers/VirtIO/junk.inf": b"\x00\x01",
+        "Windows/Drivers/VirtIO/a & calc.inf": GOOD,
+    }
+    made = guest({INSTALL: DRIVERS}, files=drivers)
+    staged = virt_v2v_first_boot(made)
+    assert staged is not None
+    (loop,) = loops(made, staged)
+    assert loop.infs == ("good.inf",)
+    assert [name for name, _ in loop.without] == ["a & calc.inf", "arm.inf", "junk.inf", "lacking.inf"]
+    assert dict(loop.without)["lacking.inf"] == "b.cat missing" and "amd64" in dict(loop.without)["arm.inf"]
+    (script,) = bounded(loop).values()
+    assert b'call :install "good.inf"' in script and b"calc" not in script and b"@" not in script.replace(b"@echo", b"")
+
+
+@pytest.mark.parametrize("content", [DRIVERS, OTHER])
+def test_the_scripts_in_their_place_are_clean(content: bytes) -> None:
+    made = guest({INSTALL: content}, files={"Windows/Drivers/VirtIO/good.inf": GOOD, "Windows/Drivers/VirtIO/a.cat": b"x"})
+    staged = virt_v2v_first_boot(made)
+    assert staged is not None
+    (loop,) = loops(made, staged)
+    script = bounded(loop)[loop.script]
+    assert lint("x.bat", script, {"x.bat": script}) == []
+    assert f"of {TRIES}".encode() in script
+
+
+def test_the_hook_repairs_it_once() -> None:
+    made = guest({INSTALL: DRIVERS, "5000-0002-other.bat": OTHER})
+    said = ask("first-boot", made)
+    assert [f.state for f in said.findings if f.id == "first-boot-loop"] == ["broken", "broken"]
+    changes = [c for c in said.changes if "Guestfs" in getattr(c, "path", "")]
+    again = ask("first-boot", apply_changes(made, changes))
+    assert "first-boot-loop" not in again.states()
+    assert not any("Guestfs" in getattr(c, "path", "") for c in again.changes)
+
+
+@pytest.mark.parametrize(
+    ("machine", "arch", "warned"),
+    [("amd64", "x86", True), ("x86", "x86", False), ("x86", "amd64", False), ("amd64", "amd64", False), ("arm64", "amd64", True), ("", "x86", False)],
+)
+def test_a_runner_that_windows_can_not_start_is_said_before_the_copy(machine: str, arch: str, warned: bool) -> None:
+    runner = Runner("rhsrvany.exe", b"x", machine)
+    old = {"version": "6.1", "build": "7601", "server": False, "firmware": "bios"} if arch == "x86" else {}
+    said = ask("first-boot", windows_guest(arch=arch, **old), phase="source", runner=runner)  # type: ignore[arg-type]
+    assert ("first-boot-loop" in said.states()) is warned
+    assert said.changes == ()
