@@ -13,7 +13,6 @@ from h2k.guest.changes import SetValue
 from h2k.guest.driver_repairs import (
     SYSTEM_START,
     Repair,
-    binding_repairs,
     file_repairs,
     installed,
     service_key,
@@ -82,14 +81,14 @@ def _installed(guest: Guest, role: Role, package: Optional[DriverPackage]) -> It
 
 
 def _staged(guest: Guest, role: Role, package: Optional[DriverPackage]) -> Iterator[Repair]:
-    """A driver that Windows has yet to meet: service, file and ids, in every control set that may boot."""
+    """A driver that Windows has yet to meet: service, file and start type, in every control set that may boot. The ids
+    are left to its package, which the first boot installs: a card that starts without one gets no connection."""
     if _in_driver_store(guest, role):
         return
     start = SYSTEM_START if role.start is None else role.start
     yield from file_repairs(guest, role, package)
     for number in guest.control_sets.boot:
         yield from service_repairs(guest, number, role, package, start)
-        yield from binding_repairs(guest, number, role)
 
 
 def _in_driver_store(guest: Guest, role: Role) -> bool:

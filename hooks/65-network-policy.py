@@ -10,14 +10,14 @@ from h2k.guest.changes import DeleteKey, DeleteValue, SetValue
 from h2k.guest.guest import Guest
 from h2k.guest.nics import Carry, carry
 from h2k.windows.network import INTERFACE_CLASSES, IPV4_NSI, IPV6_NSI, NET_CLASS, PROFILES, Adapter, Profile
-from h2k.windows.network_carry import Assignment, by_hand
+from h2k.windows.network_carry import Assignment, by_hand, extras_of, not_carried
 from h2k.windows.services import control_set_name
 from h2k.windows.values import dword
 
 META = {
     "name": "network-policy",
     "summary": "Removes the adapters of hardware that is gone, frees their addresses, and says where they are carried",
-    "answers": ["nic-ghost", "nic-static-stranded", "network-profile-stale"],
+    "answers": ["nic-ghost", "nic-static-stranded", "network-setting-dropped", "network-profile-stale"],
 }
 
 MAX_VALUES = 4096
@@ -32,7 +32,8 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         return
     found = carry(guest, options.domain, options.policy)
     for adapter in found.leaving:
-        yield from _static(guest, options, adapter, found.assignments[adapter.guid])
+        yield from _static(guest, options, adapter, found)
+        yield from _settings(options, adapter, found)
     yield from _virtual(found)
     for adapter in found.leaving:
         yield from _ghost(guest, options, adapter, found)
@@ -44,8 +45,9 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
 # Addresses
 
 
-def _static(guest: Guest, options: Options, adapter: Adapter, to: Assignment) -> Iterator[Proposed]:
+def _static(guest: Guest, options: Options, adapter: Adapter, found: Carry) -> Iterator[Proposed]:
     """A static address that its adapter takes along; Windows would refuse it on the new card until it is cleared."""
+    to = found.assignments[adapter.guid]
     if not adapter.static:
         yield from _unread(adapter)
         return
@@ -56,14 +58,40 @@ def _static(guest: Guest, options: Options, adapter: Adapter, to: Assignment) ->
         yield Finding("nic-static-stranded", "broken", subject, evidence, "DHCP, as the policy says")
     elif mode == "override":
         yield Finding("nic-static-stranded", "broken", subject, evidence, "the policy's own addresses at first boot")
+    elif to.certain and to.mac in found.theirs:
+        repair = f"the card {to.mac} gets the address of --mac, from virt-v2v's own script; h2k's steps set none there"
+        yield Finding("nic-static-stranded", "broken", subject, evidence, repair)
     elif to.certain:
-        card = f"the card {to.mac}" if to.mac is not None else "the only card"
-        yield Finding("nic-static-stranded", "broken", subject, evidence, f"carried to {card} at first boot: {to.why}")
+        yield Finding("nic-static-stranded", "broken", subject, evidence, f"carried to {_card(to)} at first boot: {to.why}")
     elif adapter.present is not False:
         why = f"not carried, for {to.why}: the new card starts with DHCP; to set it by hand: {by_hand(adapter)}"
         yield Finding("nic-static-stranded", "warning", subject, evidence, why)
     yield from _unread(adapter)
     yield from _cleared(guest, options, adapter)
+
+
+def _card(to: Assignment) -> str:
+    return f"the card {to.mac}" if to.mac is not None else "the only card"
+
+
+def _settings(options: Options, adapter: Adapter, found: Carry) -> Iterator[Finding]:
+    """What the card is set to beside its addresses: carried as they are, and what can't be is named one by one."""
+    to = found.assignments[adapter.guid]
+    if adapter.present is False:
+        return
+    # A ghost that the policy keeps has its settings still: they are carried all the same, and nothing of it is broken.
+    state = "broken" if options.policy.ghosts == "remove" else "warning"
+    set_to = extras_of(adapter)
+    evidence = f"{', '.join(set_to)} on a card of {adapter.hardware}, which the KVM domain does not have"
+    if set_to and options.policy.addresses != "preserve":
+        yield Finding("network-setting-dropped", state, _named(adapter), evidence, "dropped: the policy has other addresses")
+    elif set_to and to.certain:
+        repair = f"carried to {_card(to)} at first boot: {to.why}"
+        yield Finding("network-setting-dropped", state, _named(adapter), evidence, repair)
+    elif set_to:
+        yield Finding("network-setting-dropped", "warning", _named(adapter), evidence, f"not carried, for {to.why}: set it by hand")
+    for what in not_carried(adapter):
+        yield Finding("network-setting-dropped", "warning", _named(adapter), what, "set it by hand on the new card")
 
 
 def _named(adapter: Adapter) -> str:

@@ -10,6 +10,7 @@ from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import DeleteValue, SetValue, WriteFile
+from h2k.guest.disks_online import to_bring_online
 from h2k.guest.driver_repairs import GUESTOR, first_boot_mark, installed, moving, placeholder, service_key, staged_first_boot
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.nics import carry
@@ -17,9 +18,11 @@ from h2k.guest.san_policy import offline_sets
 from h2k.guest.virt_v2v_first_boot import TRIES, bounded, loops, virt_v2v_first_boot
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import first_boot, pnp
-from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package
+from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package, Publisher
+from h2k.windows.first_boot_steps import budget
 from h2k.windows.network import Route
 from h2k.windows.network_carry import Settings
+from h2k.windows.publisher import catalogue_publisher
 from h2k.windows.services import control_set_name
 
 META = {
@@ -36,6 +39,8 @@ PENDING_KEYS = (
     "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending",
     "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate\\Auto Update\\RebootRequired",
 )
+BOUNDED = ("start", "drivers", "tools", "agent")  # the steps that run programs of which nobody knows how long they take
+CERTIFICATE = "publisher.cer"
 T = TypeVar("T")
 
 
@@ -138,24 +143,53 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
     drivers = [Package(f"{r.driver}\\{packages[r].inf.name}", r.kind in ("storage", "network")) for r in coming]
     leftovers = [GUESTOR] if _has_guestor(guest) else []
     if pnp.uses_driver_database(guest.system):
-        leftovers += [placeholder(role) for role in needed]
+        leftovers += [placeholder(role) for role in needed if role.kind == "storage"]
     cards = _cards(guest, options, staged)
     san = offline_sets(guest) if options.policy.san == "online" and moving(guest, options.plan, options.bus) else []
     agent = _agent(guest, options)
     return FirstBoot(
         bus=options.bus,
         retries=options.policy.retries,
-        drivers=_union(staged.drivers, drivers),
+        drivers=_union(tuple(p for p in staged.drivers if _staged_file(guest, p.inf)), drivers),
         network_service=staged.network_service or _network_service(guest, options, packages),
         cards=cards,
         routes=_routes(guest, options, cards),
         san=staged.san or tuple(san),
-        bound=_union(staged.bound, [r.service for r in needed] if leftovers else []),
+        bound=_union(staged.bound, [r.service for r in needed if r.kind == "storage"] if leftovers else []),
         leftovers=_union(staged.leftovers, leftovers),
         tools=_union(staged.tools, list(_tools(guest, options))),
         agent=agent[0] if agent is not None else staged.agent,
         bootstrap_cards=(E1000E,) if options.policy.bootstrap_nic == "e1000e" else (),
+        limits=tuple((name, budget(options.policy.timeouts[name])) for name in BOUNDED),
+        publishers=_union(
+            tuple(p for p in staged.publishers if _staged_file(guest, p.file)),
+            [Publisher(sha1, f"{r.driver}\\{CERTIFICATE}") for r in coming for sha1, _ in _publisher(guest, packages[r])],
+        ),
+        disks=staged.disks or (to_bring_online(guest) if staged.san or san else ()),
+        auto_reboot=staged.auto_reboot or tuple(_auto_reboot(guest)),
     )
+
+
+def _staged_file(guest: Guest, path: str) -> bool:
+    return guest.stat(f"{DIRECTORY}/drivers/{path}") is not None
+
+
+def _publisher(guest: Guest, package: DriverPackage) -> Iterator[tuple[str, bytes]]:
+    """(thumbprint, certificate) of a package's signer, where Windows would ask whether to trust him: up to 8.1."""
+    catalogues = [data for name, data in sorted(package.files.items()) if name.lower().endswith(".cat")]
+    for data in catalogues if guest.windows.version <= (6, 3) else ():
+        found = catalogue_publisher(data)
+        if found is not None:
+            yield found
+            return
+
+
+def _auto_reboot(guest: Guest) -> Iterator[tuple[int, int]]:
+    """What each control set's CrashControl has: h2k-qemu-img and virt-v2v switch it off for the boots that are watched."""
+    for number in guest.control_sets.boot:
+        value = guest.system.dword(f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot", 0)
+        if value == 1:
+            yield number, value
 
 
 def _cards(guest: Guest, options: Options, staged: FirstBoot) -> tuple[Settings, ...]:
@@ -165,7 +199,7 @@ def _cards(guest: Guest, options: Options, staged: FirstBoot) -> tuple[Settings,
         return now
     earlier = staged.cards if options.policy.addresses == "preserve" else tuple(Settings(c.mac, c.name) for c in staged.cards)
     found = {card.mac: card for card in earlier if card.worth_setting}
-    found.update({card.mac: card for card in now if card.static or card.mac not in found})
+    found.update({card.mac: card for card in now if card.required or card.mac not in found})
     return tuple(found.values())
 
 
@@ -231,6 +265,8 @@ def _files(guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Rol
         if inf in infs and not there:
             for name, data in sorted(package.files.items()):
                 yield write(f"drivers/{role.driver}/{name}", data, f"{package.directory}/{name}")
+            for _, certificate in _publisher(guest, package):
+                yield write(f"drivers/{role.driver}/{CERTIFICATE}", certificate, f"the signer's, out of {package.directory}")
     agent = _agent(guest, options)
     if agent is not None:
         yield write(agent[0], agent[1], "virtio-win's guest-agent")

@@ -209,7 +209,7 @@ def keep_logs(guest: Guest, directory: Path) -> list[Path]:
     """Copy the guest's logs (device installation, first boot) into a directory; what can't be read is left out."""
     paths = [f"{guest.system_root}{path}" for path in LOGS]
     with contextlib.suppress(BadData):  # the directory is there once our first-boot runner was
-        paths += [entry.path for entry in guest.reader.listdir(guest.volume, "/ProgramData/h2k") if entry.path.endswith(".log")]
+        paths += [entry.path for entry in guest.reader.listdir(guest.volume, first_boot.DIRECTORY) if entry.path.endswith(".log")]
     kept: list[Path] = []
     for path in paths[:MAX_LOGS]:
         stat = guest.stat(path)

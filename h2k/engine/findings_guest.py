@@ -7,11 +7,11 @@ from h2k.engine.finding_entry import FIRST_BOOT, REFUSE, REPAIR, WARN, Entry
 GUEST = (
     Entry(
         "nic-driver-missing",
-        "The VirtIO network driver is not staged, or its ids are not bound.",
+        "The VirtIO network driver is not staged: its service, its file, or its start type.",
         REPAIR,
         "no network after the boot on VirtIO",
-        r"`Services\netkvm`, its file, and the ids 1AF4:1000 and 1AF4:1041",
-        "Stages and binds the package's driver; without a package it is left to the first boot.",
+        r"`Services\netkvm` and its file",
+        "Stages the driver; its package, with the ids of the card, is installed at first boot. Without a package it warns.",
         "Install netkvm.inf with pnputil on the running guest.",
     ),
     Entry(
@@ -32,6 +32,15 @@ GUEST = (
         "Carries addresses, gateways, DNS and routes to the new NIC by its MAC at first boot; where that would be a "
         "guess, DHCP and a warning that says what to set.",
         "Set the address again with `netsh interface ip set address`.",
+    ),
+    Entry(
+        "network-setting-dropped",
+        "A card that goes is set to more than addresses: WINS servers, NetBIOS, DNS suffix and registration, MTU, bindings.",
+        REPAIR,
+        "names that no longer resolve, a backup card that registers itself in DNS, a tunnel that loses large packets",
+        r"`Services\NetBT\Parameters\Interfaces\Tcpip_{GUID}`, `Services\Tcpip\Parameters\Interfaces\{GUID}`, `Linkage\Disabled`",
+        "Carries each to the new card by its MAC at first boot; what can't be carried is named, one by one, as a warning.",
+        "Set it again in the properties of the new connection; the warning says what.",
     ),
     Entry(
         "network-profile-stale",

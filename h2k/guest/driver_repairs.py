@@ -62,7 +62,7 @@ def staged_first_boot(guest: Guest) -> Optional[first_boot.FirstBoot]:
     """The first boot that is staged in the guest and has yet to end; None without one, or with settings that are not
     ours."""
     service = guest.service(guest.control_sets.default, first_boot.SERVICE)
-    stat = guest.stat(first_boot.SETTINGS)
+    stat = guest.stat(first_boot.SETTINGS) or guest.stat(first_boot.OLD_SETTINGS)
     if service is None or stat is None or not stat.readable or stat.size > first_boot.MAX_SETTINGS:
         return None
     try:

@@ -9,18 +9,24 @@ from typing import Any, Optional
 from h2k.config.policy import NicOverride, Policy
 from h2k.domain.facts import DomainFacts
 from h2k.guest.guest import Guest
+from h2k.guest.virt_v2v_first_boot import virt_v2v_first_boot
 from h2k.windows.network import Adapter, Gateway, Network, read_network
 from h2k.windows.network_carry import Assignment, Card, Settings, assign, leaving, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Carry:
-    """The network, the adapters that stay behind, where each one's settings go, and what the first boot is to set."""
+    """The network, the adapters that stay behind, where each one's settings go, and what the first boot is to set.
+
+    `theirs` are the MAC addresses of cards to which a script of virt-v2v's gives an address (its --mac MAC:ip:…): two
+    owners of one card would be one too many, so ours sets none there.
+    """
 
     network: Network
     leaving: tuple[Adapter, ...]
     assignments: dict[str, Assignment]
     settings: tuple[Settings, ...]
+    theirs: frozenset[str] = frozenset()
 
     def as_json(self) -> dict[str, Any]:
         """network.json: everything the source had, and what is carried to which card, by which evidence."""
@@ -29,6 +35,7 @@ class Carry:
             "leaving": [a.guid for a in self.leaving],
             "assignments": {guid: dataclasses.asdict(a) for guid, a in self.assignments.items()},
             "first_boot": [dataclasses.asdict(s) for s in self.settings],
+            "virt_v2v": sorted(self.theirs),
         }
 
 
@@ -45,7 +52,14 @@ def carry(guest: Guest, domain: Optional[DomainFacts], policy: Policy) -> Carry:
         keep = policy.addresses == "preserve"
         certain = [(a, assignments[a.guid]) for a in behind if assignments[a.guid].certain]
         settings = tuple(settings_of(a, to.mac, keep) for a, to in certain)
-    return Carry(network, behind, assignments, tuple(s for s in settings if s.worth_setting))
+    staged = virt_v2v_first_boot(guest)
+    theirs = staged.addresses if staged is not None else frozenset()
+    settings = tuple(_without_addresses(s) if s.mac in theirs else s for s in settings)
+    return Carry(network, behind, assignments, tuple(s for s in settings if s.worth_setting), theirs)
+
+
+def _without_addresses(card: Settings) -> Settings:
+    return dataclasses.replace(card, dhcp=True, addresses=(), gateways=(), dns=(), addresses6=(), gateways6=(), dns6=())
 
 
 def _override(override: NicOverride) -> Settings:

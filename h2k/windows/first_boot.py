@@ -11,12 +11,14 @@ from typing import Any, Optional
 
 from h2k.base.errors import BadData
 from h2k.windows.network import Gateway, Route
-from h2k.windows.network_carry import SAFE_NAME, Settings
+from h2k.windows.network_carry import SAFE_NAME, Settings, extras_of
 from h2k.windows.values import Value, dword, expand, text
 
 SERVICE = "h2k-firstboot"
-DIRECTORY = "/ProgramData/h2k"
+# Not below ProgramData: what starts from there looks like malware to endpoint protection.
+DIRECTORY = "/Program Files/h2k"
 SETTINGS = f"{DIRECTORY}/settings.txt"
+OLD_SETTINGS = "/ProgramData/h2k/settings.txt"  # of h2k 0.1
 RUNNER = "rhsrvany.exe"
 # Where the runner notes that it has come to its end: SOFTWARE\h2k, value FirstBoot.
 MARK_KEY, MARK_VALUE, MARK_DONE = "h2k", "FirstBoot", "done"
@@ -39,6 +41,15 @@ class Package:
 
 
 @dataclasses.dataclass(frozen=True)
+class Publisher:
+    """Who signed a staged package, where Windows would ask whether to trust him: the SHA-1 of his certificate, and its
+    file below drivers\\."""
+
+    thumbprint: str
+    file: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Runner:
     """A program that runs scripts as a service: rhsrvany.exe or pvvxsvc.exe, its bytes, its machine type ("" unknown)."""
 
@@ -58,7 +69,9 @@ class FirstBoot:
     `bus` is the final one; `network_service` drives the final cards ("" for inbox ones); `san` are (control set, its
     own SanPolicy, None where it had none); `bound` the services whose real driver must drive its devices before the
     `leftovers`, placeholder INFs, are taken away; `tools` are product codes; `agent` the MSI's file name;
-    `bootstrap_cards` the PCI ids of cards that only the bootstrap had.
+    `bootstrap_cards` the PCI ids of cards that only the bootstrap had; `limits` are (step, seconds that its programs may
+    take); `disks` the signatures ("1234abcd") and GUIDs ("{…}") of the disks to bring online; `auto_reboot` are (control
+    set, what its CrashControl had).
     """
 
     bus: str
@@ -73,6 +86,10 @@ class FirstBoot:
     tools: tuple[str, ...] = ()
     agent: str = ""
     bootstrap_cards: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
+    publishers: tuple[Publisher, ...] = ()
+    disks: tuple[str, ...] = ()
+    auto_reboot: tuple[tuple[int, int], ...] = ()
 
     @property
     def needed(self) -> bool:
@@ -83,10 +100,11 @@ class FirstBoot:
         """Every decision in words, for the plan."""
         parts = [f"install {', '.join(p.inf for p in self.drivers)}"] if self.drivers else []
         for card in self.cards:
-            set_to = ", ".join((*card.addresses, *card.addresses6, *(f"DNS {d}" for d in (*card.dns, *card.dns6)))) or "DHCP"
-            gateways = ", ".join(g.address for g in (*card.gateways, *card.gateways6))
-            named = f", name {card.name!r}" if card.name else ""
-            parts.append(f"{card.mac or 'the only card'}: {set_to}" + (f", gateway {gateways}" if gateways else "") + named)
+            addresses = (*card.addresses, *card.addresses6, *(f"DNS {d}" for d in (*card.dns, *card.dns6)))
+            gateways = [f"gateway {g.address}" for g in (*card.gateways, *card.gateways6)]
+            named = [f"name {card.name!r}"] if card.name else []
+            set_to = (*(addresses or ("DHCP",)), *gateways, *extras_of(card), *named)
+            parts.append(f"{card.mac or 'the only card'}: {', '.join(set_to)}")
         parts += [f"route {r.destination} by {r.gateway}" for r in self.routes]
         parts += [f"SanPolicy of ControlSet{n:03d} back to {'none' if p is None else p}" for n, p in self.san]
         parts += [f"remove {what}" for what in (*self.leftovers, *self.tools, *self.bootstrap_cards)]
@@ -119,7 +137,9 @@ def service_values(with_runner: bool, drive: str = "C:") -> list[ServiceValue]:
     """
     place = rf"%SystemDrive%{DIRECTORY}".replace("/", "\\")
     cmd = r"%SystemRoot%\System32\cmd.exe"
-    image = rf"{place}\{RUNNER} -s {SERVICE}" if with_runner else rf'{cmd} /d /c start "" {cmd} /d /c {place}\runner.cmd'
+    # `call` first, and cmd.exe leaves the quotes alone.
+    run = rf'/d /c call "{place}\runner.cmd"'
+    image = rf'"{place}\{RUNNER}" -s {SERVICE}' if with_runner else rf'{cmd} /d /c start "" {cmd} {run}'
     values = [
         ServiceValue("", "Type", dword(OWN_PROCESS)),
         ServiceValue("", "Start", dword(AUTO_START)),
@@ -129,7 +149,7 @@ def service_values(with_runner: bool, drive: str = "C:") -> list[ServiceValue]:
         ServiceValue("", "ObjectName", text("LocalSystem")),
     ]
     if with_runner:
-        values.append(ServiceValue("Parameters", "CommandLine", text(rf'cmd.exe /d /c "{place}\runner.cmd"')))
+        values.append(ServiceValue("Parameters", "CommandLine", text(f"cmd.exe {run}")))
         values.append(ServiceValue("Parameters", "PWD", text(drive + "\\")))
     return values
 
@@ -144,8 +164,9 @@ def settings_text(wanted: FirstBoot) -> bytes:
         kind, _, rest = line.partition(" ")
         if kind == "name":
             good = bool(SAFE_NAME.fullmatch(rest))
-        elif kind == "driver":
-            good = bool(_FILE.fullmatch(rest.partition(" ")[2]))
+        elif kind in ("driver", "publisher"):
+            first, _, file = rest.partition(" ")
+            good = bool(_WORD.fullmatch(first)) and bool(_FILE.fullmatch(file))
         elif kind == "bootstrap-card":
             good = bool(_DEVICE.fullmatch(rest))
         else:
@@ -159,6 +180,10 @@ def _lines(wanted: FirstBoot) -> Iterator[str]:
     yield "h2k 1"
     yield f"bus {wanted.bus}"
     yield f"retries {wanted.retries}"
+    for step, seconds in wanted.limits:
+        yield f"limit {step} {seconds}"
+    for publisher in wanted.publishers:
+        yield f"publisher {publisher.thumbprint} {publisher.file}"
     for package in wanted.drivers:
         yield f"driver {'required' if package.required else 'optional'} {package.inf}"
     if wanted.network_service:
@@ -170,7 +195,10 @@ def _lines(wanted: FirstBoot) -> Iterator[str]:
         yield f"route {network.network_address} {network.netmask} {route.gateway} {route.metric}"
     for number, policy in wanted.san:
         yield f"san ControlSet{number:03d} {'none' if policy is None else policy}"
+    for number, value in wanted.auto_reboot:
+        yield f"auto-reboot ControlSet{number:03d} {value}"
     for kind, words in (
+        ("disk", wanted.disks),
         ("must-be-bound", wanted.bound),
         ("leftover", wanted.leftovers),
         ("tool", wanted.tools),
@@ -183,14 +211,18 @@ def _lines(wanted: FirstBoot) -> Iterator[str]:
 
 def _card_lines(card: Settings) -> Iterator[str]:
     mac = card.mac.replace(":", "-") if card.mac is not None else "single"
-    yield f"nic {mac} {'required' if card.static else 'optional'}"
+    yield f"nic {mac} {'required' if card.required else 'optional'}"
     for address in card.addresses:
         interface = ipaddress.IPv4Interface(address)
         yield f"address {interface.ip} {interface.netmask}"
     for gateway in card.gateways:
         yield f"gateway {gateway.address} {gateway.metric}"
+    if card.register != "primary":
+        yield f"register {card.register}"
     for server in card.dns:
         yield f"dns {server}"
+    for server in card.wins:
+        yield f"wins {server}"
     for address in card.addresses6:
         yield f"address6 {address}"
     for gateway in card.gateways6:
@@ -199,6 +231,14 @@ def _card_lines(card: Settings) -> Iterator[str]:
         yield f"dns6 {server}"
     if card.metric is not None:
         yield f"metric {card.metric}"
+    for kind, value in (
+        ("mtu", card.mtu),
+        ("netbios", card.netbios),
+        ("suffix", card.suffix or None),
+        ("no-dynamic-update", 1 if card.no_dynamic_update else None),
+    ):
+        if value is not None:
+            yield f"{kind} {value}"
     if card.name:
         yield f"name {card.name}"
 
@@ -249,8 +289,9 @@ class _Reader:
             field, read = _OF_CARD[kind]
             self.cards[-1].setdefault(field, []).append(read(words))
             self.cards[-1]["dhcp"] = self.cards[-1]["dhcp"] and kind != "address"
-        elif kind in ("metric", "name"):
-            self.cards[-1][kind] = int(rest) if kind == "metric" else rest
+        elif kind in _ONE_OF_CARD:
+            field, convert = _ONE_OF_CARD[kind]
+            self.cards[-1][field] = convert(rest)
         else:
             raise ValueError(kind)
 
@@ -269,7 +310,11 @@ def _route(words: Sequence[str]) -> Route:
 
 
 def _san(words: Sequence[str]) -> tuple[int, Optional[int]]:
-    return int(words[0][len("ControlSet") :]), None if words[1] == "none" else int(words[1])
+    return _control_set(words[0]), None if words[1] == "none" else int(words[1])
+
+
+def _control_set(word: str) -> int:
+    return int(word[len("ControlSet") :])
 
 
 def _word(words: Sequence[str]) -> str:
@@ -283,10 +328,23 @@ _SINGLE: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "network-service": ("network_service", str),
     "agent": ("agent", str),
 }
+_ONE_OF_CARD: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "metric": ("metric", int),
+    "register": ("register", str),
+    "mtu": ("mtu", int),
+    "netbios": ("netbios", int),
+    "suffix": ("suffix", str),
+    "no-dynamic-update": ("no_dynamic_update", lambda rest: rest == "1"),
+    "name": ("name", str),
+}
 _LISTED: Mapping[str, tuple[str, _Convert]] = {
     "driver": ("drivers", lambda words: Package(words[1], words[0] == "required")),
+    "limit": ("limits", lambda words: (words[0], int(words[1]))),
+    "publisher": ("publishers", lambda words: Publisher(words[0], words[1])),
     "route": ("routes", _route),
     "san": ("san", _san),
+    "auto-reboot": ("auto_reboot", lambda words: (_control_set(words[0]), int(words[1]))),
+    "disk": ("disks", _word),
     "must-be-bound": ("bound", _word),
     "leftover": ("leftovers", _word),
     "tool": ("tools", _word),
@@ -299,6 +357,7 @@ _OF_CARD: Mapping[str, tuple[str, _Convert]] = {
     "address6": ("addresses6", _word),
     "gateway6": ("gateways6", lambda words: Gateway(words[0])),
     "dns6": ("dns6", _word),
+    "wins": ("wins", _word),
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from h2k.base.errors import BadData
+from h2k.windows.network_extras import read_extras
 from h2k.windows.regf import Hive, Key
 from h2k.windows.services import control_set_name
 from h2k.windows.values import REG_BINARY
@@ -59,6 +60,10 @@ class Adapter:
     "parallels", "physical", or "" for one without hardware (a team, a VPN, a loopback). `slot` is the slot number
     that Windows shows (VMware's pciSlotNumber). `present` is False for one that was gone already on the source, None
     where Windows keeps no such record (7). `unread` says in words what is there and could not be decoded.
+
+    `register` tells whether the card's addresses are registered in DNS: "primary" (Windows' default), "none" or "both"
+    (the connection's suffix as well). `netbios` is 1 (on) or 2 (off), None where DHCP decides. `unbound` are the services
+    that the owner unticked for this card.
     """
 
     guid: str
@@ -82,6 +87,13 @@ class Adapter:
     dns6: tuple[str, ...] = ()
     metric: Optional[int] = None
     unread: tuple[str, ...] = ()
+    wins: tuple[str, ...] = ()
+    netbios: Optional[int] = None
+    suffix: str = ""
+    register: str = "primary"
+    no_dynamic_update: bool = False
+    mtu: Optional[int] = None
+    unbound: tuple[str, ...] = ()
 
     @property
     def static(self) -> bool:
@@ -192,6 +204,7 @@ def _adapter(
     unread: list[str] = []
     settings = _ipv4(system.key(f"{base}\\Services\\Tcpip\\Parameters\\Interfaces\\{guid}"), unread)
     settings.update(_ipv6(system, base, guid, luid, unread))
+    settings.update(read_extras(system, base, guid, unread))
     return Adapter(
         guid=guid,
         name=_text(connection, "Name"),

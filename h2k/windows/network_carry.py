@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 from h2k.windows.network import Adapter, Gateway, Network
+from h2k.windows.network_extras import NETBIOS_ON
 
 OURS = ("virtio", "qemu")
 # VMware counts the slots behind its PCI bridges from 32; a smaller number is a slot of another machine.
 FIRST_VMWARE_SLOT = 32
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.()#-]{0,79}")
+SAFE_SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,198}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +39,51 @@ class Settings:
     gateways6: tuple[Gateway, ...] = ()
     dns6: tuple[str, ...] = ()
     metric: Optional[int] = None
+    wins: tuple[str, ...] = ()
+    netbios: Optional[int] = None
+    suffix: str = ""
+    register: str = "primary"
+    no_dynamic_update: bool = False
+    mtu: Optional[int] = None
 
     @property
     def static(self) -> bool:
-        """Whether the machine is not right without them: more than a name that DHCP does not bring."""
+        """Whether there are addresses: what DHCP would not give again."""
         return bool(self.addresses or self.dns or self.addresses6 or self.dns6 or self.gateways6)
+
+    @property
+    def required(self) -> bool:
+        """Whether the machine is not right without them: more than a name or a metric."""
+        return self.static or bool(extras_of(self))
 
     @property
     def worth_setting(self) -> bool:
         """Whether there is anything to set at all."""
-        return self.static or bool(self.name) or self.metric is not None
+        return self.required or bool(self.name) or self.metric is not None
+
+
+def extras_of(card: Union[Adapter, Settings]) -> tuple[str, ...]:
+    """In words what a card is set to beside its addresses, each setting by itself."""
+    found = [f"WINS server {server}" for server in card.wins]
+    if card.netbios is not None:
+        found.append(f"NetBIOS {'on' if card.netbios == NETBIOS_ON else 'off'}")
+    if card.suffix:
+        found.append(f"DNS suffix {card.suffix}")
+    if card.register != "primary":
+        found.append("no registration in DNS" if card.register == "none" else "registration in DNS with the suffix")
+    if card.no_dynamic_update:
+        found.append("no dynamic DNS update")
+    if card.mtu is not None:
+        found.append(f"MTU {card.mtu}")
+    return tuple(found)
+
+
+def not_carried(adapter: Adapter) -> tuple[str, ...]:
+    """What no first boot can set: a name or suffix that a script could misread, services that were unticked."""
+    found = [f"connection name {adapter.name!r}"] if adapter.name and not SAFE_NAME.fullmatch(adapter.name) else []
+    if adapter.suffix and not SAFE_SUFFIX.fullmatch(adapter.suffix):
+        found.append(f"DNS suffix {adapter.suffix[:60]!r}")
+    return (*found, *(f"{service} is unticked" for service in adapter.unbound))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +170,12 @@ def settings_of(adapter: Adapter, mac: Optional[str], addresses: bool) -> Settin
         adapter.gateways6,
         adapter.dns6,
         adapter.metric,
+        adapter.wins,
+        adapter.netbios,
+        adapter.suffix if SAFE_SUFFIX.fullmatch(adapter.suffix) else "",
+        adapter.register,
+        adapter.no_dynamic_update,
+        adapter.mtu,
     )
 
 
@@ -149,4 +192,5 @@ def by_hand(adapter: Adapter) -> str:
     commands += [f"netsh interface ipv6 add address NAME address={a}" for a in adapter.addresses6]
     commands += [f"netsh interface ipv6 add route ::/0 NAME {g.address}" for g in adapter.gateways6]
     commands += [f"netsh interface ipv6 add dnsservers {name} address={d}" for d in adapter.dns6]
+    commands += [f"netsh interface ipv4 add winsservers {name} address={w}" for w in adapter.wins]
     return "; ".join(commands)

@@ -333,7 +333,7 @@ _CLASHES = (
     {"driver-file-missing", "driver-file-invalid"},
     {"device-id-unbound", "device-class-wrong"},
     {"bcd-default-missing", "bcd-device-unresolved"},
-    {"nic-ghost", "nic-static-stranded", "network-profile-stale"},
+    {"nic-ghost", "nic-static-stranded", "network-profile-stale", "network-setting-dropped"},
 )
 
 

@@ -392,6 +392,14 @@ def guestor(disk: Surgery) -> None:
     )
 
 
+def wins_and_netbios(disk: Surgery) -> None:
+    """What a card is set to beside its addresses."""
+    disk.registry(
+        "SYSTEM", f"[$cs\\Services\\NetBT\\Parameters\\Interfaces\\Tcpip_{GHOST}]\n"
+        '"NameServerList"=multi:["192.0.2.60"]\n"NetbiosOptions"=dword:00000002\n'
+    )  # fmt: skip
+
+
 FIRST_BOOT_DIRECTORY = "Program Files/Guestfs/Firstboot"
 # As virt-v2v 2.10 stages it, in our words: a driver that fails is tried again at the next boot, without limit.
 ENDLESS = """@echo off
@@ -708,6 +716,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("nic-driver-missing:service", "netkvm has no service", REPAIR, registry("SYSTEM", "-[$cs\\Services\\netkvm]\n")),
     Fault("nic-ghost", "an adapter of a card that is gone", REPAIR, ghost(static=False), (NEW, OLD)),
     Fault("nic-static-stranded", "a static address on it", REPAIR, ghost(static=True), (NEW, OLD), also=frozenset({"nic-ghost"})),
+    Fault(
+        "network-setting-dropped", "WINS servers, and NetBIOS off, on it", REPAIR, together(ghost(static=True), wins_and_netbios),
+        (NEW, OLD), also=frozenset({"nic-ghost", "nic-static-stranded"}),
+    ),
     Fault(
         "network-profile-stale", "a private network known by the old gateway's MAC", REPAIR,
         together(ghost(static=False), stale_profile()), (NEW, OLD), also=frozenset({"nic-ghost"}), policy="profiles: remove\n",

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 BUILT_IN = frozenset("@echo echo echo. rem set if if/i for call goto exit del mkdir rmdir move cd start setlocal".split())
 PROGRAM = re.compile(r'"%SYS%\\[a-z]+\.(exe|com)"|"%SystemRoot%\\Sysnative\\cmd\.exe"|"%RUN%"|"%PNPUTIL%"')
 # Variables that Windows sets, and ERRORLEVEL and their kind.
-WINDOWS = frozenset({"SystemRoot", "PROCESSOR_ARCHITEW6432", "ERRORLEVEL"})
+WINDOWS = frozenset({"SystemRoot", "SystemDrive", "PROCESSOR_ARCHITEW6432", "ERRORLEVEL"})
 # Variables that may stand without quotes: numbers and words of ours, never a text of the guest's.
 UNQUOTED = frozenset(
     """ERRORLEVEL STEP TRIES RETRIES LINE STATE RESULT LEFT STATUS COUNT SERVICE GIVEN CARDS NEEDED GIVEN_NEEDED INDEX FAMILY
-    WORDS MAC WAIT FAILED NUMBER ARGUMENTS H2K PACKAGE DETAIL""".split()
+    WORDS MAC WAIT FAILED BUDGET QUIET REGISTER REGISTERED NUMBER ARGUMENTS H2K PACKAGE DETAIL""".split()
 )
 _PERCENT = re.compile(
     r"%%[a-z]|%~[a-z]*[0-9]|%\*|%([A-Za-z_0-9]+)(?::~-?[0-9]+(?:,-?[0-9]+)?|:[^%=]+=[^%]*)?%|(%%([A-Z]+):[A-Z]+=%([A-Z]+)%%%)|(%)"

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from h2k.guest.virtio_win import DriverSource, open_source
+from tests.guests.virtio_win import make_tree
 from tests.unit.terminal import Terminal
 
 settings.register_profile("h2k", deadline=None)  # tests do not assert times
@@ -46,3 +48,10 @@ def without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host on which rich is not installed."""
     for name in [n for n in sys.modules if n.split(".")[0] == "rich"] + ["rich", "rich.console", "rich.progress", "rich.table", "rich.text"]:
         monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture(scope="session")
+def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverSource]:
+    """A made virtio-win with everything."""
+    with open_source(make_tree(tmp_path_factory.mktemp("virtio-win"))) as source:
+        yield source

@@ -54,5 +54,5 @@ def test_the_page_of_the_first_boot_has_each_step_in_order() -> None:
 
 
 def test_the_guest_gets_less_time_than_the_host_waits() -> None:
-    assert [budget(limit) for limit in (1, 10, 120, 900)] == [1, 5, 60, 840]
+    assert [budget(limit) for limit in (1, 10, 120, 900)] == [1, 8, 96, 720]
     assert all(0 < step.budget < step.limit for step in STEPS)

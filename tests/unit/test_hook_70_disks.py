@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Optional
 
 import pytest
 
 from h2k.guest.changes import pending
-from h2k.guest.virtio_win import DriverSource, open_source
-from tests.guests.virtio_win import make_tree
+from h2k.guest.virtio_win import DriverSource
 from tests.unit.memory_reader import apply_changes, gpt_letter, windows_guest
-from tests.unit.test_first_boot import MODERN, THREE, ask, ids, settings_of
-
-
-@pytest.fixture(scope="module")
-def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverSource]:
-    with open_source(make_tree(tmp_path_factory.mktemp("virtio-win"))) as source:
-        yield source
+from tests.unit.moved_guests import MODERN, THREE, ask, ids, settings_of
 
 
 def test_san_policy_of_every_set_is_kept_for_later(drivers: DriverSource) -> None:

@@ -1,6 +1,6 @@
 @echo off
-rem Gives each card what its MAC had on the source. The card is found in the interface list of route.exe, which needs
-rem neither WMI nor PowerShell, names index and MAC, and reads the same in every language.
+rem Gives each card what its MAC had on the source, and reads it back. The card is found in the interface list of route.exe,
+rem which needs neither WMI nor PowerShell, names index and MAC, and reads the same in every language.
 set "SERVICE="
 set "CARDS=0"
 set "NEEDED=0"
@@ -10,6 +10,7 @@ for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="nic" if "%%c"=="required" set /a NEEDED+=1
 )
 if "%CARDS%"=="0" exit /b 3
+set "NETWORK=HKLM\SYSTEM\CurrentControlSet\Control\Class\{4D36E972-E325-11CE-BFC1-08002BE10318}"
 set "WAIT=45"
 :look
 set "MISSING="
@@ -31,20 +32,52 @@ rem The last try: a card that is not VirtIO is better than no address; one that 
 set "INDEX="
 set "GIVEN=0"
 set "GIVEN_NEEDED=0"
+set "BAD="
 for /f "usebackq tokens=1,2*" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="nic" call :card %%b %%c
   if "%%a"=="address" call :address %%b %%c
   if "%%a"=="gateway" call :gateway %%b %%c
   if "%%a"=="dns" call :dns %%b
-  if "%%a"=="address6" call :netsh6 add address interface=INDEX address=%%b store=persistent
-  if "%%a"=="gateway6" call :netsh6 add route prefix=::/0 interface=INDEX nexthop=%%b store=persistent
-  if "%%a"=="dns6" call :netsh6 add dnsservers name=INDEX address=%%b validate=no
-  if "%%a"=="metric" call :netsh4 set interface interface=INDEX metric=%%b
+  if "%%a"=="wins" call :wins %%b
+  if "%%a"=="register" call :register %%b
+  if "%%a"=="address6" call :add6 address interface=INDEX address=%%b store=persistent
+  if "%%a"=="gateway6" call :add6 route prefix=::/0 interface=INDEX nexthop=%%b store=persistent
+  if "%%a"=="dns6" call :add6 dnsservers name=INDEX address=%%b validate=no
+  if "%%a"=="metric" call :set4 interface interface=INDEX metric=%%b
+  if "%%a"=="mtu" call :mtu %%b
+  if "%%a"=="netbios" call :registry NetBT\Parameters\Interfaces\Tcpip_ NetbiosOptions REG_DWORD %%b
+  if "%%a"=="suffix" call :registry Tcpip\Parameters\Interfaces\ Domain REG_SZ %%b
+  if "%%a"=="no-dynamic-update" call :registry Tcpip\Parameters\Interfaces\ DisableDynamicUpdate REG_DWORD %%b
   if "%%a"=="name" call :name "%%b %%c"
 )
-for /f "usebackq tokens=1-5" %%a in ("%H2K%settings.txt") do if "%%a"=="route" "%SYS%\route.exe" -p add %%b mask %%c %%d metric %%e
+for /f "usebackq tokens=1-5" %%a in ("%H2K%settings.txt") do if "%%a"=="route" call :route %%b %%c %%d %%e
+rem Windows lists an address once its duplicates were looked for: what is not there yet gets some seconds.
+set "WAIT=5"
+:read_back
+set "INDEX="
+set "ABSENT="
+for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do (
+  if "%%a"=="nic" call :listing %%b
+  if "%%a"=="address" call :listed %%b
+  if "%%a"=="gateway" call :listed %%b
+  if "%%a"=="dns" call :listed %%b
+  if "%%a"=="wins" call :listed %%b
+  if "%%a"=="address6" call :listed %%b
+  if "%%a"=="gateway6" call :listed %%b
+  if "%%a"=="dns6" call :listed %%b
+)
+if not defined ABSENT goto judge
+if %WAIT% LEQ 0 goto judge
+"%SYS%\ping.exe" -n 3 127.0.0.1 >nul
+set /a WAIT-=1
+goto read_back
+:judge
 set "DETAIL=%GIVEN% of %CARDS% cards set"
 if defined MISSING set "DETAIL=%DETAIL%, not found:%MISSING%"
+if defined BAD set "DETAIL=%DETAIL%, refused:%BAD%"
+if defined ABSENT set "DETAIL=%DETAIL%, not there when read back:%ABSENT%"
+if defined BAD exit /b 1
+if defined ABSENT exit /b 1
 if %GIVEN_NEEDED% LSS %NEEDED% exit /b 1
 exit /b 0
 
@@ -64,14 +97,53 @@ for /f "usebackq tokens=1 delims=." %%i in ("%H2K%card.tmp") do set /a INDEX=%%i
 exit /b 0
 :only
 set "FOUND=0"
+set "DRIVEN=0"
 set "BYTE=[0-9a-f][0-9a-f]"
 "%SYS%\findstr.exe" /i /r /c:"\.%BYTE% %BYTE% %BYTE% %BYTE% %BYTE% %BYTE% \." "%H2K%cards.tmp" >"%H2K%ethernet.tmp"
 "%SYS%\findstr.exe" /v /l /c:"...00 00 00 00 00 00 ." "%H2K%ethernet.tmp" >"%H2K%card.tmp"
-for /f "usebackq tokens=1 delims=." %%i in ("%H2K%card.tmp") do (
-  set /a INDEX=%%i
-  set /a FOUND+=1
-)
+for /f "usebackq tokens=1 delims=." %%i in ("%H2K%card.tmp") do call :candidate %%i
+rem Others may stand beside it that are no cards (a loopback, a VPN, a switch): the one that the network driver drives.
+if "%DRIVEN%"=="1" set "INDEX=%CANDIDATE%"
+if "%DRIVEN%"=="1" exit /b 0
 if not "%FOUND%"=="1" set "INDEX="
+exit /b 0
+:candidate
+set /a INDEX=%~1
+set /a FOUND+=1
+if not defined SERVICE exit /b 0
+call :adapter
+if not defined ADAPTER exit /b 0
+"%SYS%\reg.exe" query HKLM\SYSTEM\CurrentControlSet\Services\%SERVICE%\Enum >"%H2K%driven.tmp" 2>nul
+for /f "usebackq tokens=1,2*" %%i in ("%H2K%driven.tmp") do if "%%j"=="REG_SZ" call :driver "%%k"
+exit /b 0
+:driver
+set "DRIVER="
+"%SYS%\reg.exe" query "HKLM\SYSTEM\CurrentControlSet\Enum\%~1" /v Driver >"%H2K%driver.tmp" 2>nul
+for /f "usebackq tokens=1,2*" %%i in ("%H2K%driver.tmp") do if "%%i"=="Driver" set "DRIVER=%%k"
+if not defined DRIVER exit /b 0
+if /i not "%DRIVER:~-4%"=="%ADAPTER:~-4%" exit /b 0
+set /a DRIVEN+=1
+set "CANDIDATE=%INDEX%"
+exit /b 0
+
+:adapter
+rem ADAPTER, the class key of the card INDEX: netsh tells its LUID as ethernet_NUMBER, in every language, and the class key
+rem has the same number.
+set "ADAPTER="
+set "LUID="
+"%SYS%\netsh.exe" interface ipv4 show interface %INDEX% >"%H2K%interface.tmp"
+for /f "usebackq tokens=2 delims=_" %%i in ("%H2K%interface.tmp") do if not defined LUID set /a LUID=%%i
+if not defined LUID exit /b 0
+set "PLACE="
+"%SYS%\reg.exe" query "%NETWORK%" /s /v NetLuidIndex >"%H2K%luids.tmp" 2>nul
+for /f "usebackq tokens=1,2*" %%i in ("%H2K%luids.tmp") do call :luid "%%i" "%%j" "%%k"
+exit /b 0
+:luid
+set "WORD=%~1"
+if "%WORD:~0,5%"=="HKEY_" set "PLACE=%~1"
+if /i not "%WORD%"=="NetLuidIndex" exit /b 0
+set /a NUMBER=%~3
+if "%NUMBER%"=="%LUID%" set "ADAPTER=%PLACE%"
 exit /b 0
 
 :card
@@ -79,6 +151,8 @@ rem :card MAC required-or-optional. What follows in the list is for this card; o
 call :index %~1
 set "FIRST_ADDRESS=1"
 set "FIRST_DNS=1"
+set "FIRST_WINS=1"
+set "REGISTER=primary"
 if not defined INDEX exit /b 0
 set /a GIVEN+=1
 if "%~2"=="required" set /a GIVEN_NEEDED+=1
@@ -87,40 +161,118 @@ exit /b 0
 
 :address
 if not defined INDEX exit /b 0
-if defined FIRST_ADDRESS call :netsh4 set address name=INDEX source=static address=%~1 mask=%~2 gateway=none
-if not defined FIRST_ADDRESS call :netsh4 add address name=INDEX address=%~1 mask=%~2
+if defined FIRST_ADDRESS call :set4 address name=INDEX source=static address=%~1 mask=%~2 gateway=none
+if not defined FIRST_ADDRESS call :add4 address name=INDEX address=%~1 mask=%~2
 set "FIRST_ADDRESS="
 exit /b 0
 
 :gateway
 if not defined INDEX exit /b 0
-if "%~2"=="0" call :netsh4 add address name=INDEX gateway=%~1
-if not "%~2"=="0" call :netsh4 add address name=INDEX gateway=%~1 gwmetric=%~2
+if "%~2"=="0" call :add4 address name=INDEX gateway=%~1
+if not "%~2"=="0" call :add4 address name=INDEX gateway=%~1 gwmetric=%~2
+exit /b 0
+
+:register
+rem Whether the card's addresses are registered in DNS; it stands before the card's servers.
+if not defined INDEX exit /b 0
+set "REGISTER=%~1"
+set "REGISTERED=1"
+if "%~1"=="none" set "REGISTERED=0"
+call :registry Tcpip\Parameters\Interfaces\ RegistrationEnabled REG_DWORD %REGISTERED%
 exit /b 0
 
 :dns
 if not defined INDEX exit /b 0
-if defined FIRST_DNS call :netsh4 set dnsservers name=INDEX source=static address=%~1 register=primary validate=no
-if not defined FIRST_DNS call :netsh4 add dnsservers name=INDEX address=%~1 validate=no
+if defined FIRST_DNS call :set4 dnsservers name=INDEX source=static address=%~1 register=%REGISTER% validate=no
+if not defined FIRST_DNS call :add4 dnsservers name=INDEX address=%~1 validate=no
 set "FIRST_DNS="
 exit /b 0
 
-:netsh4
-set "FAMILY=ipv4"
-goto netsh
-:netsh6
-set "FAMILY=ipv6"
+:wins
+if not defined INDEX exit /b 0
+if defined FIRST_WINS call :set4 winsservers name=INDEX source=static address=%~1
+if not defined FIRST_WINS call :add4 winsservers name=INDEX address=%~1
+set "FIRST_WINS="
+exit /b 0
+
+:mtu
+call :set4 subinterface interface=INDEX mtu=%~1 store=persistent
+exit /b 0
+
+:route
+rem One that is there already is no fault: it lies in the registry and belongs to no card.
+"%SYS%\route.exe" -p add %~1 mask %~2 %~3 metric %~4
+exit /b 0
+
+:registry
+rem :registry PLACE NAME TYPE DATA: what netsh can't set, in the key of the card's GUID.
+if not defined INDEX exit /b 0
+call :guid
+if not defined GUID goto registry_bad
+"%SYS%\reg.exe" add "HKLM\SYSTEM\CurrentControlSet\Services\%~1%GUID%" /v %~2 /t %~3 /d %~4 /f
+if not errorlevel 1 exit /b 0
+:registry_bad
+set "BAD=%BAD% %~2"
+exit /b 0
+
+:guid
+set "GUID="
+call :adapter
+if not defined ADAPTER exit /b 0
+"%SYS%\reg.exe" query "%ADAPTER%" /v NetCfgInstanceId >"%H2K%guid.tmp" 2>nul
+for /f "usebackq tokens=1,2*" %%i in ("%H2K%guid.tmp") do if /i "%%i"=="NetCfgInstanceId" set "GUID=%%k"
+exit /b 0
+
+:set4
+rem Setting is the same however often it is done, and must succeed.
+call :netsh ipv4 set %*
+if defined REFUSED set "BAD=%BAD% %~1"
+exit /b 0
+:add4
+rem What was added at an earlier try is refused as there already: whether it is, is read back.
+call :netsh ipv4 add %*
+exit /b 0
+:add6
+call :netsh ipv6 add %*
+exit /b 0
+
 :netsh
-rem cmd splits name=INDEX at the equals sign, so the words are put together again here.
+rem :netsh FAMILY WORDS, where INDEX stands for the card. cmd splits name=INDEX at the equals sign, so the words are put
+rem together again here. REFUSED when netsh says so.
+set "REFUSED="
 if not defined INDEX exit /b 0
 set "WORDS=%*"
 call set "WORDS=%%WORDS:INDEX=%INDEX%%%"
-echo netsh interface %FAMILY% %WORDS%
-"%SYS%\netsh.exe" interface %FAMILY% %WORDS%
+echo netsh interface %WORDS%
+"%SYS%\netsh.exe" interface %WORDS%
+if not "%ERRORLEVEL%"=="0" set "REFUSED=1"
+if defined REFUSED echo refused
+exit /b 0
+
+:listing
+rem Everything that Windows says of this card; the dumps are what it has stored, and list a card without its cable too.
+call :index %~1
+if not defined INDEX exit /b 0
+"%SYS%\netsh.exe" interface ipv4 show addresses %INDEX% >"%H2K%back.tmp"
+"%SYS%\netsh.exe" interface ipv4 show dnsservers %INDEX% >>"%H2K%back.tmp"
+"%SYS%\netsh.exe" interface ipv4 show winsservers %INDEX% >>"%H2K%back.tmp"
+"%SYS%\netsh.exe" interface ipv6 show addresses %INDEX% >>"%H2K%back.tmp"
+"%SYS%\netsh.exe" interface ipv6 show dnsservers %INDEX% >>"%H2K%back.tmp"
+"%SYS%\netsh.exe" interface ipv4 dump >>"%H2K%back.tmp"
+"%SYS%\netsh.exe" interface ipv6 dump >>"%H2K%back.tmp"
+exit /b 0
+
+:listed
+if not defined INDEX exit /b 0
+for /f "tokens=1 delims=/" %%x in ("%~1") do set "WORD=%%x"
+set "WORD=%WORD:.=\.%"
+"%SYS%\findstr.exe" /i /r /c:"[ =]%WORD%$" /c:"[ =]%WORD% " "%H2K%back.tmp" >nul
+if errorlevel 1 set "ABSENT=%ABSENT% %~1"
 exit /b 0
 
 :name
-rem The connection's old name; optional, for a name in use or a language's own letters may stand in the way.
+rem The connection's old name; optional, for a name in use or a language's own letters may stand in the way. The state of a
+rem connection may be two words in Windows' language: the name is what stands after two spaces.
 if not defined INDEX exit /b 0
 set "NEW=%~1"
 :trim
@@ -128,8 +280,14 @@ if "%NEW:~-1%"==" " set "NEW=%NEW:~0,-1%"
 if "%NEW:~-1%"==" " goto trim
 set "OLD="
 "%SYS%\netsh.exe" interface ipv4 show interfaces >"%H2K%names.tmp"
-for /f "usebackq tokens=1,4*" %%i in ("%H2K%names.tmp") do if "%%i"=="%INDEX%" set "OLD=%%k"
+for /f "usebackq tokens=1,3*" %%i in ("%H2K%names.tmp") do if "%%i"=="%INDEX%" set "OLD=%%k"
 if not defined OLD exit /b 0
+set "OLD=%OLD:*  =%"
+:indented
+if not "%OLD:~0,1%"==" " goto named
+set "OLD=%OLD:~1%"
+goto indented
+:named
 if "%OLD%"=="%NEW%" exit /b 0
 "%SYS%\netsh.exe" interface set interface name="%OLD%" newname="%NEW%"
 exit /b 0

@@ -5,10 +5,13 @@ set "WANTED="
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="leftover" set "WANTED=1"
   if "%%a"=="bootstrap-card" set "WANTED=1"
+  if "%%a"=="auto-reboot" set "WANTED=1"
 )
 if not defined WANTED exit /b 3
 call "%H2K%final.cmd"
 if errorlevel 1 goto not_final
+rem A crash stopped at its screen while the boots were watched; from now on Windows does what its owner wants.
+for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do if "%%a"=="auto-reboot" "%SYS%\reg.exe" add "HKLM\SYSTEM\%%b\Control\CrashControl" /v AutoReboot /t REG_DWORD /d %%c /f
 set "UNBOUND="
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="must-be-bound" call :bound %%b
 if defined UNBOUND goto unbound
@@ -21,9 +24,7 @@ exit /b 0
 
 :not_final
 set "DETAIL=the final bus"
-if not defined LAST exit /b 2
-set "DETAIL=the placeholder packages stay: the final bus was never seen"
-exit /b 3
+exit /b 4
 
 :unbound
 set "DETAIL=the real driver of%UNBOUND%"

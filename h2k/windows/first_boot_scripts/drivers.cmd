@@ -3,7 +3,10 @@ rem Installs the staged driver packages: the required ones must go in, an option
 set "REQUIRED_FAILED="
 set "OPTIONAL_FAILED="
 set "PACKAGES=0"
+rem 7 to 8.1 and their servers ask a question, which nobody can answer here, about a publisher that they do not know.
+for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do if "%%a"=="publisher" call :trust %%b "%%c"
 for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do if "%%a"=="driver" call :install %%b "%%c"
+for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do if "%%a"=="publisher" call :distrust %%b
 set "DETAIL=%PACKAGES% packages"
 if defined OPTIONAL_FAILED set "DETAIL=%DETAIL%, optional ones failed:%OPTIONAL_FAILED%"
 if defined REQUIRED_FAILED set "DETAIL=%DETAIL%, required ones failed:%REQUIRED_FAILED%"
@@ -19,10 +22,28 @@ set "SECONDS=180"
 call "%H2K%bounded.cmd"
 set "STATUS=%ERRORLEVEL%"
 echo pnputil %~2: %STATUS%
-rem 259: no device wants it now, or it has a better one. 3010: it asks for a reboot, which comes with the next phase.
+rem 259: no device wants it now, or it has a better one. 1641, 3010: it asks for a reboot, which comes with the next phase.
 if "%STATUS%"=="0" exit /b 0
 if "%STATUS%"=="259" exit /b 0
+if "%STATUS%"=="1641" exit /b 0
 if "%STATUS%"=="3010" exit /b 0
 if "%~1"=="required" set "REQUIRED_FAILED=%REQUIRED_FAILED% %~n2"
 if "%~1"=="optional" set "OPTIONAL_FAILED=%OPTIONAL_FAILED% %~n2"
+exit /b 0
+
+:trust
+rem :trust SHA1 FILE. A publisher that the owner trusts already stays; tries\SHA1 marks one that we brought.
+if exist "%H2K%tries\%~1" goto bring
+"%SYS%\reg.exe" query "HKLM\SOFTWARE\Microsoft\SystemCertificates\TrustedPublisher\Certificates\%~1" >nul 2>nul
+if not errorlevel 1 exit /b 0
+:bring
+>"%H2K%tries\%~1" echo.
+"%SYS%\certutil.exe" -addstore -f TrustedPublisher "%H2K%drivers\%~2"
+exit /b 0
+
+:distrust
+if not exist "%H2K%tries\%~1" exit /b 0
+"%SYS%\certutil.exe" -delstore TrustedPublisher %~1
+"%SYS%\reg.exe" query "HKLM\SOFTWARE\Microsoft\SystemCertificates\TrustedPublisher\Certificates\%~1" >nul 2>nul
+if errorlevel 1 del "%H2K%tries\%~1"
 exit /b 0

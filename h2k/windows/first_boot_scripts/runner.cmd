@@ -10,11 +10,12 @@ call :main >>"%H2K%firstboot.log" 2>&1
 exit /b 0
 
 :native
-"%SystemRoot%\Sysnative\cmd.exe" /d /c "%~f0"
+"%SystemRoot%\Sysnative\cmd.exe" /d /c call "%~f0"
 exit /b 0
 
 :main
 echo ==== h2k first boot
+rem Accounts by SID, for their names are Windows' language's: SYSTEM and the Administrators.
 "%SYS%\icacls.exe" "%H2K%." /inheritance:r /grant:r *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F /q
 "%SYS%\icacls.exe" "%H2K%*" /reset /t /c /q
 rem Finished once: the service only has to go. Finished in an earlier life of this disk: everything starts anew.
@@ -24,10 +25,16 @@ if exist "%H2K%done\done" rmdir /s /q "%H2K%done" "%H2K%tries"
 "%SYS%\mode.com" COM1: baud=115200 parity=n data=8 stop=1
 if not exist "%H2K%done" mkdir "%H2K%done"
 if not exist "%H2K%tries" mkdir "%H2K%tries"
+if exist "%H2K%run*.rc" del /q "%H2K%run*.rc"
 set "RETRIES=5"
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="retries" set "RETRIES=%%b"
+set "RUNS=0"
 set "WAITING="
 set "FAILED="
+call :budget start
+call :virt_v2v
+if defined THEIRS goto theirs
+set "DETAIL="
 call :signal start ok
 for %%s in (drivers addresses disks tools agent cleanup) do call :step %%s
 call :finish
@@ -35,6 +42,44 @@ exit /b 0
 
 :over
 "%SYS%\sc.exe" delete h2k-firstboot
+exit /b 0
+
+:theirs
+rem They have hung for half an hour: this boot ends without a try of ours, and says so.
+set "DETAIL=the scripts of virt-v2v do not come to their end"
+call :signal done failed
+exit /b 0
+
+:virt_v2v
+rem virt-v2v's own first-boot scripts come first. Each restarts the machine, and a step of ours that is cut short would
+rem have spent a try. After the last one there is a minute for its restart, unless it leaves its file `complete`.
+set "THEIRS="
+set "QUIET=0"
+set "SEEN="
+set "SAID=0"
+:virt_v2v_look
+call "%H2K%virt-v2v.cmd"
+set "STATUS=%ERRORLEVEL%"
+if "%STATUS%"=="0" exit /b 0
+if "%STATUS%"=="1" set "SEEN=1"
+if "%STATUS%"=="1" set "QUIET=0"
+if "%STATUS%"=="2" set /a QUIET+=1
+if not defined SEEN if "%STATUS%"=="2" exit /b 0
+if %QUIET% GEQ 12 exit /b 0
+set /a BUDGET-=5
+if %BUDGET% LEQ 0 set "THEIRS=1"
+if defined THEIRS exit /b 0
+set "DETAIL=waits for the first-boot scripts of virt-v2v"
+if "%SAID%"=="0" call :signal start skipped
+set /a SAID+=1
+if "%SAID%"=="12" set "SAID=0"
+"%SYS%\ping.exe" -n 6 127.0.0.1 >nul
+goto virt_v2v_look
+
+:budget
+rem BUDGET: the seconds that the programs of this step may take together, less than the host waits for its signal.
+set "BUDGET=600"
+for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do if "%%a"=="limit" if "%%b"=="%~1" set "BUDGET=%%c"
 exit /b 0
 
 :step
@@ -48,13 +93,16 @@ if not exist "%H2K%tries\%STEP%.%TRIES%" goto counted
 set /a TRIES+=1
 goto count
 :counted
->"%H2K%tries\%STEP%.%TRIES%" echo.
+rem A boot that only waits for the final hardware (4) is no try.
 if %TRIES% GEQ %RETRIES% set "LAST=1"
+>"%H2K%tries\%STEP%.%TRIES%" echo.
 echo ---- %STEP%, try %TRIES% of %RETRIES%
+call :budget %STEP%
 call "%H2K%%STEP%.cmd"
 set "RESULT=%ERRORLEVEL%"
 if "%RESULT%"=="0" goto step_ok
 if "%RESULT%"=="3" goto step_skipped
+if "%RESULT%"=="4" goto step_not_final
 if defined LAST goto step_failed
 if "%RESULT%"=="2" goto step_waits
 call :signal %STEP% failed
@@ -66,6 +114,8 @@ call :signal %STEP% failed
 >"%H2K%done\%STEP%" echo failed
 set "FAILED=%FAILED% %STEP%"
 exit /b 0
+:step_not_final
+del "%H2K%tries\%STEP%.%TRIES%"
 :step_waits
 set "DETAIL=waits for the next boot: %DETAIL%"
 call :signal %STEP% skipped
@@ -98,7 +148,8 @@ if defined WAITING set "DETAIL=the next boot goes on with:%WAITING%"
 if defined WAITING goto finish_signal
 "%SYS%\reg.exe" add HKLM\SOFTWARE\h2k /v FirstBoot /t REG_SZ /d done /f
 >"%H2K%done\done" echo ok
-del /q "%H2K%*.tmp" "%H2K%*.msi" "%H2K%run.rc"
+rem settings.txt stays: it has what the source's cards had.
+del /q "%H2K%*.tmp" "%H2K%*.msi" "%H2K%run*.rc"
 if exist "%H2K%drivers" rmdir /s /q "%H2K%drivers"
 "%SYS%\sc.exe" delete h2k-firstboot
 :finish_signal

@@ -3,7 +3,7 @@
 # at the end. No Windows program runs here, so what only one could do is skipped, and says so.
 
 SERVICE=h2k-firstboot
-PLACE=/windows/ProgramData/h2k
+PLACE="/windows/Program Files/h2k"
 NO_PROGRAM='the stand-in runs no Windows program'
 
 # Whether the runner is to run: its service is there, enabled, and not marked for deletion. A mark that is left from the

@@ -1,0 +1,185 @@
+"""Hook network-policy: ghosts go, and what they were set to goes to the new cards, or is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from h2k.config.policy import NicOverride, Policy
+from h2k.domain.facts import NicFacts
+from h2k.guest.changes import pending
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverSource
+from h2k.windows.network import Gateway
+from tests.unit.memory_reader import apply_changes, windows_guest
+from tests.unit.moved_guests import MACS, MODERN, THREE, UNKNOWN, ask, domain, ids, settings_of
+
+
+def test_what_the_ghosts_leave(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE + '[$cs\\Services\\vmxnet3ndis6]\n"Start"=dword:00000003\n')
+    nics = domain(*(NicFacts(mac) for mac in MACS))
+    fixed = apply_changes(guest, pending(ask(guest, drivers, domain=nics).changes, guest))
+    text = repr([key.path for key in _walk(fixed.system.root)]).lower()
+    for number in (1, 2, 3):
+        assert f"11111111-0000-4000-8000-00000000000{number}" not in text
+    assert "ven_15ad" not in text and "subsys_07d015ad" not in text
+    assert fixed.system.key("ControlSet001\\Services\\vmxnet3ndis6") is not None, "the driver is the way back"
+    assert fixed.system.key("ControlSet001\\Control\\Class\\{4D36E972-E325-11CE-BFC1-08002BE10318}\\0004") is not None
+    nsi = fixed.system.key("ControlSet001\\Control\\Nsi\\{eb004a01-9b1a-11d4-9123-0050047759bc}\\10")
+    assert nsi is not None and nsi.values() == ()
+    routes = fixed.system.key("ControlSet001\\Services\\Tcpip\\Parameters\\PersistentRoutes")
+    assert routes is not None and len(routes.values()) == 3, "persistent routes belong to no adapter and stay"
+
+
+def _walk(key: Any) -> Iterator[Any]:
+    yield key
+    for below in key.subkeys():
+        yield from _walk(below)
+
+
+def test_the_address_is_cleared_before_the_adapter_goes(drivers: DriverSource) -> None:
+    shown = [c.diff(windows_guest(MODERN + THREE)) for c in ask(windows_guest(MODERN + THREE), drivers).changes]
+    cleared = next(i for i, line in enumerate(shown) if "IPAddress" in line)
+    gone = next(i for i, line in enumerate(shown) if "Enum\\PCI\\VEN_15AD" in line)
+    assert cleared < gone
+
+
+def test_an_unknowable_mapping_falls_back_to_dhcp_and_says_so(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + UNKNOWN)
+    found = ask(guest, drivers, domain=domain(NicFacts("52:54:00:00:00:01"), NicFacts("52:54:00:00:00:02")))
+    assert settings_of(found).cards == ()
+    told = [f for f in found.findings if f.id == "nic-static-stranded"]
+    assert [f.state for f in told] == ["warning", "warning"]
+    assert "192.0.2.20/24" in told[0].evidence and "netsh interface ipv4 set address" in told[0].repair
+    assert "198.51.100.20/24" in told[1].repair
+    fixed = apply_changes(guest, pending(found.changes, guest))
+    assert pending(ask(fixed, drivers).changes, fixed) == ()
+
+
+def test_policies(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE, data_disks=1)
+    nics = domain(*(NicFacts(m) for m in MACS))
+    kept = ask(guest, drivers, domain=nics, policy=Policy(ghosts="keep", san="keep"))
+    assert {"nic-ghost", "disks-offline-policy"} <= ids(kept, "warning")
+    fixed = apply_changes(guest, pending(kept.changes, guest))
+    key = "ControlSet001\\Services\\Tcpip\\Parameters\\Interfaces\\{11111111-0000-4000-8000-000000000001}"
+    dhcp = fixed.system.value(key, "EnableDHCP")
+    assert dhcp is not None and dhcp.dword() == 1 and fixed.system.value(key, "IPAddress") is None
+    again = ask(fixed, drivers, domain=nics, policy=Policy(ghosts="keep", san="keep"))
+    assert pending(again.changes, fixed) == () and again.broken == ()
+
+    dhcp_only = settings_of(ask(guest, drivers, domain=nics, policy=Policy(addresses="dhcp")))
+    assert [(c.static, c.name) for c in dhcp_only.cards] == [(False, "Ethernet0"), (False, "Backup LAN"), (False, "DMZ")]
+    assert dhcp_only.routes == ()
+
+    override = NicOverride(MACS[1], "LAN", False, ("203.0.113.5/24", "2001:db8::5/64"), ("203.0.113.1",), ("2001:db8::53",))
+    (card,) = settings_of(ask(guest, drivers, domain=nics, policy=Policy(addresses="override", overrides=(override,)))).cards
+    assert (card.mac, card.name, card.addresses, card.addresses6) == (MACS[1], "LAN", ("203.0.113.5/24",), ("2001:db8::5/64",))
+    assert card.gateways == (Gateway("203.0.113.1"),) and card.dns6 == ("2001:db8::53",)
+
+
+def test_private_profiles_by_policy(drivers: DriverSource) -> None:
+    software = "[Microsoft\\Windows NT\\CurrentVersion\\NetworkList\\Profiles\\{44444444-0000-4000-8000-000000000001}]\n"
+    software += '"ProfileName"="Office"\n"Category"=dword:00000001\n'
+    guest = windows_guest(MODERN + THREE, software)
+    assert "network-profile-stale" in ids(ask(guest, drivers), "warning")
+    found = ask(guest, drivers, policy=Policy(profiles="remove"))
+    assert "network-profile-stale" in ids(found, "broken")
+    fixed = apply_changes(guest, pending(found.changes, guest))
+    assert "network-profile-stale" not in {f.id for f in ask(fixed, drivers, policy=Policy(profiles="remove")).findings}
+
+
+# Settings beside addresses
+
+CARD = "{11111111-0000-4000-8000-000000000001}"
+EXTRAS = f"""
+[$cs\\Services\\NetBT\\Parameters\\Interfaces\\Tcpip_{CARD}]
+"NameServerList"=multi:["192.0.2.60", "192.0.2.61"]
+"NetbiosOptions"=dword:00000002
+[$cs\\Services\\Tcpip\\Parameters\\Interfaces\\{CARD}]
+"Domain"="corp.example"
+"RegistrationEnabled"=dword:00000000
+"DisableDynamicUpdate"=dword:00000001
+"MTU"=dword:00000578
+"""
+UNTICKED = f'[$cs\\Services\\Tcpip6\\Linkage\\Disabled]\n"Bind"=multi:["\\\\Device\\\\{CARD.upper()}"]\n'
+
+
+def dropped(guest: Guest, drivers: DriverSource, **options: Any) -> list[Any]:
+    options.setdefault("domain", domain(*(NicFacts(m) for m in MACS)))
+    return [f for f in ask(guest, drivers, **options).findings if f.id == "network-setting-dropped"]
+
+
+def test_every_setting_of_a_card_goes_to_the_new_one(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE + EXTRAS)
+    nics = domain(*(NicFacts(m) for m in MACS))
+    (told,) = dropped(guest, drivers)
+    assert told.state == "broken" and told.subject == f"Ethernet0 {CARD}" and MACS[0] in told.repair
+    for what in ("WINS server 192.0.2.60", "WINS server 192.0.2.61", "NetBIOS off", "DNS suffix corp.example", "no registration", "no dynamic", "MTU 1400"):
+        assert what in told.evidence
+    first = ask(guest, drivers, domain=nics)
+    card = {c.mac: c for c in settings_of(first).cards}[MACS[0]]
+    assert (card.wins, card.netbios, card.suffix, card.register) == (("192.0.2.60", "192.0.2.61"), 2, "corp.example", "none")
+    assert card.no_dynamic_update and card.mtu == 1400
+    fixed = apply_changes(guest, pending(first.changes, guest))
+    again = ask(fixed, drivers, domain=nics)
+    assert again.broken == () and {c.mac: c for c in settings_of(again).cards}[MACS[0]] == card
+
+
+def test_a_card_with_dhcp_and_nothing_but_such_a_setting_is_required(drivers: DriverSource) -> None:
+    off = '[$cs\\Services\\NetBT\\Parameters\\Interfaces\\Tcpip_{11111111-0000-4000-8000-000000000003}]\n"NetbiosOptions"=dword:00000002\n'
+    found = ask(windows_guest(MODERN + THREE + off), drivers, domain=domain(*(NicFacts(m, slot=s) for m, s in zip(MACS, (160, 192, 224)))))
+    card = {c.mac: c for c in settings_of(found).cards}[MACS[2]]
+    assert card.required and not card.static and card.netbios == 2
+
+
+@pytest.mark.parametrize(("policy", "state", "why"), [
+    (Policy(addresses="dhcp"), "broken", "the policy has other addresses"),
+    (Policy(ghosts="keep"), "warning", "carried to"),
+])  # fmt: skip
+def test_the_policy_decides_about_settings(policy: Policy, state: str, why: str, drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE + EXTRAS)
+    (told,) = dropped(guest, drivers, policy=policy)
+    assert told.state == state and why in told.repair
+    nics = domain(*(NicFacts(m) for m in MACS))
+    fixed = apply_changes(guest, pending(ask(guest, drivers, domain=nics, policy=policy).changes, guest))
+    assert ask(fixed, drivers, domain=nics, policy=policy).broken == ()
+
+
+def test_what_can_not_be_carried_is_named_one_by_one(drivers: DriverSource) -> None:
+    name = '[$cs\\Control\\Network\\{4D36E972-E325-11CE-BFC1-08002BE10318}\\' + CARD + '\\Connection]\n"Name"="R\u00e9seau 1"\n'
+    suffix = f'[$cs\\Services\\Tcpip\\Parameters\\Interfaces\\{CARD}]\n"Domain"="x & calc"\n'
+    told = dropped(windows_guest(MODERN + THREE + UNTICKED + name + suffix), drivers)
+    assert [(f.state, f.evidence) for f in told[1:]] == [
+        ("warning", "connection name 'R\u00e9seau 1'"), ("warning", "DNS suffix 'x & calc'"), ("warning", "Tcpip6 is unticked"),
+    ]  # fmt: skip
+    unknown = EXTRAS.replace(CARD, "{22222222-0000-4000-8000-000000000001}")
+    two = domain(NicFacts("52:54:00:00:00:01"), NicFacts("52:54:00:00:00:02"))
+    (lost,) = dropped(windows_guest(MODERN + UNKNOWN + unknown), drivers, domain=two)
+    assert lost.state == "warning" and "not carried" in lost.repair
+
+
+def test_defaults_are_no_settings(drivers: DriverSource) -> None:
+    plain = EXTRAS.replace('multi:["192.0.2.60", "192.0.2.61"]', "multi:[]").replace("00000578", "ffffffff")
+    plain = plain.replace("00000002", "00000000").replace('"RegistrationEnabled"=dword:00000000', '"RegistrationEnabled"=dword:00000001')
+    plain = plain.replace('"DisableDynamicUpdate"=dword:00000001', '"DisableDynamicUpdate"=dword:00000000').replace("corp.example", "")
+    assert dropped(windows_guest(MODERN + THREE + plain), drivers) == []
+
+
+def test_a_card_has_one_owner(drivers: DriverSource) -> None:
+    """virt-v2v's --mac MAC:ip:… stages a script of its own: ours sets no address there, and keeps the rest."""
+    files = {
+        "Program Files/Guestfs/Firstboot/scripts/2500-0001-network-configure.bat": b"x",
+        "Program Files/Guestfs/Firstboot/Temp/network-configure.ps1": f"$mac_address = '{MACS[0].replace(':', '-')}'".encode(),
+    }
+    service = '[$cs\\Services\\firstboot]\n"Start"=dword:00000002\n'
+    found = ask(windows_guest(MODERN + THREE + EXTRAS + service, files=files), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    cards = {c.mac: c for c in settings_of(found).cards}
+    assert not cards[MACS[0]].static and cards[MACS[0]].netbios == 2 and cards[MACS[0]].name == "Ethernet0"
+    assert cards[MACS[1]].addresses == ("10.20.30.40/16",)
+    told = {f.subject: f.repair for f in found.findings if f.id == "nic-static-stranded" and f.state == "broken"}
+    assert "--mac" in told[f"Ethernet0 {CARD}"] and sum("--mac" in repair for repair in told.values()) == 1
+    (document,) = found.documents
+    assert document.content["virt_v2v"] == [MACS[0]]

@@ -1,0 +1,223 @@
+"""Hook first-boot: what is staged, when, and that it holds."""
+
+from __future__ import annotations
+
+from h2k.config.policy import Policy
+from h2k.domain.facts import NicFacts
+from h2k.guest.changes import pending
+from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverSource
+from h2k.windows.first_boot import Runner
+from h2k.windows.network import Gateway
+from tests.unit.memory_reader import apply_changes, windows_guest
+from tests.unit.moved_guests import MACS, MODERN, NATIVE, THREE, UNKNOWN, VIRTIO, ask, domain, ids, settings_of
+
+
+def test_three_cards_each_to_its_own_mac(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE, data_disks=1)
+    nics = domain(NicFacts(MACS[2], slot=224), NicFacts(MACS[1], slot=192), NicFacts(MACS[0], slot=160))
+    found = ask(guest, drivers, domain=nics)
+    cards = {card.mac: card for card in settings_of(found).cards}
+    assert set(cards) == set(MACS)
+    assert cards[MACS[0]].addresses == ("192.0.2.10/24", "192.0.2.11/24", "198.51.100.7/25")
+    assert [g.address for g in cards[MACS[0]].gateways] == ["192.0.2.1", "192.0.2.2"]
+    assert cards[MACS[0]].dns == ("192.0.2.53", "192.0.2.54") and cards[MACS[0]].addresses6 == ("2001:db8::10/64",)
+    assert cards[MACS[0]].gateways6 == (Gateway("2001:db8::1"),) and cards[MACS[0]].metric == 15
+    assert cards[MACS[1]].addresses == ("10.20.30.40/16",) and cards[MACS[1]].name == "Backup LAN"
+    assert cards[MACS[2]].dhcp and not cards[MACS[2]].static and cards[MACS[2]].name == "DMZ"
+    assert [r.destination for r in settings_of(found).routes] == ["10.0.0.0/8", "172.16.0.0/12"]
+    (document,) = found.documents
+    assert document.name == "network.json"
+    assert document.content["assignments"]["{11111111-0000-4000-8000-000000000003}"]["mac"] == MACS[2]
+    assert ids(found, "broken") >= {"nic-ghost", "nic-static-stranded", "nic-driver-missing", "disks-offline-policy"}
+    # An IPv6 address that does not decode beyond doubt is for the owner to set.
+    assert any(f.id == "nic-static-stranded" and "2001:db8:1::20" in f.evidence for f in found.findings)
+
+
+def test_after_the_repair_nothing_is_to_do_and_the_staged_state_holds(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE, data_disks=1, sets=(1, 2))
+    nics = domain(*(NicFacts(mac, slot=slot) for mac, slot in zip(MACS, (160, 192, 224))))
+    first = ask(guest, drivers, domain=nics)
+    todo = pending(first.changes, guest)
+    fixed = apply_changes(guest, todo)
+    assert [c.diff(fixed) for c in todo if not c.holds(fixed)] == []
+    again = ask(fixed, drivers, domain=nics)
+    assert pending(again.changes, fixed) == () and again.broken == ()
+    assert settings_of(again) == settings_of(first), "what the first boot needs outlives the adapters that had it"
+    # On a host without virtio-win, without the domain: still nothing to do.
+    other = ask(fixed, None)
+    assert [c.diff(fixed) for c in pending(other.changes, fixed)] == [] and other.broken == ()
+    assert other.documents == (), "network.json of the first run is not overwritten by an emptier one"
+
+
+def test_hostile_names_reach_no_script(drivers: DriverSource) -> None:
+    name = '[$cs\\Control\\Network\\{4D36E972-E325-11CE-BFC1-08002BE10318}\\{11111111-0000-4000-8000-000000000001}\\Connection]\n"Name"="x\\u0022 & calc %PATH%"\n'
+    found = ask(windows_guest(MODERN + THREE + name), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    for change in found.changes:
+        if getattr(change, "path", "").startswith("/Program Files/h2k/settings"):
+            assert b"calc" not in change.data  # type: ignore[union-attr]
+    assert {c.mac: c.name for c in settings_of(found).cards}[MACS[0]] == ""
+
+
+def test_a_native_virtio_guest_gets_no_write(drivers: DriverSource) -> None:
+    san = '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'
+    guest = windows_guest(MODERN + VIRTIO + san, files=NATIVE, data_disks=2)
+    found = ask(guest, drivers)
+    assert found.changes == () and found.findings == ()
+    assert found.setting("bootstrap-nic", "") == found.setting("final-nic", "") == "virtio"
+
+
+def test_once_it_is_over_nothing_is_staged_again(drivers: DriverSource) -> None:
+    done = '[h2k]\n"FirstBoot"="done"\n'
+    san = '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'
+    guest = windows_guest(MODERN + VIRTIO + san, done, files=NATIVE, data_disks=2)
+    assert ask(guest, drivers).changes == ()
+
+
+def test_a_disk_that_comes_back_from_another_hypervisor_starts_anew(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE, '[h2k]\n"FirstBoot"="done"\n')
+    found = ask(guest, drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    assert len(settings_of(found).cards) == 3
+    fixed = apply_changes(guest, pending(found.changes, guest))
+    assert fixed.hive("SOFTWARE").value("h2k", "FirstBoot") is None
+    assert pending(ask(fixed, drivers).changes, fixed) == ()
+
+
+def test_between_the_two_boots_the_staged_state_holds(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE, data_disks=1)
+    nics = domain(*(NicFacts(m) for m in MACS))
+    fixed = apply_changes(guest, pending(ask(guest, drivers, domain=nics).changes, guest))
+    reader = fixed.reader
+    # Windows has met its VirtIO devices, and given the cards their addresses.
+    from tests.guests.regfile import build_hive
+    from tests.unit.memory_reader import MemoryReader
+
+    assert isinstance(reader, MemoryReader)
+    files = {ref: dict(tree) for ref, tree in reader.files.items()}
+    where = fixed.hive_file("SYSTEM")
+    assert where is not None
+    met = VIRTIO.replace("$cs", "ControlSet001")
+    files[where.volume][where.path] = build_hive(met, fixed.hive_bytes("SYSTEM"))
+    booted = Guest(MemoryReader(reader.disks, files))
+    again = ask(booted, drivers, domain=nics)
+    assert [c.diff(booted) for c in pending(again.changes, booted)] == [] and again.broken == ()
+
+
+def test_before_the_copy_it_only_reports(drivers: DriverSource) -> None:
+    found = ask(windows_guest(MODERN + THREE), drivers, phase="source")
+    assert not any("Program Files/h2k" in getattr(c, "path", "") for c in found.changes)
+
+
+def test_the_service_in_both_forms(drivers: DriverSource) -> None:
+    key = "ControlSet001\\Services\\h2k-firstboot"
+    guest = windows_guest(MODERN + THREE)
+    plain = apply_changes(guest, pending(ask(guest, drivers).changes, guest))
+    image = plain.system.value(key, "ImagePath")
+    assert image is not None
+    assert image.text() == (
+        r'%SystemRoot%\System32\cmd.exe /d /c start "" %SystemRoot%\System32\cmd.exe /d /c call "%SystemDrive%\Program Files\h2k\runner.cmd"'
+    )
+    assert [plain.system.value(key, n).dword() for n in ("Type", "Start")] == [0x10, 2]  # type: ignore[union-attr]
+
+    runner = Runner("rhsrvany.exe", b"made rhsrvany.exe", "x86")
+    assert pending(ask(plain, drivers, runner=runner).changes, plain) == (), "a service that is staged stays as it is"
+    for other in (Runner("pvvxsvc.exe", b"x", "x86"), Runner("rhsrvany.exe", b"x", "arm64")):
+        assert not any("rhsrvany" in getattr(c, "path", "") for c in ask(guest, drivers, runner=other).changes)
+    better = apply_changes(guest, pending(ask(guest, drivers, runner=runner).changes, guest))
+    image, command = better.system.value(key, "ImagePath"), better.system.value(f"{key}\\Parameters", "CommandLine")
+    assert image is not None and image.text() == r'"%SystemDrive%\Program Files\h2k\rhsrvany.exe" -s h2k-firstboot'
+    assert command is not None and command.text() == r'cmd.exe /d /c call "%SystemDrive%\Program Files\h2k\runner.cmd"'
+    assert better.stat("/Program Files/h2k/rhsrvany.exe") is not None
+    assert pending(ask(better, drivers).changes, better) == ()
+
+
+def test_the_packages_are_whole_and_only_those_that_are_needed(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE)
+    found = ask(guest, drivers)
+    names = {c.path.split("/drivers/")[1] for c in found.changes if "/h2k/drivers/" in getattr(c, "path", "")}  # type: ignore[union-attr]
+    wanted = settings_of(found)
+    assert {p.inf for p in wanted.drivers if p.required} == {"viostor\\viostor.inf", "NetKVM\\netkvm.inf"} or {
+        p.inf.lower() for p in wanted.drivers if p.required
+    } == {"viostor\\viostor.inf", "netkvm\\netkvm.inf"}
+    assert {"viostor/viostor.inf", "viostor/viostor.sys", "viostor/viostor.cat"} <= names
+    assert not any(name.startswith("vioscsi/") or name.endswith(".pdb") for name in names)
+    scsi = {p.inf.split("\\")[0] for p in settings_of(ask(guest, drivers, bus="virtio-scsi")).drivers}
+    assert "vioscsi" in scsi and "viostor" not in scsi
+
+
+def test_tools_and_agent_on_request(drivers: DriverSource) -> None:
+    uninstall = "[Microsoft\\Windows\\CurrentVersion\\Uninstall\\"
+    software = f'{uninstall}{{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}}]\n"DisplayName"="VMware Tools"\n'
+    software += f'{uninstall}evil & calc]\n"DisplayName"="VMware Tools helper"\n'
+    guest = windows_guest(MODERN + THREE, software)
+    plain = settings_of(ask(guest, drivers))
+    assert plain.tools == () and plain.agent == ""
+    asked = ask(guest, drivers, policy=Policy(tools="remove", agent="install"))
+    assert settings_of(asked).tools == ("{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}",)
+    assert settings_of(asked).agent == "qemu-ga-x86_64.msi"
+    assert any(getattr(c, "path", "") == "/Program Files/h2k/qemu-ga-x86_64.msi" for c in asked.changes)
+
+
+def test_leftovers_and_pending_reboots(drivers: DriverSource) -> None:
+    system = MODERN + '[DriverDatabase\\DriverInfFiles\\guestor.inf]\n"Active"="guestor.inf_amd64_0000000000000000"\n'
+    system += '[$cs\\Control\\Session Manager]\n"PendingFileRenameOperations"=multi:["\\\\??\\\\C:\\\\x"]\n'
+    software = "[Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending]\n"
+    guest = windows_guest(system + THREE, software, {"Windows/WinSxS/pending.xml": b"<x/>"})
+    found = ask(guest, drivers)
+    assert ids(found, "warning") >= {"guestor-leftover", "reboot-pending"}
+    assert len([f for f in found.findings if f.id == "reboot-pending"]) == 3
+    wanted = settings_of(found)
+    assert wanted.leftovers == ("guestor.inf", "h2kviostor.inf")
+    assert wanted.bound == ("viostor",)
+
+
+def test_windows_7_has_no_placeholder_packages(drivers: DriverSource) -> None:
+    guest = windows_guest(UNKNOWN, version="6.1", build="7601", arch="x86", server=False, firmware="bios")
+    found = ask(guest, drivers)
+    assert settings_of(found).leftovers == () == settings_of(found).bound
+    fixed = apply_changes(guest, pending(found.changes, guest))
+    assert pending(ask(fixed, drivers).changes, fixed) == ()
+
+
+def test_the_guest_gets_less_time_than_the_policy_gives_the_host(drivers: DriverSource) -> None:
+    policy = Policy(timeouts={**Policy().timeouts, "drivers": 100})
+    assert dict(settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=policy)).limits) == {
+        "start": 1440, "drivers": 80, "tools": 720, "agent": 480,
+    }  # fmt: skip
+
+
+def test_its_own_disks_are_named(drivers: DriverSource) -> None:
+    san = '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'
+    guest = windows_guest(MODERN + THREE + san, data_disks=1)
+    assert len(settings_of(ask(guest, drivers)).disks) == 2
+    assert settings_of(ask(windows_guest(MODERN + THREE), drivers)).disks == (), "nothing to bring online"
+
+
+def test_a_crash_may_restart_windows_again_when_all_is_over(drivers: DriverSource) -> None:
+    crash = '[$cs\\Control\\CrashControl]\n"AutoReboot"=dword:0000000%d\n'
+    guest = windows_guest(MODERN + THREE + crash % 1, sets=(1, 2))
+    found = ask(guest, drivers)
+    assert settings_of(found).auto_reboot == ((1, 1), (2, 1))
+    fixed = apply_changes(guest, pending(found.changes, guest))
+    off = windows_guest(base=fixed.hive_bytes("SYSTEM"), system=crash % 0, sets=(1, 2), files={
+        name.lstrip("/"): data for ref, tree in fixed.reader.files.items() if ref == fixed.volume  # type: ignore[attr-defined]
+        for name, data in tree.items() if not name.endswith("config/SYSTEM")
+    })  # fmt: skip
+    assert settings_of(ask(off, drivers)).auto_reboot == ((1, 1), (2, 1)), "h2k-qemu-img switches it off afterwards"
+    assert settings_of(ask(windows_guest(MODERN + THREE + crash % 0), drivers)).auto_reboot == ()
+
+
+def test_what_an_older_h2k_staged_is_not_lost(drivers: DriverSource) -> None:
+    """The adapters of the source are gone already: what they had is in the settings that h2k 0.1 left in ProgramData."""
+    guest = windows_guest(MODERN + THREE)
+    first = ask(guest, drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    fixed = apply_changes(guest, pending(first.changes, guest))
+    reader = fixed.reader
+    files = reader.files[fixed.volume]  # type: ignore[attr-defined]
+    for name in [n for n in files if n.startswith("/Program Files/h2k/")]:
+        data = files.pop(name)
+        if name.endswith("settings.txt"):
+            files["/ProgramData/h2k/settings.txt"] = data
+    found = ask(Guest(reader), drivers)
+    assert settings_of(found).cards == settings_of(first).cards and settings_of(found).drivers
+    assert settings_of(ask(Guest(reader), None)).drivers == (), "a package that is not there can't be installed"
