@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from h2k.base.text import printable
+from h2k.base.text import shown
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _PLAIN = ("name", "product", "edition", "version", "build", "arch", "firmware", "system", "system_root")
@@ -38,4 +38,4 @@ def size(number: float) -> str:
 
 
 def _line(name: str, text: str) -> str:
-    return printable(f"{name + ':' if name else '':<15} {text}").rstrip()
+    return shown(f"{name + ':' if name else '':<15} {text}").rstrip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
@@ -14,7 +13,7 @@ from h2k.base.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.base.finding import Finding
 from h2k.base.host import RUNNER_STEPS, guestfs_settings, runner_programs
 from h2k.base.option_table import V2V
-from h2k.base.run import not_called_by_h2k, pass_through
+from h2k.base.run import not_called_by_h2k, pass_through, replayable
 from h2k.base.steps import Steps
 from h2k.convert import v2v_command
 from h2k.convert.after_boot import boot_too
@@ -227,7 +226,7 @@ def _record_place(command: V2vCommand, output: Optional[Output], files: Optional
 
 def _run_as_ever(run: Run, source: _Source, looked: Outcome) -> Outcome:
     """-o null: there is no result to repair. 3 when virt-v2v went through and h2k would have refused."""
-    with run.steps.step("convert", "virt-v2v " + shlex.join(source.command.passed)):
+    with run.steps.step("convert", replayable(["virt-v2v", *source.command.passed])):
         status = pass_through(["virt-v2v", *source.command.passed])
     if status != 0:
         return Outcome(status, WORDS[FAILED], f"virt-v2v ended with status {status}")
@@ -283,12 +282,12 @@ def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
     command, files = source.command, source.files
     todo = replays(source.seen.todo) if source.seen is not None else ()
     if files is None or not todo:
-        with run.steps.step("convert", "virt-v2v " + shlex.join(command.passed)):
+        with run.steps.step("convert", replayable(["virt-v2v", *command.passed])):
             return pass_through(["virt-v2v", *command.passed])
     state = output.state(name_of(command, files) or "guest")
     with replayed(files, todo, state, run.steps, command.root) as overlays:
         argv = command_for(command, files, overlays, state)
-        run.steps.say(f"virt-v2v reads the replayed source: virt-v2v {shlex.join(argv)}")
+        run.steps.say(f"virt-v2v reads the replayed source: {replayable(['virt-v2v', *argv])}")
         with run.steps.step("convert", "virt-v2v on overlays of the source, which keeps its bytes"):
             return pass_through(["virt-v2v", *argv])
 

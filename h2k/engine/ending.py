@@ -122,7 +122,10 @@ def told(record: dict[str, Any], as_json: bool = False, aside: bool = False, pla
 
 def print_json(content: Any) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(content, indent=2, ensure_ascii=sys.stdout is None or (sys.stdout.encoding or "").lower() != "utf-8"))
+    text = json_text(content)
+    if sys.stdout is not None and (sys.stdout.encoding or "").lower() != "utf-8":
+        text = json.dumps(content, indent=2)  # ASCII: this output has no other characters
+    print(text)
 
 
 def quiet_output() -> None:

@@ -29,6 +29,8 @@ log = logging.getLogger("h2k.hook")
 
 PACKAGED = (paths.HOOKS,)
 LOCAL = paths.LOCAL / "hooks.d"
+# What lies beside hooks and is none: notes and data, and what editors and package managers leave behind.
+_BESIDE = (".txt", ".md", ".json", ".yaml", "~", ".bak", ".orig", ".rpmnew", ".rpmsave", ".dpkg-dist", ".dpkg-new", ".dpkg-old")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,13 @@ def find_hooks(extra: Sequence[Path] = ()) -> tuple[Hook, ...]:
 
 
 def _is_hook(entry: Path) -> bool:
-    return entry.name[:2].isdigit() and (entry.suffix == ".py" or entry.is_symlink() or os.access(entry, os.X_OK))
+    """Whether a file of a hook directory is a hook: its name begins with two digits. UsageError for one that can't be
+    run, for its guarantee would be missing without a word."""
+    if not entry.name[:2].isdigit() or entry.name.endswith(_BESIDE) or entry.is_dir():
+        return False
+    if entry.suffix == ".py" or entry.is_symlink() or os.access(entry, os.X_OK):
+        return True
+    raise UsageError(f"{entry}: a hook by its name, and not executable", hint=f"chmod +x {entry}, or rename it")
 
 
 def load_hook(path: Path) -> Hook:

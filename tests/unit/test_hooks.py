@@ -66,6 +66,18 @@ def finding(name: str, state: str = "broken") -> Finding:
 # Finding them
 
 
+def test_a_hook_without_its_run_bit_is_told_and_what_lies_beside_hooks_is_not(places: tuple[Path, Path, Path]) -> None:
+    _, _, extra = places
+    for name in ("10-notes.md", "10-old.py.bak", "hook", "20-x.dpkg-old"):
+        (extra / name).write_text("")
+    (extra / "30-directory").mkdir()
+    assert find_hooks([extra]) == ()
+    (extra / "40-mine").write_text("#!/bin/sh\n")
+    (extra / "40-mine").chmod(0o644)
+    with pytest.raises(UsageError, match=r"40-mine: .*not executable.*chmod \+x"):
+        find_hooks([extra])
+
+
 def test_in_the_order_of_their_names_from_all_places(places: tuple[Path, Path, Path]) -> None:
     packaged, local, extra = places
     write(packaged, "20-b.py")
