@@ -68,8 +68,12 @@ def _described(hook: Hook) -> dict[str, Any]:
 
 @hooks.command()
 @click.argument("files", nargs=-1, required=True, metavar="HOOK…")
+@verbose_option
 def check(files: Sequence[str]) -> int:
-    """Load each hook file as a run would, and show what it says of itself. Status 2 when one can't be loaded."""
+    """Load each hook file as a run would, and show what it says of itself. Status 2 when one can't be loaded.
+
+    Example: h2k hooks check ./76-mine.py
+    """
     for name in files:
         hook = load_hook(Path(name))
         click.echo(f"{hook.path}: {hook.name}: {hook.summary}")

@@ -48,6 +48,7 @@ def guarded(run: Run, work: Callable[[], Outcome], quiet: bool = False) -> int:
 def _failed(run: Run, error: H2kError) -> Outcome:
     if isinstance(error, Unknown):
         error = H2kError(error.message, error.hint)
+    run.error = error
     return outcomes.after_commit(error, run.committed) if run.committed else outcomes.of_error(error)
 
 
@@ -56,7 +57,10 @@ def end(run: Run, outcome: Outcome) -> int:
     record = record_of(run, outcome)
     if run.records is not None and outcome.status != USAGE:
         outcome = _kept(run, outcome, record)
-    told(record, as_json=run.as_json, aside=run.aside, plan=run.show_plan)
+    if run.error is not None and run.seen is None:
+        print(f"{run.command.split(' ', maxsplit=1)[0]}: {run.spelled(str(run.error))}", file=sys.stderr)
+    if run.as_json or run.error is None or run.seen is not None:
+        told(record, as_json=run.as_json, aside=run.aside, plan=run.show_plan)
     return outcome.status
 
 

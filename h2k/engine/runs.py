@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from h2k.base.errors import H2kError
 from h2k.base.option_table import spelled
 from h2k.base.steps import Steps
 from h2k.disk.open_reader import open_reader
@@ -45,7 +46,8 @@ class Run:
     read standard error. `show_plan`: the changes are told one by one. `records` is the directory that gets a record
     of this run (None: a run that only looks). `committed` says what was written to the guest, once it was: from
     there on nothing is a refusal. `on_step` hears the name of each step that the engine is about to take.
-    `seen` is the last examination of the guest. `accepts` is asked about the two domains before the first write, and raises Refused for what it can't use.
+    `seen` is the last examination of the guest, `error` what ended the run, if an
+    error did: one line on standard error where the guest was not examined yet. `accepts` is asked about the two domains before the first write, and raises Refused for what it can't use.
     """
 
     command: str
@@ -65,6 +67,7 @@ class Run:
     report: Report = dataclasses.field(default_factory=Report)
     seen: Optional[Examination] = None
     committed: str = ""
+    error: Optional[H2kError] = None
     started: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc))
 
     @property

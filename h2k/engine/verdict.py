@@ -40,7 +40,7 @@ def explain(record: dict[str, Any], plan: bool = False) -> None:
 
 def lines(record: dict[str, Any], width: int, plan: bool = False, brief: bool = False) -> list[Line]:
     """The record as wrapped lines; with `brief` the findings that hold are counted and not listed."""
-    found = [*_wrapped(_verdict(record), width)]
+    found = _wrapped(_verdict(record), width) if brief else [_verdict(record)]  # one line, where programs look for it
     listed, hidden = _chosen(record, brief)
     found += [line for finding in listed for line in _rows(finding, record, width)]
     if not listed and not hidden and _has_findings(record):

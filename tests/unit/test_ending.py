@@ -82,6 +82,17 @@ def test_every_failure_is_one_object_one_record_and_no_traceback(
     assert json.loads((run.records / "report.json").read_text())["status"] == status  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("command", ["h2k fix", "h2k-v2v"])
+def test_a_failure_before_the_guest_was_read_is_one_line_on_standard_error(
+    run: Run, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.as_json, run.command = False, command
+    guarded(run, raising(Refused("disk.qcow2: in use by web01", "shut it down, or --h2k-skip it")))
+    seen = capsys.readouterr()
+    option = "--skip" if command == "h2k fix" else "--h2k-skip"
+    assert seen.out == "" and seen.err == f"{command.split(maxsplit=1)[0]}: disk.qcow2: in use by web01 (shut it down, or {option} it)\n"
+
+
 def test_wrong_usage_leaves_no_record(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(run, raising(UsageError("no such hook", "did you mean x?"))) == 2
     assert printed(capsys)["verdict"] == "no such hook (did you mean x?)"
