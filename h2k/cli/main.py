@@ -13,6 +13,7 @@ from h2k import __version__
 from h2k.base.errors import FAILED, H2kError, UsageError
 from h2k.base.option_table import H2K
 from h2k.cli.boot_commands import boot_command, validate_command
+from h2k.cli.explain_command import explain
 from h2k.cli.guest_commands import domains, fix_command, inspect, plan, report, rollback, verify
 from h2k.cli.hooks_command import hooks
 from h2k.cli.host_commands import doctor, drivers
@@ -39,6 +40,7 @@ def cli(verbose: bool) -> None:
 
 for command in (
     inspect, plan, fix_command, verify, domains, boot_command, validate_command, rollback, report, hooks, drivers, doctor, post,
+    explain,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -105,7 +105,10 @@ def _because(finding: Finding) -> str:
 
 def _refusal(findings: Sequence[Finding]) -> Optional[Outcome]:
     refused = _of(findings, "refused")
-    return Outcome(REFUSED, WORDS[REFUSED], because_of(refused)) if refused else None
+    if not refused:
+        return None
+    explained = tuple(f"h2k explain {f}" for f in dict.fromkeys(f.id for f in refused))
+    return Outcome(REFUSED, WORDS[REFUSED], because_of(refused), explained)
 
 
 def _of(findings: Sequence[Finding], state: str) -> list[Finding]:

@@ -12,6 +12,7 @@ import pytest
 
 from h2k.cli.main import cli, main
 from h2k.engine import records
+from h2k.engine.catalogue import ACCEPTABLE, ENTRIES
 from h2k.engine.ending import guarded
 from h2k.engine.outcome import Outcome
 from tests.unit.engine_world import World, made_domain
@@ -133,6 +134,23 @@ def test_a_report_that_is_garbage(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["report", str(place)]) == 2
     seen = capsys.readouterr()
     assert seen.out == "" and len(seen.err.splitlines()) == 1 and "nested too deeply" in seen.err
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.id)
+def test_every_finding_is_explained(entry: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", entry.id]) == 0
+    seen = capsys.readouterr().out
+    assert seen.startswith(f"{entry.id}: ") and "by hand:" in seen and "--h2k-bus" not in seen and "`" not in seen
+    assert ("--accept" in seen.split("override:")[-1]) == (entry.id in ACCEPTABLE) or "override:" not in seen
+
+
+def test_explain_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "hive-drity"]) == 2
+    assert "did you mean hive-dirty?" in capsys.readouterr().err
+    assert main(["explain", "--words"]) == 0
+    assert capsys.readouterr().out.split() == [e.id for e in ENTRIES]
+    assert main(["explain", "--json"]) == 0
+    assert len(checked(capsys.readouterr().out, "explain")["findings"]) == len(ENTRIES)
 
 
 def commands(group: click.Group) -> list[click.Command]:
