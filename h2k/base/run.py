@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
+from h2k.base.children import dies_with_us
 from h2k.base.errors import H2kError, UsageError
 from h2k.base.text import mask_argv
 
@@ -53,7 +54,7 @@ def run(
     full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
     try:
         done = subprocess.run(
-            argv, executable=find_program(argv[0]), input=stdin if stdin is not None else b"", capture_output=True,
+            argv, preexec_fn=dies_with_us(), executable=find_program(argv[0]), input=stdin if stdin is not None else b"", capture_output=True,
             timeout=timeout, env={**full, CALLED: argv[0]}, check=False,
         )  # fmt: skip
     except FileNotFoundError as e:
@@ -74,7 +75,9 @@ def pass_through(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -
     try:
         with _passing_on() as children:
             full = {**os.environ, **(env or {}), CALLED: argv[0]}
-            child = subprocess.Popen(argv, executable=find_program(argv[0]), env=full, close_fds=False)
+            child = subprocess.Popen(
+                argv, executable=find_program(argv[0]), env=full, close_fds=False, preexec_fn=dies_with_us(signal.SIGTERM)
+            )
             children.append(child)
             with child:
                 status = child.wait()

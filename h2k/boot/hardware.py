@@ -6,16 +6,14 @@ import copy
 import dataclasses
 import os
 import re
-import subprocess
-import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
 from lxml import etree
 
+from h2k.base.children import temporary_directory
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.base.finding import Finding
 from h2k.base.host import kvm_works
@@ -75,26 +73,6 @@ def _revision(vendor: int, device: int) -> int:
     """What virtio-pci.c sets: 1 for a device with the modern interface alone, else 0. QEMU prints none; for PIIX3 and
     ICH9 it does not matter, since no id that Windows binds them by contains it."""
     return 1 if vendor == 0x1AF4 and device >= 0x1040 else 0
-
-
-# It makes the directory, names it, and removes it when nobody holds its standard input open any more.
-_KEEPER = 'd=$(mktemp -d "$1/h2k-ask-XXXXXX") && chmod 711 "$d" && echo "$d" && cat; rm -rf "$d"'
-
-
-@contextmanager
-def _null_images() -> Iterator[Path]:
-    """A directory for empty images, where QEMU's user can reach it. A child removes it, however we end."""
-    argv = ["/bin/sh", "-c", _KEEPER, "sh", tempfile.gettempdir()]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as keeper:
-        if keeper.stdin is None or keeper.stdout is None:
-            raise H2kError("no pipe to a child")
-        try:
-            name = os.fsdecode(keeper.stdout.readline()).rstrip("\n")
-            if not name:
-                raise H2kError(f"{tempfile.gettempdir()}: no directory can be made there", hint="free some space, or set TMPDIR")
-            yield Path(name)
-        finally:
-            keeper.stdin.close()
 
 
 def scratch_copy(xml: bytes, name: str, directory: Path) -> bytes:
@@ -158,7 +136,7 @@ def ask(virt: Virt, xml: bytes) -> tuple[PciDevice, ...]:
     """The PCI functions that QEMU really shows for a domain: a scratch copy is started paused, so that no guest code
     runs, and ends with our connection at the latest. H2kError when it does not start."""
     name = f"h2k-ask-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    with _null_images() as directory:
+    with temporary_directory("h2k-ask-", mode=0o711) as directory:
         copied = scratch_copy(xml, name, directory)
         facts = read_domain_xml(copied, name)
         domain = Domain(virt, name, str(facts.uuid))

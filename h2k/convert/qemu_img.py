@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Callable, Optional
 from lxml import etree
 
 from h2k import __version__
+from h2k.base.children import temporary_directory
 from h2k.base.errors import READY, REFUSED, H2kError, NotVerified, Unknown, UsageError
 from h2k.base.files import SHARED, write_bytes
 from h2k.base.host import guestfs_settings
@@ -216,7 +216,7 @@ def _source(command: ConvertCommand) -> Iterator[Image]:
     if not source.startswith("nbd"):
         yield Path(source), probe(Path(source), form).format
         return
-    with tempfile.TemporaryDirectory(prefix="h2k-source-", dir=large_directory()) as work:
+    with temporary_directory("h2k-source-", large_directory()) as work:
         try:
             view = nbd_view(source, Path(work), form or "raw")
         except Unknown as e:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Optional
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from h2k.base.children import dies_with_us
 from h2k.base.errors import H2kError, Unknown
 from h2k.base.run import CommandFailed, run
 from h2k.disk.view import Node, View, make_view
@@ -105,7 +106,7 @@ def _served(login: Sequence[str], path: str, place: Path) -> Iterator[Path]:
     socket, log = place / "socket", place / "nbdkit.log"
     argv = ["nbdkit", "-f", "-r", "--exit-with-parent", "-U", str(socket), "ssh", *login, f"path={path}"]
     with open(log, "wb") as out, subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, "LC_ALL": "C.UTF-8"}
+        argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, "LC_ALL": "C.UTF-8"}, preexec_fn=dies_with_us()
     ) as child:
         try:
             deadline = time.monotonic() + _START

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Optional
 
 from lxml import etree
 
+from h2k.base.children import temporary_directory
 from h2k.base.errors import H2kError, Unknown
 from h2k.base.finding import Finding
 from h2k.base.xml import parse_xml
@@ -101,7 +101,7 @@ def _open(command: V2vCommand, stack: ExitStack, say: Say) -> GuestFiles:
 
 
 def _directory(stack: ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="h2k-source-", dir=large_directory())))
+    return stack.enter_context(temporary_directory("h2k-source-", large_directory()))
 
 
 def _disk(argument: str, form: Optional[str], stack: ExitStack) -> tuple[Path, Optional[str]]:

@@ -9,13 +9,11 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from h2k.base.errors import H2kError
 from h2k.base.run import run
+from h2k.disk.nbd_server import serving
 
 PIECE = 1024 * 1024  # bytes; the most that is read, copied or digested at once
 PAGE = 4096  # bytes; what the page cache writes back as one, so that a torn write mixes no smaller units
@@ -60,34 +58,11 @@ def pieces_of(overlay: Path) -> list[list[int]]:
     ]
 
 
-@contextmanager
-def _nbd(path: Path, form: str, write: bool = False) -> Iterator[Any]:
-    """An NBD connection to a qemu-nbd of its own; with `write` everything is on the disk when it ends."""
-    import nbd
-
-    mode = ["--discard=unmap", "--detect-zeroes=unmap"] if write else ["-r"]
-    handle = nbd.NBD()
-    try:
-        handle.connect_systemd_socket_activation(["qemu-nbd", *mode, "-f", form, str(path)])
-        yield handle
-        if write:
-            handle.flush()
-        handle.shutdown()
-    except nbd.Error as e:
-        with suppress(nbd.Error):
-            handle.kill_subprocess(0)  # or it lives, and locks the image, for as long as this exception does
-        raise H2kError(f"{path}: {_why(e)}", hint="it must be free, whole, and on a file system with space left") from e
-
-
-def _why(error: Any) -> str:
-    return os.strerror(error.errnum) if getattr(error, "errnum", 0) else str(error)
-
-
 def marks_of(path: Path, form: str, pieces: Sequence[Piece]) -> list[Mark]:
     """The marks of the pieces of an image. H2kError when the image is in use or can't be read."""
     if not pieces:
         return []
-    with _nbd(path, form) as image:
+    with serving(path, form) as image:
         return [Mark.of(image.pread(length, at)) for at, length in pieces]
 
 
@@ -96,7 +71,7 @@ def copy_pieces(source: Path, source_format: str, target: Path, target_format: s
     if not pieces:
         return []
     marks = []
-    with _nbd(source, source_format) as old, _nbd(target, target_format, write=True) as new:
+    with serving(source, source_format) as old, serving(target, target_format, write=True) as new:
         for at, length in pieces:
             data = old.pread(length, at)
             new.pwrite(data, at)

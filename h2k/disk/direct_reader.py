@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Callable, ClassVar, NoReturn, Optional, Union
 
+from h2k.base.children import dies_with_us
 from h2k.base.errors import BadData, Refused
 from h2k.disk.image import ImageInfo
 from h2k.disk.ntfs import NtfsVolumeState, volume_state
@@ -79,17 +80,18 @@ def _spawned(stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     code = f"import sys; sys.path[:] = {paths!r}; from h2k.disk.direct_reader_child import main; main()"
     env = {**os.environ, "LC_ALL": "C.UTF-8", **_KEEP_MEMORY}
     argv = [sys.executable, "-I", "-c", code]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env)
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env, preexec_fn=dies_with_us())
 
 
 class _Forked:
     """The child as a fork of this process, with what a Popen has that is used here."""
 
     def __init__(self, stderr: IO[bytes]) -> None:
-        requests, answers = os.pipe(), os.pipe()
+        requests, answers, prepare = os.pipe(), os.pipe(), dies_with_us()
         self.returncode: Optional[int] = None
         self.pid = os.fork()
         if not self.pid:
+            prepare()
             self._be_child(requests[0], answers[1], stderr.fileno())
         os.close(requests[0])
         os.close(answers[1])

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import struct
 import sys
@@ -25,6 +24,7 @@ import nbd
 import pytsk3
 
 from h2k.base.errors import BadData
+from h2k.disk import nbd_server
 from h2k.disk.ntfs import ENCRYPTED, FIRST_USER_RECORD, reparse_reason
 from h2k.disk.reader import MAX_ENTRIES, TOTAL_LIMIT, FileStat, behind_link, choose, fold
 
@@ -49,11 +49,8 @@ class _Image:
         device = "host_device" if Path(path).is_block_device() else "file"
         # force-share, for the image and all it rests on: a preflight may read what a paused guest still holds open.
         options = f"driver={form},read-only=on,force-share=on,file.driver={device},file.filename={path.replace(',', ',,')}"
-        argv = ["qemu-nbd", "-r", "--image-opts", options]
-        setpriv = shutil.which("setpriv")  # so that a qemu-nbd that is stuck before we connect ends with us
-        self.handle, self.size, self.fault = nbd.NBD(), size, ""
-        self.handle.connect_systemd_socket_activation([setpriv, "--pdeathsig", "TERM", *argv] if setpriv else argv)
-        self.size = min(size, self.handle.get_size())
+        self.handle, self._server = nbd_server.start(["-r", "--image-opts", options])
+        self.fault, self.size = "", min(size, int(self.handle.get_size()))
         self.blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def read(self, offset: int, length: int) -> bytes:
@@ -86,9 +83,10 @@ class _Image:
     def close(self) -> None:
         try:
             self.handle.shutdown()
-            self.handle.close()  # waits until qemu-nbd has ended
         except nbd.Error:
-            return
+            nbd_server.end(self._server)
+        else:
+            nbd_server.end(self._server, 5)
 
 
 def pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:

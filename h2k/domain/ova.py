@@ -10,7 +10,6 @@ import os
 import posixpath
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Callable, Optional, cast
 
+from h2k.base.children import temporary_directory
 from h2k.base.errors import BadData, Unknown
 from h2k.base.xml import XML_LIMIT
 from h2k.disk.view import make_view, slice_of
@@ -53,7 +53,7 @@ def opened_ova(path: Path, say: Say) -> Iterator[tuple[Ovf, tuple[Path, ...]]]:
 
     `say` hears what has to be unpacked. BadData for what is no OVA, Unknown when there is no room to unpack it.
     """
-    with tempfile.TemporaryDirectory(prefix="h2k-ova-", dir=large_directory()) as work:
+    with temporary_directory("h2k-ova-", large_directory()) as work:
         members = _members(path, Path(work), say)
         member = _description(members, path)
         with member.open() as stream:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from h2k.base.children import temporary_directory
 from h2k.base.errors import BadData, H2kError
 from h2k.base.host import guestfs_settings
 from h2k.disk.reader import VolumeRef
 from h2k.guest.changes import Change, ReplayLogs, SetActive, WriteFile
 from h2k.guest.guest import FILE_LIMIT, Guest, HiveFile, device
 from h2k.windows import hive_edit
+from h2k.windows.hive_edit_child import edit_hive_apart
 
 
 class Backups:
@@ -100,10 +101,10 @@ def _edited(guest: Guest, where: HiveFile, edits: Sequence[hive_edit.HiveEdit], 
     complete = guest.hive_state(where.name).data
     if not edits:
         return complete
-    with tempfile.TemporaryDirectory(prefix="h2k-") as work:
+    with temporary_directory("h2k-") as work:
         copy = Path(work) / where.name
         copy.write_bytes(complete)
-        hive_edit.edit_hive(copy, edits)
+        edit_hive_apart(copy, edits)
         return copy.read_bytes()
 
 
@@ -119,7 +120,7 @@ def _set_active(appliance: Any, guest: Guest, change: SetActive) -> None:
 def _write_volume(appliance: Any, volume: VolumeRef, files: dict[str, bytes]) -> None:
     appliance.mount(device(volume), "/")
     known: dict[str, list[str]] = {}
-    with tempfile.TemporaryDirectory(prefix="h2k-") as work:
+    with temporary_directory("h2k-") as work:
         for number, (path, data) in enumerate(files.items()):
             local = Path(work) / str(number)
             local.write_bytes(data)

@@ -22,6 +22,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from h2k.base.children import dies_with_us
 from h2k.base.errors import FAILED, H2kError
 from h2k.disk import direct_reader
 from h2k.domain.facts import DomainFacts
@@ -139,7 +140,8 @@ class _Worker:
         code = f"import sys; sys.path[:] = {paths!r}; from h2k.engine.pool import work; work({theirs.fileno()})"
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                [sys.executable, "-I", "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+                preexec_fn=dies_with_us(),
             )
         finally:
             theirs.close()

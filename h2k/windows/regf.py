@@ -22,6 +22,7 @@ BIG_DATA = 16344  # bytes: data above this lie in segments (a db cell), in hives
 _SMALLEST_KEY = 80  # bytes of a key node's cell with an empty name
 _NAME_IS_LATIN1 = 0x20  # KEY_COMP_NAME
 _PREDEFINED_HANDLE = 0x40  # KEY_PREDEF_HANDLE (Perflib\009): the value count's place holds a handle
+_NOWHERE = 0xFFFFFFFF  # an offset of nothing (HCELL_NIL)
 _RESIDENT = 0x80000000  # the data, four bytes at most, lie in the place of their offset
 
 _CELL_SIZE = struct.Struct("<i")
@@ -391,6 +392,9 @@ class _EveryCell(Hive):
             _, length = self.cell(key._class)
             if key._class_length > length:
                 raise self.bad(key._class, "a class name beyond its cell")
+        elif key._class not in (0, _NOWHERE) and (key._class & 7 or not 32 <= key._class <= self.size - 8):
+            # Windows does not look at it; hivex frees the cell with the key, and aborts where there is none.
+            raise self.bad(key.offset, f"{key.path}: a class name nowhere, at {key._class:#x},")
         if key._security not in self._securities:
             raise self.bad(key.offset, f"{key.path}: a key without security descriptor")
 

@@ -1,0 +1,54 @@
+"""Children that end with us, however we end, and temporary directories that are gone then.
+
+The kernel tells a child of its parent's end (prctl(2), PR_SET_PDEATHSIG). It counts as the end of the *thread* that
+made the child, so that a child is to be waited for in the thread that starts it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Optional
+
+from h2k.base.errors import H2kError
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+# It makes the directory, names it, and removes it when nobody holds its standard input open any more: so there is no
+# moment at which a kill leaves the directory behind. What a signal to the whole group would end is in a session of its own.
+_KEEPER = 'd=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" && cat; chmod -R u+rwX "$d"; rm -rf "$d"'
+
+
+def dies_with_us(number: int = signal.SIGKILL) -> Callable[[], None]:
+    """For Popen's preexec_fn: what the child does before it becomes another program, so that it gets signal `number`
+    when we end. Nothing is left to chance if we ended before it could ask for that."""
+    parent = os.getpid()
+
+    def ask() -> None:
+        _prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
+
+
+@contextmanager
+def temporary_directory(prefix: str, where: Optional[Path] = None, mode: int = 0o700) -> Iterator[Path]:
+    """A directory that is gone when the block ends, and when we are killed in it. H2kError when none can be made."""
+    place = str(where) if where is not None else tempfile.gettempdir()
+    argv = ["/bin/sh", "-c", _KEEPER, "sh", place, prefix, f"{mode:o}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as keeper:
+        assert keeper.stdin is not None and keeper.stdout is not None
+        try:
+            name = os.fsdecode(keeper.stdout.readline()).rstrip("\n")
+            if not name:
+                raise H2kError(f"{place}: no directory can be made there", hint="free some space, or set TMPDIR")
+            yield Path(name)
+        finally:
+            keeper.stdin.close()
