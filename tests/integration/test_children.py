@@ -1,0 +1,130 @@
+"""After any kill nothing of a run is left: no process, no socket, no directory; and hivex crashes alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from h2k.base.errors import BadData
+from h2k.windows import regf
+from h2k.windows.hive_edit import DeleteKey, HiveEdit, SetValue
+from h2k.windows.hive_edit_child import edit_hive_apart
+from h2k.windows.regf import Hive
+from tests.guests.rawhive import Node, RawHive, resum
+
+ROOT = Path(__file__).resolve().parents[2]
+# Each prints "ready" when everything is open, and waits to be killed.
+READER = """
+from h2k.disk.open_reader import open_reader
+with open_reader([(image, "qcow2")], "direct"):
+    ready()
+"""
+WRITER = """
+from h2k.disk.nbd_server import serving
+with serving(image, "qcow2", write=True) as nbd:
+    nbd.pwrite(b"x" * 4096, 0)
+    ready()
+"""
+BEFORE_ITS_FIRST_CLIENT = """
+import nbd
+from h2k.disk import nbd_server
+nbd.NBD = lambda: ready()
+nbd_server.start(["-f", "qcow2", str(image)])
+"""
+COMMAND = """
+import threading
+from h2k.base.run import run
+threading.Timer(0.3, lambda: print("ready", flush=True)).start()
+run(["qemu-nbd", "--persistent", "-t", "-k", str(image) + ".socket", str(image)])
+"""
+DIRECTORY = """
+from h2k.base.children import temporary_directory
+with temporary_directory("h2k-test-", image.parent) as path:
+    (path / "large").write_bytes(bytes(1 << 20))
+    (path / "closed").mkdir(mode=0o000)
+    ready()
+"""
+PROLOGUE = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+image = Path(sys.argv[1])
+def ready():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def left(image: Path) -> list[str]:
+    """What still names the image, or lies in the temporary directory that the run was given."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (process / "cmdline").read_bytes().decode("utf-8", "replace")
+        except OSError:
+            continue
+        if str(image) in argv:
+            found.append(argv.replace("\0", " ")[:200])
+    return found + [str(path) for path in image.parent.iterdir() if path.is_dir() for path in path.iterdir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("code", [READER, WRITER, BEFORE_ITS_FIRST_CLIENT, COMMAND, DIRECTORY], ids=["reader", "writer", "fork", "run", "directory"])
+def test_nothing_is_left_after_a_kill(code: str, number: int, tmp_path: Path) -> None:
+    image, scratch = tmp_path / "g-sda", tmp_path / "tmp"
+    scratch.mkdir()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "8M"], check=True)
+    env = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen([sys.executable, "-c", PROLOGUE + code, str(image)], stdout=subprocess.PIPE, env=env) as killed:
+        assert killed.stdout is not None and killed.stdout.readline() == b"ready\n"
+        killed.send_signal(number)
+        killed.wait()
+    deadline = time.monotonic() + 5
+    while left(image) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left(image) == []
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 512", str(image)], check=True, stdout=subprocess.DEVNULL)
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith("h2k-test-")]
+
+
+# hivex
+
+
+def hive_that_hivex_aborts_on() -> bytes:
+    """A key without a class whose class offset is not nowhere, but at 7."""
+    data = bytearray(RawHive(Node("ROOT", keys=[Node("Gone"), Node("Select")])).data())
+    at = data.index(b"Gone") - 76
+    struct.pack_into("<I", data, at + 48, 7)
+    struct.pack_into("<H", data, at + 74, 0)
+    return resum(bytes(data))
+
+
+def test_hivex_crashes_alone(tmp_path: Path) -> None:
+    path = tmp_path / "SYSTEM"
+    path.write_bytes(hive_that_hivex_aborts_on())
+    assert regf.state(path.read_bytes()) == "clean"
+    with pytest.raises(BadData, match=r"SYSTEM: hive-corrupt: hivex crashed on it \(SIG"):
+        edit_hive_apart(path, [DeleteKey("Gone")])
+    assert "a class name nowhere" in regf.check(hive_that_hivex_aborts_on(), "SYSTEM", deep=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"), [(SetValue("Select", "Current", 4, bytes(4)), ""), (DeleteKey("a\0b"), "names that contain NUL")]
+)
+def test_edits_apart_are_the_same_edits(edit: HiveEdit, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "SYSTEM"
+    path.write_bytes(RawHive(Node("ROOT", keys=[Node("Select")])).data())
+    if message:
+        with pytest.raises(BadData, match=message):
+            edit_hive_apart(path, [edit])
+        return
+    edit_hive_apart(path, [edit])
+    value = Hive.parse(path.read_bytes()).value("Select", "Current")
+    assert value is not None and value.dword() == 0
