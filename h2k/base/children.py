@@ -41,7 +41,12 @@ def dies_with_us(number: int = signal.SIGKILL) -> Callable[[], None]:
 @contextmanager
 def temporary_directory(prefix: str, where: Optional[Path] = None, mode: int = 0o700) -> Iterator[Path]:
     """A directory that is gone when the block ends, and when we are killed in it. H2kError when none can be made."""
-    place = str(where) if where is not None else tempfile.gettempdir()
+    with _kept(prefix, str(where) if where is not None else tempfile.gettempdir(), mode) as path:
+        yield path
+
+
+@contextmanager
+def _kept(prefix: str, place: str, mode: int) -> Iterator[Path]:
     argv = ["/bin/sh", "-c", _KEEPER, "sh", place, prefix, f"{mode:o}"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as keeper:
         assert keeper.stdin is not None and keeper.stdout is not None

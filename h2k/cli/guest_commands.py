@@ -34,8 +34,9 @@ from h2k.engine.write_domains import build_domains
 @contextmanager
 def _opened(run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any]) -> Iterator[None]:
     """The guest's files and the tools, for as long as this block lasts."""
+    request = Request.of(wishes)
     run.files = open_guest_files(images, report)
-    with open_tools(Request.of(wishes)) as run.tools:
+    with open_tools(request) as run.tools:
         yield
 
 

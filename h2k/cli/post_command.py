@@ -36,10 +36,11 @@ def post(result: str, report: Optional[str], connect: Optional[str], define: str
         settings = guestfs_settings()
         if settings:
             run.steps.say(settings)
+        request = Request.of(wishes)
         output, run.files = open_result(result, report, connect, define)
         run.records = run.files.state
         run.report.findings = [_unseen(result)]
-        with open_tools(Request.of(wishes)) as run.tools:
+        with open_tools(request) as run.tools:
             return repair(run, output)
 
     return guarded(run, work)

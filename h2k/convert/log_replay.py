@@ -44,7 +44,7 @@ def replayed(
             overlay.unlink(missing_ok=True)
             run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(path.resolve()), str(overlay.resolve())])
             # An overlay on a view is a view itself: its backing chain was checked when the view was made.
-            overlays.append((View if isinstance(path, View) else Path)(overlay.resolve()))
+            overlays.append(View(overlay.resolve()))
         with open_reader(source.images) as reader, steps.step("heal", f"replaying the logs of {_names(changes)}"):
             guest = Guest(reader, root)
             apply(overlays, guest, changes, Backups(state / "backup"))

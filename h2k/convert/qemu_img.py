@@ -269,7 +269,7 @@ def _overlay(image: Image, places: Places) -> Iterator[Path]:
     try:
         overlay.parent.mkdir(mode=0o700, parents=True)
         run_command(["qemu-img", "create", "-q", "-f", "qcow2", "-F", image[1], "-b", str(image[0].resolve()), str(overlay)])
-        yield (View if isinstance(image[0], View) else Path)(overlay)
+        yield View(overlay)
     finally:
         shutil.rmtree(place, ignore_errors=True)
         if places.state.is_dir() and not any(places.state.iterdir()):

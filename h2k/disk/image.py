@@ -11,10 +11,12 @@ from typing import Any, Optional
 
 from h2k.base.errors import BadData, Refused
 from h2k.base.run import CommandFailed, run
+from h2k.disk.reach import check_backing, check_format, check_reach
 from h2k.disk.truncation import check_whole
 from h2k.disk.view import View
 
 _CHECK_FOUND_CORRUPTION = 2  # exit status of qemu-img check
+_CHECK_LIMIT, _CHECK_SPEED = 60.0, 20e6  # seconds, and bytes of the files a second, that qemu-img check may take
 MAX_CHAIN = 32
 
 
@@ -33,13 +35,17 @@ def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
     that is truncated, or whose chain can't be followed.
 
     Each image of the backing chain is looked at before qemu opens it: none but local files and devices are followed.
-    A view alone may rest on something else.
+    A view alone may rest on something else. Refused, too, for an image that reaches beyond its directory (h2k.disk.reach).
     """
     _check(path)
+    if format is not None:
+        check_format(format, path)
     layers: list[dict[str, Any]] = []
     chain: list[Path] = []
     here, form = path.absolute(), format
     while True:
+        if not isinstance(path, View):
+            check_reach(here, path, form or "")
         layer = _info(path, here, form)
         check_whole(layer, here, str(path))
         layers.append(layer)
@@ -53,6 +59,7 @@ def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
         if len(layers) == MAX_CHAIN or any(here.samefile(seen) for seen in chain):
             raise BadData(f"{path}: its backing chain has no end", hint="flatten it where it came from")
         _check(here)
+        check_backing(path, chain[-1], here)
     if any(layer.get("encrypted") for layer in layers):
         raise Refused(f"{path}: the image is encrypted", hint="decrypt it with qemu-img convert")
     return ImageInfo(path, layers[0]["format"], layers[0]["virtual-size"], tuple(chain))
@@ -92,7 +99,11 @@ def _info(image: Path, layer: Path, format: Optional[str]) -> dict[str, Any]:
 def damage(info: ImageInfo) -> str:
     """What qemu-img check says against the image, '' when nothing: a copy that was cut short reads as zeros, not as an
     error. Leaked clusters are no damage; formats without a check have none. Seconds for large images."""
-    done = run(["qemu-img", "check", "-U", "-f", info.format, "--output=json", str(info.path)], check=False)
+    limit = _CHECK_LIMIT + sum(file.stat().st_size for file in info.chain) / _CHECK_SPEED
+    try:
+        done = run(["qemu-img", "check", "-U", "-f", info.format, "--output=json", str(info.path)], check=False, timeout=limit)
+    except CommandFailed:
+        return f"qemu-img check finds no end in {limit:.0f} s"
     if done.returncode != _CHECK_FOUND_CORRUPTION:
         return ""
     try:

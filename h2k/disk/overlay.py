@@ -17,6 +17,7 @@ from h2k.base.run import CommandFailed, run
 from h2k.disk import in_use, undo
 from h2k.disk.blocks import copy_pieces, pieces_of, sync, torn_between
 from h2k.disk.journal import Journal, JournalFile, undo_image
+from h2k.disk.view import View
 
 _MARK_SIZE = 6 * 1024  # bytes of a piece in the journal, in both its states
 _ORPHAN_LIMIT = 10.0  # seconds for what a killed run had started to end; it is killed with it
@@ -138,7 +139,7 @@ class DiskSet:
             raise self._unwritable
 
     def _overlay(self, index: int) -> Path:
-        return self.state_dir / f"overlay-{index}.qcow2"
+        return View(self.state_dir / f"overlay-{index}.qcow2")
 
     @property
     def _alive(self) -> Path:

@@ -68,6 +68,9 @@ def _qcow2_end(file: BinaryIO) -> int:
     cluster: int = 1 << cluster_bits
     size = min(clusters * cluster, _MAX_REFCOUNT_TABLE)
     blocks = struct.unpack(f">{size // 8}Q", _at(file, table, size))
+    used = [block & ~511 for block in blocks if block]
+    if len(set(used)) != len(used) or len(used) * cluster > file.seek(0, os.SEEK_END) + cluster:
+        raise EOFError(f"damaged: {len(used)} blocks of reference counts, more than it has room for, or one of them twice")
     for number in range(len(blocks) - 1, -1, -1):
         counts = _at(file, blocks[number] & ~511, cluster).rstrip(b"\0") if blocks[number] else b""
         if counts:
@@ -96,8 +99,10 @@ def _vmdk_end(file: BinaryIO) -> int:
     if not 0 < tables <= _MAX_GRAIN_TABLES or entries > 4096:
         return 0
     last = 0
+    seen: set[int] = set()
     for table in struct.unpack(f"<{tables}I", _at(file, _directory(header) * _SECTOR, tables * 4)):
-        if table:
+        if table and table not in seen:
+            seen.add(table)
             last = max(last, *struct.unpack(f"<{entries}I", _at(file, table * _SECTOR, entries * 4)))
     end: int = (last + 1) * _SECTOR if last > 1 else 0  # 0: not allocated, 1: zeros
     return end

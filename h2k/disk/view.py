@@ -14,8 +14,8 @@ _TIMEOUT = 60.0  # seconds for qemu-img to open what a view rests on
 
 
 class View(PosixPath):
-    """The path of a view, or of an overlay on one. What it rests on was examined when it was made: h2k named it, not
-    a guest, so that it may be more than a local file."""
+    """The path of a view, or of an overlay that h2k made. What it rests on was examined when it was made: h2k named it,
+    not a guest, so that it may lie anywhere and be more than a local file."""
 
 
 def slice_of(archive: Path, offset: int, length: int) -> Node:

@@ -14,6 +14,7 @@ from h2k.base.option_table import OPTIONS, did_you_mean
 from h2k.config.driver_plan import Plan, load_plan
 from h2k.config.hyper2kvm import Brought, read_hyper2kvm
 from h2k.config.policy import Policy, load_policy
+from h2k.disk.reach import allow_under
 from h2k.domain.facts import DomainFacts
 from h2k.engine.catalogue import known_ids
 from h2k.engine.hooks import Hook, Options, find_hooks
@@ -46,6 +47,7 @@ class Request:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Request:
         """The request in parsed options, of which the others are ignored; lists become tuples."""
+        allow_under(given.get("allow_under") or ())  # from here on, for the images are opened in many places
         fields = {o.field: given.get(o.field) for o in OPTIONS if o.request}
         return cls(**{name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in fields.items() if v})
 
@@ -85,6 +87,7 @@ class Tools:
 @contextmanager
 def open_tools(request: Request) -> Iterator[Tools]:
     """Load hooks and plans and open the driver source; UsageError before anything else is touched."""
+    allow_under(request.allow_under)  # in a worker of the pool, too
     hooks = find_hooks([Path(h) for h in request.hooks])
     request = dataclasses.replace(request, skip=_skipped(request.skip, hooks), accept=_accepted(request.accept, hooks))
     brought = read_hyper2kvm(Path(request.config)) if request.config is not None else Brought()

@@ -19,6 +19,11 @@ BASE_SECTOR = 512  # the part of the base block that has a checksum, and that a 
 MAX_DEPTH = 512  # the registry's own limit for the depth of keys
 BIG_DATA = 16344  # bytes: data above this lie in segments (a db cell), in hives of a minor version above 3
 
+# How much work reading a hive may take, in reads of cells: this much, and more for a large one. All hooks together take
+# some 8,000 for a real SYSTEM hive of 15 MiB; lists that many keys share and names with equal hashes make seconds of
+# reading out of a few bytes.
+WORK = 500_000
+_WORK_BYTES = 64  # bytes of a hive that allow for one more
 _SMALLEST_KEY = 80  # bytes of a key node's cell with an empty name
 _NAME_IS_LATIN1 = 0x20  # KEY_COMP_NAME
 _PREDEFINED_HANDLE = 0x40  # KEY_PREDEF_HANDLE (Perflib\009): the value count's place holds a handle
@@ -123,6 +128,7 @@ class Key(KeyAccess):
             self._index = self._subkeys()
         offsets, hashes = self._index
         wanted, at = name_hash(name), -1
+        self.hive.spend(len(hashes) // 64, self.offset)
         for _ in range(hashes.count(wanted)):
             at = hashes.index(wanted, at + 1)
             key = Key(self.hive, offsets[at], self)
@@ -178,6 +184,7 @@ class Hive(HiveAccess):
                 hint="restore it from a backup",
             )
         self.size, self.minor, self.state = size, minor, state(data)
+        self.work, self._most_work = 0, WORK + size // _WORK_BYTES
 
     @staticmethod
     def parse(data: bytes, name: str = "hive") -> Hive:
@@ -204,6 +211,12 @@ class Hive(HiveAccess):
         """The error for a fault at a cell offset (relative to the hive bins, as the format counts)."""
         return BadData(f"{self.name}: {printable(what)} at hive bin offset {offset:#x}", hint="restore it from a backup")
 
+    def spend(self, units: int, offset: int) -> None:
+        """Count work that is done for a cell; BadData when it is more than a sound hive could take."""
+        self.work += units
+        if self.work > self._most_work:
+            raise self.bad(offset, "more work than a sound hive takes (lists that keys share, or names with equal hashes)")
+
     def bins(self) -> Iterator[tuple[int, int]]:
         """(offset, size) of each hive bin; BadData at the first whose header is wrong."""
         offset = 0
@@ -218,6 +231,7 @@ class Hive(HiveAccess):
 
     def cell(self, offset: int) -> tuple[int, int]:
         """Where in `data` the content of an allocated cell lies, and its length."""
+        self.spend(1, offset)
         if offset & 7 or not 32 <= offset <= self.size - 8:
             raise self.bad(offset, "a cell outside the hive bins")
         (size,) = _CELL_SIZE.unpack_from(self.data, BASE_BLOCK + offset)
@@ -252,6 +266,7 @@ class Hive(HiveAccess):
             hashes += entries[1::2] if kind == b"lh" else ()
             if len(offsets) > count:
                 break
+        self.spend(count // 4, offset)
         if len(offsets) != count or len(set(offsets)) != count:
             raise self.bad(offset, f"a subkey list of {len(offsets)} keys where {count} are announced")
         return offsets, hashes if len(hashes) == count else []
@@ -269,6 +284,7 @@ class Hive(HiveAccess):
         at, length = self.cell(offset)
         if length < 4 * count:
             raise self.bad(offset, f"a value list shorter than its {count} values")
+        self.spend(count // 4, offset)
         offsets: tuple[int, ...] = struct.unpack_from(f"<{count}I", self.data, at)
         if len(set(offsets)) != count:
             raise self.bad(offset, "a value listed twice")
@@ -378,6 +394,7 @@ class _EveryCell(Hive):
             offset += size
 
     def cell(self, offset: int) -> tuple[int, int]:
+        self.work = 0  # each cell is read once, so that the size of the hive is the bound
         found = super().cell(offset)
         seen = self._cells[offset >> 3]
         if seen != self.ALLOCATED:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from h2k.base.errors import BadData, H2kError, Refused, UsageError
-from h2k.disk import appliance_reader, direct_reader
+from h2k.disk import appliance_reader, direct_reader, reach
 from h2k.disk.appliance_reader import ApplianceReader
 from h2k.disk.direct_reader import DirectReader
 from h2k.disk.image import probe
@@ -290,7 +290,8 @@ def test_image_that_another_process_writes(held: str, chain: list[Path], made: M
             writer.kill()
 
 
-def test_many_disks(disk: Path, tmp_path: Path) -> None:
+def test_many_disks(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_allowed", [disk.parent])
     images = [tmp_path / f"{n}.qcow2" for n in range(12)]
     for image in images:
         run("qemu-img", "create", "-q", "-f", "qcow2", "-b", disk, "-F", "raw", image)

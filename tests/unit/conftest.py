@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from h2k.base import children
 from h2k.guest.virtio_win import DriverSource, open_source
 from tests.guests.virtio_win import make_tree
 from tests.unit.terminal import Terminal
@@ -26,6 +30,12 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*argv: Any, **_: Any) -> None:
         raise AssertionError(f"a unit test started a process: {argv[:1]}")
 
+    @contextmanager
+    def kept(prefix: str, place: str, mode: int) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as path:
+            yield Path(path)
+
+    monkeypatch.setattr(children, "_kept", kept)  # which has a child, to be gone after a kill too
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     for name in ("system", "fork", "posix_spawn", "execv", "execve"):
         monkeypatch.setattr(os, name, refuse)

@@ -1,0 +1,117 @@
+"""Images that reach beyond themselves: data files, extents and backing files that are none of the guest's.
+
+An image comes with a guest, and names whatever files it likes; QEMU opens them as whoever runs it. So what an image's
+header and descriptor name is read here first, and followed only beside the image (or below it), or below a directory
+that the user allowed (--allow-under DIR). Layouts: QEMU's docs/interop/qcow2.txt, VMware's Virtual Disk Format 5.0.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, Optional
+
+from h2k.base.errors import BadData, Refused
+
+# What QEMU may be told that an image is: its other drivers reach elsewhere by design (vvfat, blkdebug, json …).
+FORMATS = frozenset(("raw", "qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", "vdi", "parallels", "luks", "bochs", "cloop", "dmg"))
+_DESCRIPTOR_LIMIT = 1024 * 1024  # bytes; QEMU reads no more
+_MAX_EXTENTS = 4096
+_SECTOR = 512
+_DATA_FILE = 4  # qcow2's incompatible feature: the guest's data lie in another file
+_EXTENT = re.compile(rb'^\s*(?:RW|RDONLY|NOACCESS)\s+\d+\s+\w+\s+"([^"\n]*)"', re.MULTILINE)
+_allowed: list[Path] = []
+
+
+def allow_under(directories: Iterable[str]) -> None:
+    """The directories into which images may reach, from now on: what the user's command line says."""
+    _allowed[:] = [Path(directory).resolve() for directory in directories]
+
+
+def check_format(format: str, path: Path) -> None:
+    """Refused for what is no format of an image."""
+    if format not in FORMATS:
+        raise Refused(f"{path}: {format[:40]!r} is no format of an image", hint="raw, qcow2, vmdk, vhdx, vpc or vdi")
+
+
+def check_reach(image: Path, name: Path, format: str = "") -> None:
+    """Refused when what the image's own header names lies elsewhere, asked before QEMU opens it: an external data file,
+    a VMDK's extents. `name` is what messages call it. A raw image names nothing, whatever its bytes are."""
+    if format == "raw":
+        return
+    try:
+        with open(image, "rb") as file:
+            named = [*_data_file(file), *_extents(file, name)]
+    except (OSError, struct.error):
+        return  # who opens it will say what is wrong
+    for what, other in named:
+        check_other(name, image, Path(other) if what == "an extent" else None, f"{what}, {other[:200]}")
+
+
+def check_other(name: Path, image: Path, other: Optional[Path], what: str) -> None:
+    """Refused unless `other`, which the image names, lies beside it, below it, or where the user allows it; None is
+    never allowed but by a directory."""
+    home = image.resolve().parent
+    hint = "flatten it where it came from (qemu-img convert), or allow the directory with --h2k-allow-under DIR"
+    if other is None:
+        if any(home == place or place in home.parents for place in _allowed):
+            return
+        raise Refused(f"{name}: keeps its data in another file: {what}", hint=hint)
+    there = (home / other).resolve()
+    climbs = other.is_absolute() or ".." in other.parts
+    for place in [*([] if climbs else [home]), *_allowed]:
+        if there == place or place in there.parents:
+            return
+    raise Refused(f"{name}: reaches beyond its directory: {what}", hint=hint)
+
+
+def check_backing(name: Path, image: Path, backing: Path) -> None:
+    """Refused for a backing file that is neither beside the image or below it nor allowed: another guest's, or a file
+    of this host."""
+    home, there = image.resolve().parent, backing.resolve()
+    if not any(place in there.parents for place in [home, *_allowed]):
+        raise Refused(
+            f"{name}: its backing file {backing} lies in another directory",
+            hint="flatten it where it came from (qemu-img convert), or allow the directory with --h2k-allow-under DIR",
+        )
+
+
+def _data_file(file: BinaryIO) -> list[tuple[str, str]]:
+    file.seek(0)
+    head = file.read(104)
+    if head[:4] != b"QFI\xfb" or len(head) < 80 or struct.unpack_from(">I", head, 4)[0] < 3:
+        return []
+    return [("an external data file", "its header says")] if struct.unpack_from(">Q", head, 72)[0] & _DATA_FILE else []
+
+
+def _extents(file: BinaryIO, name: Path) -> list[tuple[str, str]]:
+    text = _descriptor(file)
+    if text is None:
+        return []
+    found = [match.decode("utf-8", "surrogateescape") for match in _EXTENT.findall(text)]
+    if len(found) > _MAX_EXTENTS:
+        raise BadData(f"{name}: a VMDK of {len(found)} extents", hint="export the guest again")
+    return [("an extent", extent) for extent in found]
+
+
+def _descriptor(file: BinaryIO) -> Optional[bytes]:
+    """The text of a VMDK that names other files; None for what is none, or a sparse one that holds its data itself."""
+    file.seek(0)
+    head = file.read(_SECTOR)
+    if head[:4] == b"KDMV":
+        capacity, _, start, size = struct.unpack_from("<QQQQ", head, 12)
+        if capacity:
+            return None  # QEMU reads no names from the descriptor in it
+        file.seek(start * _SECTOR)
+        return file.read(min(size * _SECTOR, _DESCRIPTOR_LIMIT))
+    if b"# Disk DescriptorFile" not in head and not _looks_like_text(head):
+        return None
+    file.seek(0)
+    return file.read(_DESCRIPTOR_LIMIT)
+
+
+def _looks_like_text(head: bytes) -> bool:
+    """QEMU takes comments and blank lines before the version line."""
+    return b"\0" not in head[:64] and re.match(rb"\s*(#[^\n]*\n\s*)*version=", head) is not None
