@@ -108,6 +108,27 @@ def test_bootstrap_then_final(
 
 
 @lab
+def test_the_scripts_of_virt_v2v_come_first(bootable: Bootable, tmp_path: Path) -> None:
+    """Three scripts, of which one needs no restart: two restarts, and only then our own steps. One that asks for another
+    try stays, and restarts the guest as long as it is let."""
+    disk = bootable("win2022", "virtio")
+    place = "/Program Files/Guestfs/Firstboot/scripts"
+    for number, content in enumerate((b"exit /b 0\r\n", b"exit /b 250\r\n", b"exit /b 0\r\n")):
+        write_windows_file(disk, "qcow2", "uefi", tmp_path, f"{place}/{number}.bat", content)
+    service = '[ControlSet001\\Services\\firstboot]\n"Type"=dword:00000010\n"Start"=dword:00000002\n'
+    change_hive(disk, "win2022", tmp_path, service)
+    seen = boot(disk, "uefi", "sata", scratch="virtio", keep_writes=True, power_button=True, timeout=600)
+    assert seen.booted and seen.resets == 2, seen.reason or seen.serial
+    waits = ("start", "skipped", "waits for the first-boot scripts of virt-v2v")
+    assert seen.steps[:4] == (waits, waits, waits, ("start", "ok", "")) and seen.steps[-1][0] == "done"
+    assert hivexsh(disk, "win2022", tmp_path, "cd \\ControlSet001\\Services\\firstboot", "lsval") == []
+    disk = bootable("win2022", "virtio")
+    write_windows_file(disk, "qcow2", "uefi", tmp_path, f"{place}/0.bat", b"exit /b 249\r\n")
+    change_hive(disk, "win2022", tmp_path, service)
+    assert boot(disk, "uefi", "sata", resets=2, keep_writes=True, timeout=600).resets == 2
+
+
+@lab
 def test_nothing_is_written_unless_asked(bootable: Bootable) -> None:
     disk = bootable("win2022", "virtio")
     before = disk.read_bytes()

@@ -70,10 +70,10 @@ def test_three_cards_two_disks(guest: Any, drivers: Path, tmp_path: Path) -> Non
 
     with open_reader([(d, "qcow2") for d in made.disks]) as reader:
         seen = Guest(reader)
-        staged = parse_settings(seen.reader.read(seen.volume, "/ProgramData/h2k/settings.txt", 1 << 20))
+        staged = parse_settings(seen.reader.read(seen.volume, "/Program Files/h2k/settings.txt", 1 << 20))
         for name, data in scripts().items():
-            assert seen.reader.read(seen.volume, f"/ProgramData/h2k/{name}", 1 << 20) == data
-        driver = seen.reader.read(seen.volume, "/ProgramData/h2k/drivers/NetKVM/netkvm.inf", 1 << 20)
+            assert seen.reader.read(seen.volume, f"/Program Files/h2k/{name}", 1 << 20) == data
+        driver = seen.reader.read(seen.volume, "/Program Files/h2k/drivers/NetKVM/netkvm.inf", 1 << 20)
         assert driver == (drivers / "NetKVM" / "2k22" / "amd64" / "netkvm.inf").read_bytes()
         netkvm = seen.system.value("ControlSet001\\Services\\netkvm", "Start")
         assert netkvm is not None and netkvm.dword() == 1

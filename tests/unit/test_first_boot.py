@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,12 @@ def test_every_record_is_read_by_a_script() -> None:
     together = b"".join(scripts().values()).decode()
     kinds = {line.split(" ")[0] for line in settings_text(WHOLE).decode().split("\r\n") if line} - {"h2k"}
     assert {kind for kind in kinds if f'"%%a"=="{kind}"' not in together} == set()
+
+
+def test_every_record_is_on_the_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "first-boot.md").read_text(encoding="utf-8").split("## Settings")[1]
+    kinds = {line.split(" ")[0] for line in settings_text(WHOLE).decode().split("\r\n") if line} - {"h2k"}
+    assert {kind for kind in kinds if f"`{kind} " not in page} == set()
 
 
 @pytest.mark.parametrize("hostile", ['a" & calc', "%PATH%", "a|b", "x\ny", "a^b", "<a", "", " a", "!x!", "caf\u00e9", "a" * 300])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from h2k.config.policy import Policy
 from h2k.domain.facts import NicFacts
 from h2k.guest.changes import pending
@@ -10,7 +12,7 @@ from h2k.guest.virtio_win import DriverSource
 from h2k.windows.first_boot import Runner
 from h2k.windows.network import Gateway
 from tests.unit.memory_reader import apply_changes, windows_guest
-from tests.unit.moved_guests import MACS, MODERN, NATIVE, THREE, UNKNOWN, VIRTIO, ask, domain, ids, settings_of
+from tests.unit.moved_guests import MACS, MODERN, NATIVE, THREE, UNKNOWN, VIRTIO, ask, domain, hooks, ids, settings_of
 
 
 def test_three_cards_each_to_its_own_mac(drivers: DriverSource) -> None:
@@ -184,6 +186,21 @@ def test_the_guest_gets_less_time_than_the_policy_gives_the_host(drivers: Driver
     assert dict(settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=policy)).limits) == {
         "start": 1440, "drivers": 80, "tools": 720, "agent": 480,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "build", "asks"), [("6.3", "9600", True), ("6.2", "9200", True), ("10.0", "20348", False)])
+def test_a_publisher_comes_along_where_windows_would_ask(
+    version: str, build: str, asks: bool, drivers: DriverSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ("0" * 40, b"made certificate")
+    hook = next(h for h in hooks() if h.name == "first-boot")
+    monkeypatch.setitem(hook.propose.__globals__, "catalogue_publisher", lambda data: found)  # type: ignore[attr-defined]
+    guest = windows_guest(MODERN + THREE, version=version, build=build)
+    said = ask(guest, drivers)
+    assert ((found[0], "viostor\\publisher.cer") in [(p.thumbprint, p.file) for p in settings_of(said).publishers]) is asks
+    assert any(getattr(c, "path", "").endswith("viostor/publisher.cer") for c in said.changes) is asks
+    fixed = apply_changes(guest, pending(said.changes, guest))
+    assert pending(ask(fixed, None).changes, fixed) == ()
 
 
 def test_its_own_disks_are_named(drivers: DriverSource) -> None:

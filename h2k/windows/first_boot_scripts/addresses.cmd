@@ -9,7 +9,8 @@ for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="nic" set /a CARDS+=1
   if "%%a"=="nic" if "%%c"=="required" set /a NEEDED+=1
 )
-if "%CARDS%"=="0" exit /b 3
+set "RESULT=3"
+if "%CARDS%"=="0" exit /b 0
 set "NETWORK=HKLM\SYSTEM\CurrentControlSet\Control\Class\{4D36E972-E325-11CE-BFC1-08002BE10318}"
 set "WAIT=45"
 :look
@@ -26,7 +27,8 @@ goto look
 
 :incomplete
 set "DETAIL=no card yet for:%MISSING%"
-if not defined LAST exit /b 2
+set "RESULT=2"
+if not defined LAST exit /b 0
 rem The last try: a card that is not VirtIO is better than no address; one that is not there stays named.
 :apply
 set "INDEX="
@@ -76,9 +78,10 @@ set "DETAIL=%GIVEN% of %CARDS% cards set"
 if defined MISSING set "DETAIL=%DETAIL%, not found:%MISSING%"
 if defined BAD set "DETAIL=%DETAIL%, refused:%BAD%"
 if defined ABSENT set "DETAIL=%DETAIL%, not there when read back:%ABSENT%"
-if defined BAD exit /b 1
-if defined ABSENT exit /b 1
-if %GIVEN_NEEDED% LSS %NEEDED% exit /b 1
+set "RESULT=0"
+if defined BAD set "RESULT=1"
+if defined ABSENT set "RESULT=1"
+if %GIVEN_NEEDED% LSS %NEEDED% set "RESULT=1"
 exit /b 0
 
 :find

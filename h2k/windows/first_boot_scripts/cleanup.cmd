@@ -7,7 +7,8 @@ for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="bootstrap-card" set "WANTED=1"
   if "%%a"=="auto-reboot" set "WANTED=1"
 )
-if not defined WANTED exit /b 3
+set "RESULT=3"
+if not defined WANTED exit /b 0
 call "%H2K%final.cmd"
 if errorlevel 1 goto not_final
 rem A crash stopped at its screen while the boots were watched; from now on Windows does what its owner wants.
@@ -20,17 +21,21 @@ set "KEPT=0"
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="leftover" call :leftover %%b
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="bootstrap-card" "%SYS%\reg.exe" delete "HKLM\SYSTEM\CurrentControlSet\Enum\PCI\%%b" /f
 set "DETAIL=%REMOVED% keys removed, %KEPT% kept"
+set "RESULT=0"
 exit /b 0
 
 :not_final
 set "DETAIL=the final bus"
-exit /b 4
+set "RESULT=4"
+exit /b 0
 
 :unbound
 set "DETAIL=the real driver of%UNBOUND%"
-if not defined LAST exit /b 2
+set "RESULT=2"
+if not defined LAST exit /b 0
 set "DETAIL=the placeholder packages stay, for they still drive%UNBOUND%"
-exit /b 3
+set "RESULT=3"
+exit /b 0
 
 :bound
 rem The service drives a device, and every device it drives was installed from a package of its own (oemN.inf).

@@ -2,7 +2,8 @@
 rem Brings this guest's own disks online, and gives Windows its own SAN policy back once the disks hang where they will stay.
 set "WANTED="
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="san" set "WANTED=1"
-if not defined WANTED exit /b 3
+set "RESULT=3"
+if not defined WANTED exit /b 0
 set "DISKS=0"
 >"%H2K%disk.tmp" echo list disk
 "%SYS%\diskpart.exe" /s "%H2K%disk.tmp" >"%H2K%disks.tmp"
@@ -12,8 +13,10 @@ set "DETAIL=%DISKS% disks online"
 call "%H2K%final.cmd"
 if not errorlevel 1 goto restore
 set "DETAIL=%DETAIL%, SAN policy restored on the final bus"
-exit /b 4
+set "RESULT=4"
+exit /b 0
 :restore
+set "RESULT=0"
 for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do if "%%a"=="san" call :restore_one %%b %%c
 exit /b 0
 

@@ -10,8 +10,9 @@ for /f "usebackq tokens=1,2,3" %%a in ("%H2K%settings.txt") do if "%%a"=="publis
 set "DETAIL=%PACKAGES% packages"
 if defined OPTIONAL_FAILED set "DETAIL=%DETAIL%, optional ones failed:%OPTIONAL_FAILED%"
 if defined REQUIRED_FAILED set "DETAIL=%DETAIL%, required ones failed:%REQUIRED_FAILED%"
-if defined REQUIRED_FAILED exit /b 1
-if "%PACKAGES%"=="0" exit /b 3
+set "RESULT=0"
+if "%PACKAGES%"=="0" set "RESULT=3"
+if defined REQUIRED_FAILED set "RESULT=1"
 exit /b 0
 
 :install
@@ -20,7 +21,6 @@ set "RUN=%SYS%\pnputil.exe"
 set "ARGUMENTS=-i -a "%H2K%drivers\%~2""
 set "SECONDS=180"
 call "%H2K%bounded.cmd"
-set "STATUS=%ERRORLEVEL%"
 echo pnputil %~2: %STATUS%
 rem 259: no device wants it now, or it has a better one. 1641, 3010: it asks for a reboot, which comes with the next phase.
 if "%STATUS%"=="0" exit /b 0

@@ -53,22 +53,20 @@ exit /b 0
 :virt_v2v
 rem virt-v2v's own first-boot scripts come first. Each restarts the machine, and a step of ours that is cut short would
 rem have spent a try. After the last one there is a minute for its restart, unless it leaves its file `complete`.
-set "THEIRS="
 set "QUIET=0"
 set "SEEN="
 set "SAID=0"
 :virt_v2v_look
 call "%H2K%virt-v2v.cmd"
-set "STATUS=%ERRORLEVEL%"
-if "%STATUS%"=="0" exit /b 0
-if "%STATUS%"=="1" set "SEEN=1"
-if "%STATUS%"=="1" set "QUIET=0"
-if "%STATUS%"=="2" set /a QUIET+=1
-if not defined SEEN if "%STATUS%"=="2" exit /b 0
+if not defined THEIRS exit /b 0
+if "%THEIRS%"=="wait" set "SEEN=1"
+if "%THEIRS%"=="wait" set "QUIET=0"
+if "%THEIRS%"=="none" set /a QUIET+=1
+if not defined SEEN set "QUIET=12"
+if %QUIET% GEQ 12 set "THEIRS="
 if %QUIET% GEQ 12 exit /b 0
 set /a BUDGET-=5
-if %BUDGET% LEQ 0 set "THEIRS=1"
-if defined THEIRS exit /b 0
+if %BUDGET% LEQ 0 exit /b 0
 set "DETAIL=waits for the first-boot scripts of virt-v2v"
 if "%SAID%"=="0" call :signal start skipped
 set /a SAID+=1
@@ -93,13 +91,13 @@ if not exist "%H2K%tries\%STEP%.%TRIES%" goto counted
 set /a TRIES+=1
 goto count
 :counted
-rem A boot that only waits for the final hardware (4) is no try.
 if %TRIES% GEQ %RETRIES% set "LAST=1"
 >"%H2K%tries\%STEP%.%TRIES%" echo.
 echo ---- %STEP%, try %TRIES% of %RETRIES%
 call :budget %STEP%
+rem RESULT: 0 done, 1 failed, 2 waits for another boot, 3 nothing to do, 4 waits for the final hardware.
+set "RESULT=1"
 call "%H2K%%STEP%.cmd"
-set "RESULT=%ERRORLEVEL%"
 if "%RESULT%"=="0" goto step_ok
 if "%RESULT%"=="3" goto step_skipped
 if "%RESULT%"=="4" goto step_not_final
@@ -115,6 +113,7 @@ call :signal %STEP% failed
 set "FAILED=%FAILED% %STEP%"
 exit /b 0
 :step_not_final
+rem That was no try: however many boots the guest makes before, it waits.
 del "%H2K%tries\%STEP%.%TRIES%"
 :step_waits
 set "DETAIL=waits for the next boot: %DETAIL%"

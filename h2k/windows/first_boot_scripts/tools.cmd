@@ -3,10 +3,12 @@ rem Removes the other hypervisor's guest tools, when the owner asked for it. Opt
 set "REMOVED=0"
 set "KEPT="
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="tool" call :remove "%%b"
-if "%REMOVED%%KEPT%"=="0" exit /b 3
+set "RESULT=0"
+if "%REMOVED%%KEPT%"=="0" set "RESULT=3"
+if "%REMOVED%%KEPT%"=="0" exit /b 0
 set "DETAIL=%REMOVED% removed"
 if defined KEPT set "DETAIL=%DETAIL%, kept:%KEPT%"
-if defined KEPT exit /b 1
+if defined KEPT set "RESULT=1"
 exit /b 0
 
 :remove
@@ -14,7 +16,6 @@ set "RUN=%SYS%\msiexec.exe"
 set "ARGUMENTS=/x %~1 /qn /norestart REBOOT=ReallySuppress"
 set "SECONDS=600"
 call "%H2K%bounded.cmd"
-set "STATUS=%ERRORLEVEL%"
 echo msiexec /x %~1: %STATUS%
 rem 1605: it is not installed any more. 1641, 3010: it asks for a reboot.
 if "%STATUS%"=="0" goto removed

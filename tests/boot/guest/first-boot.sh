@@ -4,6 +4,7 @@
 
 SERVICE=h2k-firstboot
 PLACE="/windows/Program Files/h2k"
+VIRT_V2V='/windows/Program Files/Guestfs/Firstboot'
 NO_PROGRAM='the stand-in runs no Windows program'
 
 # Whether the runner is to run: its service is there, enabled, and not marked for deletion. A mark that is left from the
@@ -18,7 +19,33 @@ first_boot_staged() {
   [ "$S_START" != 4 ]
 }
 
+# virt-v2v's own first boot, by the rules of both its runners: a script each boot, moved away and followed by a restart;
+# from 2.12 on the next one without it after `exit /b 250`, and a script that says 249 stays, to be run again. Scripts of
+# h2k's in their place (rem h2k: bounded) end well. The service goes with the last one. Ours waits.
+virt_v2v_first_boot() {
+  if ! read_service firstboot || [ "$S_START" = 4 ] || [ "$WRITABLE" = no ] || [ -e "$VIRT_V2V/complete" ]; then return; fi
+  mkdir -p "$VIRT_V2V/scripts-done"
+  for script in "$VIRT_V2V"/scripts/*.bat; do
+    [ -e "$script" ] || break
+    [ "$STAGED" = no ] || signal start skipped 'waits for the first-boot scripts of virt-v2v'
+    if grep -q 'exit /b 249' "$script" && ! grep -q 'rem h2k: bounded' "$script"; then
+      say "{\"note\":\"virt-v2v: ${script##*/} will be tried again\"}"
+    else
+      mv "$script" "$VIRT_V2V/scripts-done/"
+    fi
+    ! grep -q 'exit /b 250' "$VIRT_V2V/scripts-done/${script##*/}" 2>/dev/null || continue
+    save_hive SYSTEM
+    volume_closed
+    reboot -f
+    hang
+  done
+  touch "$VIRT_V2V/complete"
+  reg_delete "$CONTROL_SET\\Services\\firstboot"
+  reg_commit
+}
+
 first_boot() {
+  virt_v2v_first_boot
   if [ "$STAGED" = no ]; then
     [ "$WRITABLE" = no ] || save_hive SYSTEM
     signal start ok 'no first-boot service'
