@@ -37,6 +37,7 @@ def _opened(run: Run, images: Sequence[str], report: Optional[str], wishes: dict
     request = Request.of(wishes)
     run.files = open_guest_files(images, report)
     with open_tools(request) as run.tools:
+        run.know_the_bus()
         yield
 
 

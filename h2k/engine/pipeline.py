@@ -53,6 +53,7 @@ def fix(run: Run) -> Outcome:
     `run.committed` says what was done.
     """
     files = run.guest_files
+    run.know_the_bus()
     if not run.dry_run:
         require_rights(files)
     disks = run.parts.disk_set(files.writable(), files.state)

@@ -15,6 +15,7 @@ from h2k.disk.open_reader import open_reader
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles
+from h2k.domain.handles import known_bus
 from h2k.engine.apply import apply
 from h2k.engine.examination import Examination
 from h2k.engine.report import Report
@@ -86,6 +87,12 @@ class Run:
     def domain(self) -> Optional[DomainFacts]:
         """The guest's description, where there is one."""
         return self.files.domain if self.files is not None else None
+
+    def know_the_bus(self) -> None:
+        """Without --bus a result is judged for the bus that it was made for, as its description or record says."""
+        if self.opened.request.bus is None and self.files is not None:
+            request = dataclasses.replace(self.opened.request, bus=known_bus(self.files))
+            self.tools = dataclasses.replace(self.opened, request=request)
 
     def spelled(self, text: str) -> str:
         """A text with the options as this command spells them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -15,6 +15,7 @@ from h2k.engine import proof
 from h2k.engine.examination import SOURCE
 from h2k.engine.pipeline import finish_earlier, fix, look
 from h2k.engine.preconditions import require_rights
+from h2k.engine.request import Request
 from h2k.guest.guest import Guest
 from tests.guests.hivelog import make_dirty_pair
 from tests.unit.engine_world import FOUND, START, Disks, World, made_domain, made_guest, made_hook, wants_boot_start
@@ -295,6 +296,22 @@ def test_both_domains_and_the_next_commands(world: World) -> None:
     assert outcome.next == (f"h2k boot {state}", f"h2k rollback {state}")
     world.image = made_guest(0)
     assert fix(world.run()).next == (f"h2k boot {state}",)
+
+
+@pytest.mark.parametrize(("asked", "bus"), [(None, "virtio-scsi"), ("sata", "sata")])
+def test_a_result_is_judged_for_the_bus_that_it_was_made_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, asked: Optional[str], bus: str
+) -> None:
+    seen = []
+
+    def asks_the_bus(guest: Guest, options: Any) -> Iterator[Any]:
+        seen.append(options.bus)
+        yield from wants_boot_start(guest, options)
+
+    monkeypatch.setattr("h2k.engine.runs.known_bus", lambda files: "virtio-scsi")
+    world.hooks, world.request = [made_hook(asks_the_bus)], Request(bus=asked)
+    fix(world.run())
+    assert set(seen) == {bus}
 
 
 # A source
