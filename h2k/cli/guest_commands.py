@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Optional
 
 import click
@@ -29,6 +30,7 @@ from h2k.engine.request import Request, open_tools
 from h2k.engine.runs import Run
 from h2k.engine.standing import standing
 from h2k.engine.write_domains import build_domains
+from h2k.pages.guest_page import write_page
 
 
 @contextmanager
@@ -178,10 +180,11 @@ def rollback(images: Sequence[str], report: Optional[str], force: bool, as_json:
 @click.command()
 @click.argument("guest", metavar="NAME|NAME.xml|NAME.h2k|DOMAIN")
 @click.option("--history", is_flag=True, help="a line for each run of this guest")
+@click.option("--html", metavar="FILE", help="write a page to look at: one file, without scripts and without a network")
 @click.option("--connect", metavar="URI", default=None, help="libvirt, for a DOMAIN that it knows")
 @json_option
 @verbose_option
-def report(guest: str, history: bool, connect: Optional[str], as_json: bool) -> int:
+def report(guest: str, history: bool, html: Optional[str], connect: Optional[str], as_json: bool) -> int:
     """Show the record of the last run, and whether the disks still are what it speaks of. Status 4: they are not.
 
     Example: h2k report NAME.h2k
@@ -194,6 +197,8 @@ def report(guest: str, history: bool, connect: Optional[str], as_json: bool) -> 
         found.extend(records(directory))
         if not found:
             raise UsageError(f"{directory}: no record of h2k here", hint="h2k report NAME.h2k")
+        if html is not None:
+            write_page(Path(html), directory, found)
         return Outcome(READY, "READ", "")
 
     status = guarded(run, work, quiet=True)
