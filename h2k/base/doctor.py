@@ -60,6 +60,7 @@ _MODULES = (
     Module("click", "python3-click", "python3-click"),
     Module("jsonschema", "python3-jsonschema", "python3-jsonschema"),
     Module("pefile", "python3-pefile", "python3-pefile"),
+    Module("asn1crypto", "python3-asn1crypto", "python3-asn1crypto"),
     Module("pytsk3", "python3-tsk", "python3-pytsk3", "disks are read in an appliance, seconds slower"),
     Module("rich", "python3-rich", "python3-rich", "plain lines instead of progress bars"),
     Module("PIL", "python3-pil", "python3-pillow", "screenshots are kept unread: a guest without signals settles later"),

@@ -15,6 +15,7 @@ from h2k.guest.virtio_win import DriverSource
 from h2k.windows.network import Gateway
 from tests.unit.memory_reader import apply_changes, windows_guest
 from tests.unit.moved_guests import MACS, MODERN, THREE, UNKNOWN, ask, domain, ids, settings_of
+from tests.unit.test_hooks_real_hives import HIVES, real_guest
 
 
 def test_what_the_ghosts_leave(drivers: DriverSource) -> None:
@@ -183,3 +184,10 @@ def test_a_card_has_one_owner(drivers: DriverSource) -> None:
     assert "--mac" in told[f"Ethernet0 {CARD}"] and sum("--mac" in repair for repair in told.values()) == 1
     (document,) = found.documents
     assert document.content["virt_v2v"] == [MACS[0]]
+
+
+@pytest.mark.parametrize("name", sorted(HIVES))
+def test_real_machines_had_no_such_settings(name: str, drivers: DriverSource) -> None:
+    """Two machines with DHCP and what Windows itself writes: their cards go, and nothing of theirs is lost."""
+    found = ask(real_guest(name), drivers)
+    assert "network-setting-dropped" not in {f.id for f in found.findings} and "first-boot-loop" not in {f.id for f in found.findings}
