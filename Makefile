@@ -8,10 +8,10 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RUNTIME := virt-v2v libguestfs-tools python3-guestfs python3-hivex libhivex-bin qemu-utils qemu-system-x86 ovmf \
   python3-libnbd libnbd-bin nbdkit python3-tsk python3-libvirt libvirt-daemon-system libvirt-clients \
   python3-asn1crypto python3-lxml python3-yaml python3-click python3-jinja2 python3-jsonschema python3-pefile python3-rich python3-pil \
-  linux-image-amd64 ntfs-3g
+  linux-image-amd64 ntfs-3g bubblewrap mtools util-linux
 TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hypothesis python3-cryptography \
   python3-venv mypy python3-pytest-cov \
-  xorriso virtinst libxml2-utils mtools dosfstools fdisk swtpm swtpm-tools busybox-static \
+  xorriso virtinst libxml2-utils dosfstools fdisk swtpm swtpm-tools busybox-static \
   grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod \
   openssh-server openssh-client osslsigncode wine wine64 gcc-mingw-w64-x86-64-win32
 

@@ -8,16 +8,18 @@ from typing import Any, Optional
 
 import click
 
+from h2k.base.doctor import Check, lines
 from h2k.base.doctor import doctor as host_doctor
-from h2k.base.doctor import lines
 from h2k.base.errors import NOT_READY, READY, H2kError, UsageError
 from h2k.cli.options import json_option, new_run, request_options, verbose_option
+from h2k.config.policy import load_policy
 from h2k.disk.open_reader import open_reader
 from h2k.domain.guest_files import GuestFiles
 from h2k.domain.handles import open_guest_files
 from h2k.engine.ending import guarded, print_json
 from h2k.engine.outcome import Outcome
 from h2k.engine.request import Request, Tools, open_tools
+from h2k.engine.writers import expected
 from h2k.guest import driver_audit
 from h2k.guest.guest import Guest
 
@@ -95,14 +97,24 @@ def _chosen(tools: Tools, files: GuestFiles) -> list[dict[str, Any]]:
 @json_option
 @verbose_option
 def doctor(as_json: bool) -> int:
-    """Check this host: KVM that works, kernel, virt-v2v, OVMF, libvirt, virtio-win. Status 4: something lacks.
+    """Check this host: KVM that works, kernel, virt-v2v, OVMF, libvirt, virtio-win, which writer. Status 4: something lacks.
 
     Example: h2k doctor
     """
-    checks = host_doctor()
+    checks = (*host_doctor(), _writer_check())
     status = READY if all(check.ok for check in checks) else NOT_READY
     if as_json:
         print_json({"status": status, "checks": [dataclasses.asdict(c) for c in checks]})
         return status
     click.echo("\n".join(lines(checks)))
     return status
+
+
+def _writer_check() -> Check:
+    """What will write into guests; that the policy wants the appliance is no lack."""
+    wanted = load_policy().writer
+    _, why = expected(wanted)
+    if not why:
+        return Check("writer", True, "direct: ntfs-3g and mtools in a sandbox", needed="")
+    detail, packages = f"appliance, which takes longer: {why}", "bubblewrap libnbd-bin ntfs-3g mtools"
+    return Check("writer", wanted == "appliance", detail, "", f"apt install {packages}", "dnf install bubblewrap ntfs-3g mtools", "")

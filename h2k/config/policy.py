@@ -59,6 +59,7 @@ class Policy:
     agent: str = "keep"
     retries: int = 5
     log_unclean: str = "warn"
+    writer: str = "auto"
     validation: Validation = Validation()
     timeouts: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(TIMEOUTS))
     overrides: tuple[NicOverride, ...] = ()
@@ -110,6 +111,7 @@ def _policy(content: dict[str, Any]) -> Policy:
         agent=first_boot.get("agent", default.agent),
         retries=first_boot.get("retries", default.retries),
         log_unclean=content.get("log-unclean", default.log_unclean),
+        writer=content.get("writer", default.writer),
         validation=Validation(
             tuple(validation.get("ports", ())),
             tuple(validation.get("services", ())),

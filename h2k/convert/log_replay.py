@@ -28,10 +28,10 @@ from h2k.guest.guest import Guest
 
 @contextmanager
 def replayed(
-    source: GuestFiles, changes: Sequence[Change], state: Path, steps: Steps, root: Optional[str] = None
+    source: GuestFiles, changes: Sequence[Change], state: Path, steps: Steps, root: Optional[str] = None, writer: str = "auto"
 ) -> Iterator[tuple[Path, ...]]:
     """Overlays on the source's images in which the hives of `changes` have their logs applied; gone afterwards.
-    `root` is virt-v2v's --root.
+    `root` is virt-v2v's --root, `writer` the policy's.
 
     The source keeps its bytes. Raises NotVerified when a hive does not read back as the replay made it.
     """
@@ -47,7 +47,7 @@ def replayed(
             overlays.append(View(overlay.resolve()))
         with open_reader(source.images) as reader, steps.step("heal", f"replaying the logs of {_names(changes)}"):
             guest = Guest(reader, root)
-            apply(overlays, guest, changes, Backups(state / "backup"))
+            apply(overlays, guest, changes, Backups(state / "backup"), writer, steps.say)
             _prove(guest, overlays, changes)
         yield tuple(overlays)
     finally:

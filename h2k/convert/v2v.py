@@ -285,7 +285,7 @@ def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
         with run.steps.step("convert", replayable(["virt-v2v", *command.passed])):
             return pass_through(["virt-v2v", *command.passed])
     state = output.state(name_of(command, files) or "guest")
-    with replayed(files, todo, state, run.steps, command.root) as overlays:
+    with replayed(files, todo, state, run.steps, command.root, run.opened.policy.writer) as overlays:
         argv = command_for(command, files, overlays, state)
         run.steps.say(f"virt-v2v reads the replayed source: {replayable(['virt-v2v', *argv])}")
         with run.steps.step("convert", "virt-v2v on overlays of the source, which keeps its bytes"):

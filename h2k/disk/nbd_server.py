@@ -47,6 +47,18 @@ def start(options: Sequence[str], stderr: Optional[IO[bytes]] = None) -> tuple[A
     """(libnbd's handle, the process) of `qemu-nbd OPTIONS`, which serves us alone. nbd.Error when it can't open the image."""
     import nbd
 
+    client, child = connected(options, stderr)
+    handle = nbd.NBD()
+    try:
+        handle.connect_socket(client.detach())
+    except BaseException:
+        end(child)
+        raise
+    return handle, child
+
+
+def connected(options: Sequence[str], stderr: Optional[IO[bytes]] = None) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """(a connection, the process) of `qemu-nbd OPTIONS`, which serves that connection alone, or closes it."""
     program = find_program("qemu-nbd")
     server, client = _sockets()
     prepare = dies_with_us(signal.SIGKILL)
@@ -70,13 +82,7 @@ def start(options: Sequence[str], stderr: Optional[IO[bytes]] = None) -> tuple[A
         raise
     finally:
         server.close()
-    handle = nbd.NBD()
-    try:
-        handle.connect_socket(client.detach())
-    except BaseException:
-        end(child)
-        raise
-    return handle, child
+    return client, child
 
 
 def end(child: subprocess.Popen[bytes], patience: float = 0.0) -> None:

@@ -1,19 +1,21 @@
-"""Carries changes out on an overlay: backs up what will change, edits copies of the hives, one libguestfs session."""
+"""What changes become: backs up what will be replaced, edits copies of the hives, and has a writer write file by file."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Callable, Optional
 
 from h2k.base.children import temporary_directory
-from h2k.base.errors import BadData, H2kError
-from h2k.base.host import guestfs_settings
-from h2k.disk.reader import VolumeRef
+from h2k.base.errors import BadData
+from h2k.disk.reader import VolumeRef, check_directory, components, find_volume
+from h2k.engine.writers import write
+from h2k.engine.writing import FileWrite, VolumeWrite, Work
 from h2k.guest.changes import Change, ReplayLogs, SetActive, WriteFile
-from h2k.guest.guest import FILE_LIMIT, Guest, HiveFile, device
+from h2k.guest.guest import FILE_LIMIT, Guest, HiveFile
 from h2k.windows import hive_edit
 from h2k.windows.hive_edit_child import edit_hive_apart
 
@@ -39,43 +41,42 @@ class Backups:
             sums.write(line)
 
 
-def apply(overlays: Sequence[Path], guest: Guest, changes: Sequence[Change], backups: Backups) -> None:
-    """Carry out the changes on qcow2 overlays of the guest's disks, in one libguestfs session, after backing up.
+def apply(
+    overlays: Sequence[Path],
+    guest: Guest,
+    changes: Sequence[Change],
+    backups: Backups,
+    writer: str = "auto",
+    say: Callable[[str], None] = lambda text: None,
+) -> str:
+    """Carry out the changes on qcow2 overlays of the guest's disks, after backing up; the name of the writer that did it.
 
-    Hives are edited by hivex on the host and uploaded over their file, so that NTFS keeps the file's security
+    Hives are edited by hivex on the host and written into their file, so that NTFS keeps the file's security
     descriptor; the overlay, and not a rename, is what makes the whole atomic. Raises H2kError.
     """
-    import guestfs
-
-    guestfs_settings()
-    files = _new_contents(guest, changes, backups)
-    appliance = guestfs.GuestFS(python_return_dict=True)
-    try:
-        for overlay in overlays:
-            appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
-        appliance.launch()
-        for change in changes:
-            if isinstance(change, SetActive):
-                _set_active(appliance, guest, change)
-        for volume in dict.fromkeys(volume for volume, _ in files):
-            _write_volume(appliance, volume, {path: data for (v, path), data in files.items() if v == volume})
-        appliance.shutdown()
-    except RuntimeError as e:
-        raise H2kError(f"libguestfs could not carry out the changes: {e}", hint="the image is as it was") from e
-    finally:
-        appliance.close()
+    return write(overlays, work_of(guest, changes, backups), writer, say)
 
 
-def _new_contents(guest: Guest, changes: Sequence[Change], backups: Backups) -> dict[tuple[VolumeRef, str], bytes]:
-    """Each file to be written, with its new bytes: edited copies of the hives, then the plain files."""
-    contents: dict[tuple[VolumeRef, str], bytes] = {}
+def work_of(guest: Guest, changes: Sequence[Change], backups: Backups) -> Work:
+    """What is to be written, file by file, its old content backed up; nothing is written yet."""
+    files: dict[VolumeRef, dict[str, FileWrite]] = {}
+    for ref, file in _files(guest, changes, backups):
+        files.setdefault(ref, {})[file.path] = file
+    volumes = tuple(_volume_write(guest, ref, list(found.values())) for ref, found in files.items())
+    return Work(tuple(b for c in changes if isinstance(c, SetActive) for b in _status_bytes(guest, c)), volumes)
+
+
+def _files(guest: Guest, changes: Sequence[Change], backups: Backups) -> Iterator[tuple[VolumeRef, FileWrite]]:
+    """Each file to be written, with its new bytes: the plain files, then the edited copies of the hives."""
     registry: dict[str, list[hive_edit.HiveEdit]] = {}
     for change in changes:
         if isinstance(change, WriteFile):
-            old = guest.reader.stat(change.volume, change.path)
-            if old is not None and old.readable:
-                backups.keep(_backup_name(change.path), guest.reader.read(change.volume, change.path, FILE_LIMIT))
-            contents[change.volume, old.path if old else change.path] = change.data
+            found = guest.reader.stat(change.volume, change.path)
+            old = None
+            if found is not None and found.readable:
+                old = guest.reader.read(change.volume, change.path, FILE_LIMIT)
+                backups.keep(_backup_name(change.path), old)
+            yield change.volume, FileWrite(found.path if found else change.path, change.data, old)
         elif not isinstance(change, SetActive):
             edits = registry.setdefault(change.hive, [])
             if not isinstance(change, ReplayLogs):  # which every edit of that hive builds on
@@ -84,8 +85,29 @@ def _new_contents(guest: Guest, changes: Sequence[Change], backups: Backups) -> 
         where = guest.hive_file(name)
         if where is None:
             raise BadData(f"the {name} hive is missing")
-        contents[where.volume, where.path] = _edited(guest, where, edits, backups)
-    return contents
+        yield where.volume, FileWrite(where.path, _edited(guest, where, edits, backups), guest.hive_bytes(name))
+
+
+def _volume_write(guest: Guest, ref: VolumeRef, files: Sequence[FileWrite]) -> VolumeWrite:
+    """The files with each directory on their way spelt as the disk spells it, and those that are to be made first."""
+    made: dict[str, None] = {}
+    placed = []
+    for file in files:
+        *directories, name = components(file.path)
+        here = ""
+        for part in directories:
+            wanted = next((m for m in made if m.lower() == f"{here}/{part}".lower()), None) or _spelt(guest, ref, f"{here}/{part}")
+            here = wanted or f"{here}/{part}"
+            if wanted is None:
+                made[here] = None
+        placed.append(dataclasses.replace(file, path=f"{here}/{name}"))
+    return VolumeWrite(find_volume(guest.disks, ref), tuple(made), tuple(placed))
+
+
+def _spelt(guest: Guest, ref: VolumeRef, path: str) -> Optional[str]:
+    """A directory's path as the disk spells it, None where it is not there; BadData for what is none, or a link."""
+    found = guest.reader.stat(ref, path)
+    return check_directory(found, path).path if found is not None else None
 
 
 def _backup_name(path: str) -> str:
@@ -108,46 +130,9 @@ def _edited(guest: Guest, where: HiveFile, edits: Sequence[hive_edit.HiveEdit], 
         return copy.read_bytes()
 
 
-def _set_active(appliance: Any, guest: Guest, change: SetActive) -> None:
+def _status_bytes(guest: Guest, change: SetActive) -> Iterator[tuple[int, int, bytes]]:
     """One status byte for each of the MBR's four entries (at 446, 16 bytes apart); nothing else of the table changes."""
-    disk = device(VolumeRef(change.disk, 0))
     for partition in guest.disks[change.disk].table.partitions:
         wanted = partition.number == change.partition
         if partition.number <= 4 and partition.active != wanted:
-            appliance.pwrite_device(disk, b"\x80" if wanted else b"\0", 446 + 16 * (partition.number - 1))
-
-
-def _write_volume(appliance: Any, volume: VolumeRef, files: dict[str, bytes]) -> None:
-    appliance.mount(device(volume), "/")
-    known: dict[str, list[str]] = {}
-    with temporary_directory("h2k-") as work:
-        for number, (path, data) in enumerate(files.items()):
-            local = Path(work) / str(number)
-            local.write_bytes(data)
-            target = _existing_case(appliance, "/" + path.replace("\\", "/").strip("/"), known)
-            appliance.upload(str(local), target)
-    appliance.umount("/")
-
-
-def _existing_case(appliance: Any, path: str, known: dict[str, list[str]]) -> str:
-    """The path with each component that exists spelt as the disk spells it; its missing directories are made.
-
-    `known` keeps the listings of one volume: dozens of files go into the same few directories.
-    """
-    *directories, name = path.strip("/").split("/")
-    done = ""
-    for part in directories:
-        names = _names(appliance, done, known)
-        found = next((n for n in names if n.lower() == part.lower()), None)
-        if found is None:
-            appliance.mkdir(f"{done}/{part}")
-            names.append(part)
-            known[f"{done}/{part}"] = []
-        done += "/" + (found or part)
-    return f"{done}/" + next((n for n in _names(appliance, done, known) if n.lower() == name.lower()), name)
-
-
-def _names(appliance: Any, directory: str, known: dict[str, list[str]]) -> list[str]:
-    if directory not in known:
-        known[directory] = appliance.ls(directory or "/")
-    return known[directory]
+            yield change.disk, 446 + 16 * (partition.number - 1), b"\x80" if wanted else b"\0"

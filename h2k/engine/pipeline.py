@@ -126,7 +126,7 @@ def apply_all(run: Run, guest: Guest, seen: Examination, overlays: Sequence[Path
         backups.keep("BCD", guest.hive_bytes("BCD"))
     run.on_step("apply")
     with run.steps.step("apply", f"{counted(len(seen.todo), 'change')} on an overlay"):
-        run.parts.apply(overlays, guest, seen.todo, backups)
+        run.parts.apply(overlays, guest, seen.todo, backups, run.opened.policy.writer, run.steps.say)
 
 
 def _proven(run: Run, overlays: Sequence[Path], seen: Examination) -> list[str]:

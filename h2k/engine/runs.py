@@ -28,7 +28,7 @@ class Parts:
 
     open_reader: Callable[..., Any] = open_reader
     disk_set: Callable[..., Any] = DiskSet
-    apply: Callable[..., None] = apply
+    apply: Callable[..., str] = apply
 
 
 def _nothing(name: str) -> None:

@@ -119,12 +119,13 @@ class World:
         assert guest is not None and isinstance(guest.reader, MemoryReader)
         return guest.reader
 
-    def apply(self, overlays: Sequence[Path], guest: Guest, changes: Sequence[Any], backups: Any) -> None:
+    def apply(self, overlays: Sequence[Path], guest: Guest, changes: Sequence[Any], backups: Any, *writer: Any) -> str:
         """What the writer makes of the overlay, whatever it was asked to."""
         self.done.append("apply")
         if "apply" in self.fails:
             raise self.fails["apply"]
         self.overlay = self.written
+        return "made"
 
     def run(self, command: str = "h2k fix") -> Run:
         """A run on this world."""

@@ -16,7 +16,9 @@ from click.testing import CliRunner
 from h2k.base import doctor
 from h2k.base.doctor import Check, lines, summary
 from h2k.base.run import CommandFailed
+from h2k.cli import host_commands
 from h2k.cli.main import cli
+from h2k.config.policy import Policy
 
 
 class Host:
@@ -136,7 +138,25 @@ def test_without_kvm_it_is_only_slow(host: Host) -> None:
     assert summary(doctor.doctor()) == "READY for conversions and boots, slower: KVM"
 
 
-def test_the_command(host: Host) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "answer", "ok", "words"),
+    [
+        ("auto", ("direct", ""), True, "direct: "),
+        ("auto", ("appliance", "nbdfuse missing"), False, "appliance, which takes longer: nbdfuse missing"),
+        ("appliance", ("appliance", "the policy says so"), True, "the policy says so"),
+    ],
+)
+def test_which_writer_it_will_be(
+    wanted: str, answer: tuple[str, str], ok: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_commands, "load_policy", lambda: Policy(writer=wanted))
+    monkeypatch.setattr(host_commands, "expected", lambda given: answer)
+    check = host_commands._writer_check()
+    assert check.ok is ok and words in check.detail and check.needed == ""
+
+
+def test_the_command(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_commands, "expected", lambda wanted: ("direct", ""))
     done = CliRunner().invoke(cli, ["doctor"], standalone_mode=False)
     assert done.return_value == 0 and done.output.splitlines()[-1] == "h2k: READY for conversions and boots"
     host.programs.remove("virt-v2v")

@@ -1,0 +1,52 @@
+"""The writer that works everywhere: one libguestfs appliance for all the disks of a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from h2k.base.children import temporary_directory
+from h2k.base.errors import H2kError
+from h2k.base.host import guestfs_settings
+from h2k.disk.reader import VolumeRef
+from h2k.engine.writing import VolumeWrite, Work
+from h2k.guest.guest import device
+
+
+class ApplianceWriter:
+    """Uploads each file over the old one, so that NTFS keeps its security descriptor."""
+
+    name = "appliance"
+
+    def write(self, overlays: Sequence[Path], work: Work) -> None:
+        """Carry the work out in one libguestfs session. Raises H2kError."""
+        import guestfs
+
+        guestfs_settings()
+        appliance = guestfs.GuestFS(python_return_dict=True)
+        try:
+            for overlay in overlays:
+                appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
+            appliance.launch()
+            for disk, offset, data in work.bytes:
+                appliance.pwrite_device(device(VolumeRef(disk, 0)), data, offset)
+            for volume in work.volumes:
+                _write_volume(appliance, volume)
+            appliance.shutdown()
+        except RuntimeError as e:
+            raise H2kError(f"libguestfs could not carry out the changes: {e}", hint="the image is as it was") from e
+        finally:
+            appliance.close()
+
+
+def _write_volume(appliance: Any, work: VolumeWrite) -> None:
+    appliance.mount(device(work.volume.ref), "/")
+    for directory in work.directories:
+        appliance.mkdir(directory)
+    with temporary_directory("h2k-") as place:
+        for number, file in enumerate(work.files):
+            local = place / str(number)
+            local.write_bytes(file.data)
+            appliance.upload(str(local), file.path)
+    appliance.umount("/")
