@@ -23,7 +23,8 @@ from h2k.disk.reader import Reader, Volume, VolumeRef
 from h2k.engine.appliance_writer import ApplianceWriter
 from h2k.engine.apply import Backups, work_of
 from h2k.engine.direct_writer import DirectWriter, missing
-from h2k.engine.pipeline import Request, Tools, examine, open_tools
+from h2k.engine.pipeline import examine
+from h2k.engine.request import Request, Tools, open_tools
 from h2k.engine.writers import write
 from h2k.engine.writing import FileWrite, VolumeWrite, Work
 from h2k.guest.changes import Change, SetActive, WriteFile
