@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -70,9 +71,10 @@ def test_guests_are_examined_from_a_thread_and_bad_images_are_their_own(tmp_path
     known = build.cached()
     jobs = []
     for name in ("win2022", "win2012r2", "win7-x86"):
+        image = Path(shutil.copy(known[name].disks[0], tmp_path))
         for copy in range(2):
             overlay = tmp_path / f"{name}-{copy}.qcow2"
-            argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(known[name].disks[0]), str(overlay)]
+            argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image), str(overlay)]
             subprocess.run(argv, check=True)
             jobs.append(Job(overlay.stem, ((overlay, "qcow2"),), side="result"))
     (tmp_path / "empty").touch()

@@ -71,7 +71,7 @@ def written(names: Sequence[str], place: Path, drivers: Path) -> list[Written]:
     known, guests, volumes, status = build.cached(), [], list[VolumeWrite](), list[tuple[int, int, bytes]]()
     with open_tools(Request(drivers=str(drivers))) as tools:
         for number, name in enumerate(names):
-            image = known[name].disks[0]
+            image = Path(shutil.copy(known[name].disks[0], place / f"{name}.qcow2"))
             with open_reader([(image, "qcow2")]) as reader:
                 guest = Guest(reader)
                 work = work_of(guest, changes_for(tools, image, guest), Backups(place / f"backup-{name}"))
@@ -280,8 +280,9 @@ def test_the_appliance_takes_over_where_nothing_can_be_mounted(tmp_path: Path, m
     monkeypatch.setattr(ApplianceWriter, "write", lambda self, overlays, work: done.append(self.name))
     monkeypatch.setattr(sandbox, "_MOUNTING", ("--cap-add", "CAP_SETFCAP"))  # a kernel that does not let us mount
     monkeypatch.setattr(sandbox, "_ANOTHER_USER", ())
-    overlay = overlay_of(build.cached()["win2022"].disks[0], tmp_path / "overlay.qcow2")
-    with open_reader([(overlay, "qcow2")]) as reader:
+    image = build.cached()["win2022"].disks[0]
+    overlay = overlay_of(image, tmp_path / "overlay.qcow2")
+    with open_reader([(image, "qcow2")]) as reader:
         volume = next(v for v in reader.disks[0].volumes if v.kind == "ntfs")
     lines: list[str] = []
     work = Work((), (VolumeWrite(volume, (), (FileWrite("/a", b"a"),)),))
