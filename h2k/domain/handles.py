@@ -206,12 +206,12 @@ def known_bus(target: GuestFiles) -> str:
     """The bus that this guest's disks are meant for: what the newer of NAME.h2k/final.xml and NAME.xml says, else
     virtio. It is the default of --bus, so that a guest made for virtio-scsi is not judged for virtio-blk."""
     final = target.state / "final.xml"
-    told = [(target.document, target.description)] if target.document is not None and target.description is not None else []
-    if final.is_file() and final != target.document:
-        told.append((final, read_description(final)))
-    told.sort(key=lambda entry: entry[0].stat().st_mtime, reverse=True)
-    for path, xml in told:
-        bus = storage_bus(xml, str(path))
-        if bus is not None and (bus != "sata" or path == final):  # virt-v2v's SATA is for want of a driver
+    told = [(final.stat().st_mtime, read_description(final), True)] if final.is_file() else []
+    if target.description is not None and target.document != final:
+        when = target.document.stat().st_mtime if target.document is not None else 0.0  # libvirt does not tell
+        told.append((when, target.description, False))
+    for _, xml, ours in sorted(told, key=lambda entry: entry[0], reverse=True):
+        bus = storage_bus(xml, str(target.document or target.state))
+        if bus is not None and (bus != "sata" or ours):  # virt-v2v's SATA is for want of a driver, or a bootstrap's
             return bus
     return "virtio"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from h2k.base.errors import BadData, UsageError
+from h2k.domain.guest_files import GuestFiles
 from h2k.domain.handles import known_bus, open_guest_files
 from tests.guests.ova import ovf_text
 
@@ -186,6 +187,14 @@ def test_the_newer_of_two_domains_decides(guest: Path) -> None:
     assert known_bus(open_guest_files([str(original)])) == "virtio-scsi"
     original.unlink()
     assert known_bus(open_guest_files([str(guest / "web.h2k")])) == "sata"
+
+
+def test_a_domain_of_libvirt_has_no_time_and_stands_behind_final(guest: Path) -> None:
+    xml = domain_xml("web-sda", bus="scsi", controller="virtio-scsi").encode()
+    files = GuestFiles((), guest / "none.h2k", None, xml)
+    assert known_bus(files) == "virtio-scsi"
+    (guest / "web.h2k" / "final.xml").write_text(domain_xml("web-sda", bus="virtio"))
+    assert known_bus(GuestFiles((), guest / "web.h2k", None, xml)) == "virtio"
 
 
 def test_a_boot_order_says_which_disk_is_asked(guest: Path) -> None:
