@@ -105,7 +105,7 @@ class FileOutput:
     report: Optional[str] = None
     form: Optional[str] = None
     named: bool = True
-    began: float = dataclasses.field(default_factory=time.time)
+    began: float = 0.0  # seconds since the epoch; before begin() every document counts
 
     @property
     def _suffix(self) -> str:

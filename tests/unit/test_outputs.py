@@ -19,7 +19,7 @@ from h2k.convert.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, 
 from h2k.convert.v2v_command import in_two_steps, parse
 from h2k.domain.facts import NicFacts, Topology
 from h2k.domain.qemu_script import read_target, script
-from tests.guests.stand_in_outputs import MAC, SCRIPT
+from tests.guests.stand_in_outputs import MAC, MACHINE, SCRIPT
 from tests.unit.helpers import many
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -103,6 +103,17 @@ def test_where_it_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for storage, fails in (([], True), (["-os", "/nonexistent"], True), (["-os", "."], False), (["-os", str(tmp_path)], False)):
         found = choose(parse(["-i", "disk", "x", "-o", "local", *storage]))
         assert found is not None and found.fails_at_once() == fails, storage
+
+
+@pytest.mark.parametrize("name", ["g", "a_b"])
+def test_a_result_of_long_ago(name: str, tmp_path: Path) -> None:
+    texts = {".sh": v2v_script(DISK.format(path="/x/g-sda", form="raw", n=0)).decode(), ".yaml": MACHINE.format(
+        name="g", disks="{disk: {bus: virtio}, name: d}", volumes="{hostDisk: {path: /x/g-sda}, name: d}", mac=MAC)}  # fmt: skip
+    for suffix, text in texts.items():
+        (tmp_path / f"{name}{suffix}").write_text(text)
+        os.utime(tmp_path / f"{name}{suffix}", (0, 0))
+        (tmp_path / f"other{suffix}").write_text(text)
+        assert open_result(str(tmp_path / f"{name}{suffix}"))[1].images[0][0] == Path("/x/g-sda")
 
 
 def test_a_result_that_is_none(tmp_path: Path) -> None:
