@@ -91,7 +91,7 @@ class DiskSet:
                     self._unwritable = e
                     continue
                 in_use.lock(locks[-1], path)
-            drop_temporaries(self.state_dir)
+            self._drop_strays()
         except (H2kError, OSError) as e:
             for lock in locks:
                 os.close(lock)
@@ -133,6 +133,18 @@ class DiskSet:
                 self.state_dir.rmdir()
         while self._locks:
             os.close(self._locks.pop())
+
+    def _drop_strays(self) -> None:
+        """What a run that was killed at its very end has left."""
+        drop_temporaries(self.state_dir)
+        journal = self._journal.load()
+        if journal["phase"] != "idle":
+            return
+        self._end_work()
+        known = {f"undo-{entry.get('depth', number)}-" for number, entry in enumerate(journal["stack"])}
+        for path in self.state_dir.glob("undo-*"):
+            if not any(path.name.startswith(name) for name in known):
+                path.unlink()
 
     def _require_writable(self) -> None:
         if self._unwritable is not None:
@@ -325,7 +337,7 @@ class DiskSet:
         """Finish or throw away what an earlier run left: "clean", "discarded", "finished" or "rolled back"; or "kept"
         when it left overlays on purpose. Refused when the disks are neither what that run found nor what it wrote,
         when somebody has written to them since, and while somebody uses them."""
-        if not self._journal.exists() or self.phase == "idle":
+        if not self._journal.exists():
             return "clean"
         with self._locked():
             return self._recover()
