@@ -43,7 +43,7 @@ test: lint
 	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "unit or integration"
 
 # One fault, put into a copy of a made guest, and what h2k says of it: make fault F=driver-start-override
-.PHONY: fault faults fuzz
+.PHONY: fault faults fuzz attack
 fault: deps
 	@$(PYTHON) -m tests.guests.faults try $(F)
 
@@ -53,6 +53,10 @@ faults: deps
 
 fuzz: deps
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),120)
+
+# Damaged bytes into every parser, damaged disks through whole looks, runs on two disks killed at random; ten minutes.
+attack: deps
+	@$(PYTHON) -m tests.attack --seconds $(or $(SECONDS),540)
 
 # What `h2k verify` says and what the boot lab does, for every fault that it can show, as a table; an hour on two cores.
 .PHONY: lab

@@ -150,4 +150,6 @@ def qcow2(*blocks: int, size: int = 1 << 20) -> io.BytesIO:
 def test_a_table_of_reference_counts_that_claims_more_than_there_is(blocks: list[int]) -> None:
     with in_time(), pytest.raises(EOFError, match=r"damaged: .* blocks of reference counts"):
         truncation._qcow2_end(qcow2(*blocks, size=9 << 20))
+    with pytest.raises(EOFError, match="missing"):
+        truncation._qcow2_end(qcow2(0xFF << 56, size=9 << 20))
     assert truncation._qcow2_end(qcow2(1 << 17, size=9 << 20)) == 0
