@@ -78,7 +78,7 @@ def main_qemu_img(argv: Sequence[str]) -> int:
     if command is None:
         return _answered(argv)
     places = Places.of(command)
-    run.source, run.dry_run, run.show_plan = command.source, command.h2k.dry_run, command.h2k.dry_run
+    run.source, run.dry_run = command.source, command.h2k.dry_run
     if command.h2k.mode == "report" and not command.h2k.dry_run:
         return _watch(run, command, places)
     conversion = command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
@@ -63,7 +64,7 @@ def main_v2v(argv: Sequence[str]) -> int:
             print(_HELP)
         return status
     run.aside, run.dry_run = command.machine_readable, command.h2k.dry_run
-    run.source, run.show_plan = " ".join(command.arguments), command.h2k.dry_run
+    run.source = " ".join(command.arguments)
     if command.h2k.mode == "report" and not command.h2k.dry_run:
         return _watch(run, command)
     if not leaves(command) and _is_virt_v2vs(command):
@@ -196,7 +197,7 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
             source = dataclasses.replace(source, seen=seen)
         if run.dry_run:
             run.records = Path(command.h2k.report) if command.h2k.report is not None else None
-            return outcome
+            return dataclasses.replace(outcome, next=_plan_of(command)) if files is not None else outcome
         if output is None:
             return _run_as_ever(run, source, outcome)
         require_ready(command, output, files, name_of(command, files))
@@ -209,6 +210,13 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
         run.files = _result(source, output)
         run.records = run.files.state
         return repair(run, output)
+
+
+def _plan_of(command: V2vCommand) -> tuple[str, ...]:
+    """The command that shows every change as a diff, where the source is a file that h2k itself can be given."""
+    drivers = ("--drivers", command.h2k.request.drivers) if command.h2k.request.drivers else ()
+    files = command.input_mode in ("vmx", "disk", "libvirtxml") and command.input_transport is None
+    return (shlex.join(["h2k", "plan", *command.arguments, *drivers]),) if files else ()
 
 
 def _record_place(command: V2vCommand, output: Optional[Output], files: Optional[GuestFiles]) -> Optional[Path]:

@@ -73,6 +73,7 @@ def record_of(run: Run, outcome: Outcome) -> dict[str, Any]:
         "word": outcome.word,
         "verdict": run.spelled(outcome.sentence),
         "next": list(outcome.next),
+        "side": run.seen.side if run.seen is not None else "",
         "accepted": list(run.tools.request.accept) if run.tools is not None else [],
         **run.report.as_json(),
         "timings": run.steps.timings,

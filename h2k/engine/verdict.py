@@ -47,7 +47,8 @@ def lines(record: dict[str, Any], width: int, plan: bool = False, brief: bool = 
         found.append((_NOTHING, "dim"))
     if hidden:
         found.append((f"  ({hidden} more that hold, in report.json)", "dim"))
-    return [*found, *(line for tail in _tail(record, plan) for line in _wrapped(tail, width, indent="      "))]
+    tail = list(_tail(record, plan))
+    return [*found, *(line for one in tail for line in _wrapped(one, width, indent="      "))] if brief else [*found, *tail]
 
 
 def _draw(console: Any, record: dict[str, Any], plan: bool) -> None:
@@ -84,7 +85,8 @@ def _chosen(record: dict[str, Any], brief: bool) -> tuple[list[Finding], int]:
 
 def _state(finding: Finding, record: dict[str, Any]) -> str:
     """The state as people read it: what a conversion will do is no fault of a source."""
-    return "to do" if finding.state == "broken" and record.get("word") == OK_TO_CONVERT else finding.state
+    source = record.get("side") == "source" or record.get("word") == OK_TO_CONVERT
+    return "to do" if finding.state == "broken" and source else finding.state
 
 
 def _rows(finding: Finding, record: dict[str, Any], width: int) -> Iterator[Line]:
