@@ -44,7 +44,7 @@ BOUND = f"""
 "NetCfgInstanceId"="{GUID}"
 """
 LUIDS = [
-    ("netsh", "show interface 12", 0, "IfLuid                             : ethernet_32771\n"),
+    ("netsh", "show interface 12", 0, "Interface LAN_1 Parameters\n----\nIfLuid                             : ethernet_32771\n"),
     ("netsh", "show interface 7", 0, "IfLuid                             : ethernet_32769\n"),
 ]
 NAMES = ("netsh", "show interfaces", 0, " 12          25        1500  no conectado  Ethernet 3\n")

@@ -135,7 +135,9 @@ rem has the same number.
 set "ADAPTER="
 set "LUID="
 "%SYS%\netsh.exe" interface ipv4 show interface %INDEX% >"%H2K%interface.tmp"
-for /f "usebackq tokens=2 delims=_" %%i in ("%H2K%interface.tmp") do if not defined LUID set /a LUID=%%i
+rem The connection's name stands there as well, and may have an underscore of its own.
+"%SYS%\findstr.exe" /i /r /c:": ethernet_[0-9][0-9]*" "%H2K%interface.tmp" >"%H2K%luid.tmp"
+for /f "usebackq tokens=2 delims=_" %%i in ("%H2K%luid.tmp") do if not defined LUID set /a LUID=%%i
 if not defined LUID exit /b 0
 set "PLACE="
 "%SYS%\reg.exe" query "%NETWORK%" /s /v NetLuidIndex >"%H2K%luids.tmp" 2>nul
