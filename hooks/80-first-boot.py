@@ -15,10 +15,11 @@ from h2k.guest.driver_repairs import GUESTOR, first_boot_mark, installed, moving
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.nics import carry
 from h2k.guest.san_policy import offline_sets
+from h2k.guest.virt_v2v_first_boot import DIRECTORY as VIRT_V2V
 from h2k.guest.virt_v2v_first_boot import TRIES, bounded, loops, virt_v2v_first_boot
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import first_boot, pnp
-from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package, Publisher
+from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package, Publisher, Runner
 from h2k.windows.first_boot_steps import budget
 from h2k.windows.network import Route
 from h2k.windows.network_carry import Settings
@@ -94,6 +95,8 @@ def _loops(guest: Guest, options: Options) -> Iterator[Proposed]:
         repair = f"put the 32-bit {runner.name} where virt-v2v looks, or its first-boot scripts never run"
         yield Finding("first-boot-loop", "warning", runner.name, evidence, repair)
     staged = virt_v2v_first_boot(guest)
+    if staged is not None:
+        yield from _their_runner(guest)
     for loop in loops(guest, staged) if staged is not None and options.phase != "source" else ():
         evidence = "virt-v2v's script asks for another try at each boot, without limit (exit status 249)"
         repair = f"bounded: {TRIES} tries"
@@ -104,6 +107,15 @@ def _loops(guest: Guest, options: Options) -> Iterator[Proposed]:
         yield Finding("first-boot-loop", "broken", loop.script, evidence, repair)
         for path, data in bounded(loop).items():
             yield WriteFile(guest.volume, path, data, "h2k, in place of virt-v2v's script")
+
+
+def _their_runner(guest: Guest) -> Iterator[Finding]:
+    """The program that starts virt-v2v's scripts in this guest: one of another machine type never starts."""
+    for name in ("rhsrvany.exe", "pvvxsvc.exe"):
+        facts, _ = guest.pe(f"{VIRT_V2V}/{name}")
+        if facts is not None and not Runner(name, b"", facts.machine).runs_on(guest.windows.arch):
+            evidence = f"it is for {facts.machine}, Windows is {guest.windows.arch}: virt-v2v's first-boot scripts never run"
+            yield Finding("first-boot-loop", "warning", f"{VIRT_V2V}/{name}", evidence, f"put the 32-bit {name} there")
 
 
 def _guestor(guest: Guest) -> Iterator[Finding]:

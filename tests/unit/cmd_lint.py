@@ -13,7 +13,7 @@ WINDOWS = frozenset({"SystemRoot", "SystemDrive", "PROCESSOR_ARCHITEW6432", "ERR
 # Variables that may stand without quotes: numbers and words of ours, never a text of the guest's.
 UNQUOTED = frozenset(
     """ERRORLEVEL STEP TRIES RETRIES LINE STATE RESULT LEFT STATUS COUNT SERVICE GIVEN CARDS NEEDED GIVEN_NEEDED INDEX FAMILY
-    WORDS MAC WAIT FAILED BUDGET QUIET REGISTER REGISTERED NUMBER ARGUMENTS H2K PACKAGE DETAIL""".split()
+    WORDS MAC WAIT FAILED BUDGET QUIET HUNG REGISTER REGISTERED NUMBER ARGUMENTS H2K PACKAGE DETAIL""".split()
 )
 _PERCENT = re.compile(
     r"%%[a-z]|%~[a-z]*[0-9]|%\*|%([A-Za-z_0-9]+)(?::~-?[0-9]+(?:,-?[0-9]+)?|:[^%=]+=[^%]*)?%|(%%([A-Z]+):[A-Z]+=%([A-Z]+)%%%)|(%)"

@@ -10,6 +10,7 @@ import pytest
 from h2k.guest.guest import Guest
 from h2k.guest.virt_v2v_first_boot import DIRECTORY, TRIES, bounded, loops, virt_v2v_first_boot
 from h2k.windows.first_boot import Runner
+from tests.guests.pe import make_pe
 from tests.unit.cmd_lint import lint
 from tests.unit.hooks import ask
 from tests.unit.memory_reader import apply_changes, windows_guest
@@ -127,3 +128,11 @@ def test_a_runner_that_windows_can_not_start_is_said_before_the_copy(machine: st
     said = ask("first-boot", windows_guest(arch=arch, **old), phase="source", runner=runner)  # type: ignore[arg-type]
     assert ("first-boot-loop" in said.states()) is warned
     assert said.changes == ()
+
+
+@pytest.mark.parametrize(("machine", "warned"), [("x86", False), ("amd64", True)])
+def test_a_runner_in_the_guest_that_never_starts_is_named(machine: str, warned: bool) -> None:
+    runner = {"Program Files/Guestfs/Firstboot/rhsrvany.exe": make_pe(machine, b"made rhsrvany.exe")}
+    made = guest({"a.bat": b""}, files=runner, arch="x86", version="6.1", build="7601", server=False, firmware="bios")
+    said = ask("first-boot", made)
+    assert ("first-boot-loop" in said.states()) is warned

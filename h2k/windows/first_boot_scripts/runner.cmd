@@ -33,6 +33,7 @@ set "WAITING="
 set "FAILED="
 call :budget start
 call :virt_v2v
+if defined THEIRS call :hung
 if defined THEIRS goto theirs
 set "DETAIL="
 call :signal start ok
@@ -44,8 +45,20 @@ exit /b 0
 "%SYS%\sc.exe" delete h2k-firstboot
 exit /b 0
 
+:hung
+rem Nothing moved for as long as the host waits: their service may never start here. So many such boots, and ours go on.
+set "HUNG=1"
+:hung_before
+if not exist "%H2K%tries\virt-v2v.%HUNG%" goto hung_counted
+set /a HUNG+=1
+goto hung_before
+:hung_counted
+>"%H2K%tries\virt-v2v.%HUNG%" echo.
+if %HUNG% GEQ %RETRIES% set "THEIRS="
+exit /b 0
+
 :theirs
-rem They have hung for half an hour: this boot ends without a try of ours, and says so.
+rem This boot ends without a try of ours, and says so.
 set "DETAIL=the scripts of virt-v2v do not come to their end"
 call :signal done failed
 exit /b 0
