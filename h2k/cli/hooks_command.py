@@ -14,7 +14,7 @@ from h2k.base.finding import Finding
 from h2k.base.option_table import did_you_mean
 from h2k.cli.options import guest_argument, json_option, new_run, request_options, verbose_option
 from h2k.disk.open_reader import open_reader
-from h2k.domain.handles import open_guest_files
+from h2k.domain.handles import known_bus, open_guest_files
 from h2k.engine.ending import guarded, print_json
 from h2k.engine.hooks import Hook, find_hooks, load_hook, propose
 from h2k.engine.outcome import Outcome
@@ -97,7 +97,10 @@ def run(name: str, images: Sequence[str], as_json: bool, **wishes: Any) -> int:
 
     def work() -> Outcome:
         files = open_guest_files(images)
-        with open_tools(Request.of(wishes)) as tools, open_reader(files.images) as reader:
+        request = Request.of(wishes)
+        if request.bus is None:
+            request = dataclasses.replace(request, bus=known_bus(files))
+        with open_tools(request) as tools, open_reader(files.images) as reader:
             guest = Guest(reader, tools.request.root)
             proposal = propose([_named(name, tools.hooks)], guest, tools.options("result", files.domain))
             changes = [change_json(c, guest) for c in proposal.changes if not c.holds(guest)]

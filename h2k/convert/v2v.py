@@ -29,7 +29,7 @@ from h2k.convert.v2v_command import V2vCommand
 from h2k.convert.v2v_scripts import installed_version, shown, staged
 from h2k.disk.in_use import require_unused
 from h2k.disk.overlay import DiskSet
-from h2k.domain.facts import DomainFacts
+from h2k.domain.facts import with_source
 from h2k.domain.guest_files import GuestFiles
 from h2k.engine.ending import guarded
 from h2k.engine.examination import SOURCE, Examination
@@ -303,15 +303,7 @@ def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
 def _result(source: _Source, output: Output) -> GuestFiles:
     """What virt-v2v wrote, and what only the source knew of it."""
     files = output.result(name_of(source.command, source.files))
-    return dataclasses.replace(files, domain=_with_source(files.domain, source.files))
-
-
-def _with_source(result: Optional[DomainFacts], source: Optional[GuestFiles]) -> Optional[DomainFacts]:
-    """What virt-v2v's XML drops but the source knew: Secure Boot, TPM, and MACs where the NICs agree in number."""
-    if result is None or source is None or source.domain is None:
-        return result
-    known = source.domain
-    nics = result.nics
-    if len(nics) == len(known.nics):
-        nics = tuple(dataclasses.replace(n, mac=n.mac or k.mac) for n, k in zip(nics, known.nics))
-    return dataclasses.replace(result, nics=nics, secure_boot=known.secure_boot, tpm=result.tpm or known.tpm)
+    known = source.files.domain if source.files is not None else None
+    if files.domain is None or known is None:
+        return files
+    return dataclasses.replace(files, domain=with_source(files.domain, known))

@@ -94,6 +94,34 @@ def complete(facts: DomainFacts, previous: Optional[DomainFacts] = None) -> Doma
     return dataclasses.replace(facts, uuid=uuid, nics=tuple(nics))
 
 
+# What becomes of each fact of a source when virt-v2v has written its result: the result's own, the source's where the
+# result has none (virt-v2v's documents leave it out), or the source's. A test holds that no fact is missing here.
+RESULTS, EITHER, SOURCES = "result", "either", "source"
+AFTER_VIRT_V2V = {
+    "name": RESULTS, "memory": RESULTS, "vcpus": RESULTS, "disks": RESULTS, "firmware": RESULTS, "nvram": RESULTS,
+    "nvram_template": RESULTS, "graphics": RESULTS, "video": RESULTS,
+    "uuid": RESULTS,  # the source's may still be defined on the same libvirt
+    "topology": EITHER, "tpm": EITHER, "cdrom": EITHER, "sound": EITHER, "os_id": EITHER,
+    "nics": EITHER,  # their MACs, where both have as many
+    "secure_boot": SOURCES,
+}  # fmt: skip
+
+
+def with_source(result: DomainFacts, source: DomainFacts) -> DomainFacts:
+    """The facts of virt-v2v's result with what only the source told."""
+    known = {name: getattr(source, name) for name, whose in AFTER_VIRT_V2V.items() if whose == SOURCES}
+    for name, whose in AFTER_VIRT_V2V.items():
+        if whose == EITHER:
+            known[name] = getattr(result, name) or getattr(source, name)
+    topology = known["topology"]
+    if topology is not None and topology.sockets * topology.cores * topology.threads != result.vcpus:
+        known["topology"] = None
+    known["nics"] = result.nics
+    if len(result.nics) == len(source.nics):
+        known["nics"] = tuple(dataclasses.replace(n, mac=n.mac or s.mac) for n, s in zip(result.nics, source.nics))
+    return dataclasses.replace(result, **known)
+
+
 def _new_mac(taken: Iterable[Optional[str]]) -> str:
     while True:
         mac = "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))

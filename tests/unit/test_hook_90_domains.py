@@ -10,6 +10,7 @@ import pytest
 from h2k.disk.reader import VolumeRef
 from h2k.domain.facts import DiskFacts
 from h2k.guest.guest import Guest
+from h2k.windows import first_boot
 from tests.unit.hooks import ask, domain
 from tests.unit.memory_reader import MemoryReader, windows_guest
 
@@ -94,3 +95,11 @@ def test_small_devices_come_with_their_drivers() -> None:
     for device, name in (("rng", "VirtRng"), ("pvpanic", "PVPanic")):
         said = ask("domains", windows_guest(system=service.format(name)))
         assert [d for d in ("rng", "pvpanic") if said.settings[d] == "yes"] == [device]
+
+
+def test_a_driver_that_is_staged_for_the_first_boot_counts() -> None:
+    service = f'[$cs\\Services\\{first_boot.SERVICE}]\n"Type"=dword:00000010\n"Start"=dword:00000002\n"ImagePath"=expand:"x"\n'
+    wanted = first_boot.FirstBoot("virtio", drivers=(first_boot.Package("viorng\\viorng.inf", False),))
+    settings = first_boot.settings_text(wanted)
+    said = ask("domains", windows_guest(system=service, files={first_boot.SETTINGS: settings}))
+    assert (said.settings["rng"], said.settings["pvpanic"]) == ("yes", "no")
