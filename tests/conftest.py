@@ -69,7 +69,7 @@ def guest(tmp_path: Path) -> Iterator[Callable[..., guests.BuiltGuest]]:
 
 # Every test belongs to one tier: its own mark, or that of its directory. What the tiers are and cost: tests/README.md.
 TIERS = ("unit", "integration", "long", "lab", "package")
-DIRECTORIES = {"unit": "unit", "package": "package", "integration": "integration", "boot": "integration"}
+DIRECTORIES = {"unit": "unit", "package": "package", "integration": "integration", "boot": "integration", "fleet": "integration"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest reads -m, and pytest-xdist the groups

@@ -14,11 +14,13 @@ from h2k.base.errors import FAILED, H2kError, UsageError
 from h2k.base.option_table import H2K
 from h2k.cli.boot_commands import boot_command, validate_command
 from h2k.cli.explain_command import explain
+from h2k.cli.fleet_commands import fleet
 from h2k.cli.guest_commands import domains, fix_command, inspect, plan, report, rollback, verify
 from h2k.cli.hooks_command import hooks
 from h2k.cli.host_commands import doctor, drivers
 from h2k.cli.options import log_everything
 from h2k.cli.post_command import post
+from h2k.cli.survey_command import survey
 from h2k.engine.ending import error_record, print_json, quiet_output
 
 _LOG = "%(name)s: %(message)s"
@@ -41,6 +43,7 @@ def cli(verbose: bool) -> None:
 for command in (
     inspect, plan, fix_command, verify, domains, boot_command, validate_command, rollback, report, hooks, drivers, doctor, post,
     explain,
+    survey, fleet,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -39,13 +39,17 @@ class Examination:
         return not self.system
 
     @property
+    def repairs(self) -> tuple[str, ...]:
+        """The ids of what is wrong with a source itself, and will be repaired."""
+        return tuple(dict.fromkeys(f.id for f in self.proposal.broken if not f.id.startswith(_INSTALLED)))
+
+    @property
     def outcome(self) -> Outcome:
         """How a run ends that only looks."""
         if self.system:
             return not_windows(self.system)
         if self.side == SOURCE:
-            broken = dict.fromkeys(f.id for f in self.proposal.broken if not f.id.startswith(_INSTALLED))
-            return of_source(self.report.findings, installed_drivers(self.todo), tuple(broken))
+            return of_source(self.report.findings, installed_drivers(self.todo), self.repairs)
         return of_result(self.report.findings, len(self.todo))
 
 

@@ -1,0 +1,253 @@
+"""The commands of `h2k fleet`: from a survey to waves, their run, what has become of each guest, and the playbook."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import click
+import yaml
+
+from h2k.base.errors import FAILED, NOT_READY, READY, REFUSED, Refused, UsageError
+from h2k.base.steps import counted
+from h2k.base.text import shown
+from h2k.cli.options import json_option, new_run, verbose_option
+from h2k.engine.ending import guarded, print_json
+from h2k.engine.outcome import Outcome
+from h2k.fleet import guest_state
+from h2k.fleet import rate as rates
+from h2k.fleet.guest_state import STATES, GuestState, state_of
+from h2k.fleet.live_table import open_table, time_text
+from h2k.fleet.runner import Limits, Runner, in_window, until_time
+from h2k.fleet.survey import read_survey
+from h2k.fleet.wave_plan import Wishes, waves_yaml
+from h2k.fleet.waves import JOBS, PER_SOURCE, Entry, Waves, read_waves
+
+_HOUR = 3600.0
+_COLUMNS = ("state", "wave", "guest", "time", "estimate", "reason")
+States = dict[str, GuestState]
+
+
+@click.group()
+def fleet() -> None:
+    """Many guests: waves from a survey, their run, and what has become of each."""
+
+
+@fleet.command(name="plan")
+@click.argument("survey_file", metavar="SURVEY.json")
+@click.option("--output", "-o", metavar="DIR", default="converted", show_default=True, help="the directory of the results")
+@click.option("--jobs", type=click.IntRange(1, 1024), default=JOBS, show_default=True, metavar="N", help="conversions at a time")
+@click.option("--per-source", type=click.IntRange(1, 1024), default=PER_SOURCE, show_default=True, metavar="N", help="conversions at a time from one datastore")
+@click.option("--hours", type=click.FloatRange(0.01), default=8.0, show_default=True, metavar="H", help="how long a night is, by the estimates")
+@click.option("--most", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="guests of a wave at most")
+@click.option("--window", metavar="HH:MM-HH:MM", help="the time of day in which guests are begun")
+@click.option("--option", "options", multiple=True, metavar="OPTION", help="an option of every conversion: --h2k-drivers=PATH")
+@json_option
+@verbose_option
+def plan_waves(
+    survey_file: str, output: str, jobs: int, per_source: int, hours: float, most: int, window: Optional[str], options: Sequence[str],
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Write waves on standard output, to be edited: what is ready first, small guests first; what is refused as comments.
+
+    Example: h2k fleet plan survey.json --output /var/lib/libvirt/images > waves.yaml
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        wishes = Wishes(str(Path(output).absolute()), jobs, per_source, hours * _HOUR, most, window, tuple(options))
+        text = waves_yaml(read_survey(Path(survey_file)), wishes)
+        if as_json:
+            print_json(yaml.safe_load(text))  # a waves file too, without what is not planned
+        else:
+            click.echo(text, nl=False)
+        return Outcome(READY, "PLANNED", "")
+
+    return guarded(run, work, quiet=True)
+
+
+def _run_options(command: Any) -> Any:
+    for option in reversed((
+        click.argument("waves_file", metavar="WAVES.yaml"),
+        click.option("--wave", type=int, metavar="N", help="this wave alone"),
+        click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="conversions at a time [default: what the waves say]"),
+        click.option("--per-source", type=click.IntRange(1, 1024), metavar="N", help="conversions at a time from one datastore"),
+        click.option("--until", metavar="HH:MM", help="begin none that would end after it, by its estimate"),
+        click.option("--boot", is_flag=True, help="boot both phases of each guest that is converted"),
+        click.option("--retries", type=click.IntRange(0, 20), default=2, show_default=True, metavar="N", help="attempts more after an error of the network"),
+        click.option("--on-end", metavar="COMMAND", help="run this at the end; it gets the summary as JSON on standard input"),
+        json_option,
+        verbose_option,
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@fleet.command(name="run")
+@_run_options
+def run_waves(waves_file: str, **given: Any) -> int:
+    """Convert the guests of the waves, each by its own command, within the limits. Given again it goes on.
+
+    Ctrl-C once: none is begun any more; twice: what runs is stopped. Status 0: all are done; 1: one failed; 3: one was
+    refused; 4: some are left.
+
+    Example: h2k fleet run waves.yaml --wave 1 --until 06:00
+    """
+    return _run(waves_file, again=False, **given)
+
+
+@fleet.command()
+@_run_options
+def retry(waves_file: str, **given: Any) -> int:
+    """Convert again what failed or was refused, and what is left.
+
+    Example: h2k fleet retry waves.yaml
+    """
+    return _run(waves_file, again=True, **given)
+
+
+def _run(
+    waves_file: str, again: bool, wave: Optional[int], jobs: Optional[int], per_source: Optional[int], until: Optional[str], boot: bool,
+    retries: int, on_end: Optional[str], as_json: bool,
+) -> int:  # fmt: skip
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        waves = read_waves(Path(waves_file))
+        entries = waves.of(wave)
+        limits = Limits(jobs or waves.jobs, per_source or waves.per_source, _deadline(until, waves.window(wave)), retries)
+        table = open_table(f"{waves.path.name}, {counted(len(entries), 'guest')}", _COLUMNS)
+        with _alone(waves.path), table.shown() as update:
+
+            def heard(entry: Entry, found: GuestState) -> None:
+                update(str(entry.state), _cells(entry, found))
+
+            runner = Runner(entries, limits, boot, again, heard)
+            runner.run()
+        measured = rates.of_runs(runner.took)
+        if measured is not None:
+            rates.keep(measured)
+        summary = _summary(waves, entries, {str(e.state): state_of(e, boot) for e in entries})
+        if on_end is not None:
+            _tell(on_end, summary)
+        _print(summary, as_json)
+        return Outcome(summary["status"], "RAN", "")
+
+    return guarded(run, work, quiet=True)
+
+
+def _deadline(until: Optional[str], window: Optional[str]) -> Optional[float]:
+    """By when the last guest should have ended: --until, else the end of the wave's window. Refused outside of it."""
+    if until is None and window is None:
+        return None
+    try:
+        if until is not None:
+            return until_time(until)
+        assert window is not None
+        if not in_window(window):
+            raise Refused(f"it is {time.strftime('%H:%M')}, outside of this wave's window, {window}", hint="give --until HH:MM to begin now")
+        return until_time(window.partition("-")[2])
+    except ValueError as e:
+        raise UsageError(f"--until {until}: not a time", hint="--until 06:00") from e
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the waves: a second run would not know what the first is about to begin, and pass the limits."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise Refused(f"{path}: another h2k fleet run works on it", hint=f"h2k fleet status {path}") from e
+        yield
+    finally:
+        os.close(handle)
+
+
+@fleet.command()
+@click.argument("waves_file", metavar="WAVES.yaml")
+@click.option("--wave", type=int, metavar="N", help="this wave alone")
+@click.option("--boot", is_flag=True, help="count a guest as done when it was booted")
+@json_option
+@verbose_option
+def status(waves_file: str, wave: Optional[int], boot: bool, as_json: bool) -> int:
+    """Show what has become of each guest, from any terminal. Status as that of run.
+
+    Example: h2k fleet status waves.yaml
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        waves = read_waves(Path(waves_file))
+        entries = waves.of(wave)
+        summary = _summary(waves, entries, {str(e.state): state_of(e, boot) for e in entries})
+        if not as_json:
+            for entry, found in zip(entries, summary["guests"]):
+                click.echo("  ".join(filter(None, map(shown, _cells(entry, GuestState(found["state"], found["reason"], found["seconds"]))))))
+        _print(summary, as_json)
+        return Outcome(summary["status"], "STATUS", "")
+
+    return guarded(run, work, quiet=True)
+
+
+def _cells(entry: Entry, found: GuestState) -> Sequence[str]:
+    took = time_text(found.seconds) if found.seconds is not None else ""
+    return found.state, str(entry.wave), entry.name, took, f"of {time_text(entry.estimate)}" if entry.estimate else "", found.reason
+
+
+def _summary(waves: Waves, entries: Sequence[Entry], states: States) -> dict[str, Any]:
+    count = collections.Counter(found.state for found in states.values())
+    guests = []
+    for entry in entries:
+        found = states[str(entry.state)]
+        guests.append({
+            "name": entry.name, "wave": entry.wave, "source": entry.source, "state": found.state, "reason": found.reason,
+            "seconds": found.seconds, "estimate": entry.estimate, "bytes": entry.bytes, "report": str(entry.state),
+        })  # fmt: skip
+    return {"schema": 1, "waves": str(waves.path), "status": _status(count), "states": {s: count.get(s, 0) for s in STATES}, "guests": guests}
+
+
+def _status(count: dict[str, int]) -> int:
+    """The exit status by the worst that became of a guest."""
+    if count.get(guest_state.FAILED):
+        return FAILED
+    if count.get(guest_state.REFUSED_STATE):
+        return REFUSED
+    return READY if all(state == guest_state.DONE for state in count) else NOT_READY
+
+
+def _print(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+        return
+    states = summary["states"]
+    click.echo(", ".join(f"{states[state]} {state}" for state in STATES if states[state]) or "no guest in these waves")
+    done = [g for g in summary["guests"] if g["state"] == guest_state.DONE and g["seconds"] and g["estimate"]]
+    if done:
+        took, said = sum(g["seconds"] for g in done), sum(g["estimate"] for g in done)
+        click.echo(f"what is done took {time_text(took)}, estimated {time_text(said)}")
+    if states[guest_state.FAILED] or states[guest_state.REFUSED_STATE]:
+        click.echo(f"next: h2k fleet retry {shlex.quote(summary['waves'])}  (when the reasons are mended; NAME.h2k/fleet.log has the rest)")
+    elif states[guest_state.WAITING] or states[guest_state.INTERRUPTED]:
+        click.echo(f"next: h2k fleet run {shlex.quote(summary['waves'])}")
+
+
+def _tell(command: str, summary: dict[str, Any]) -> None:
+    """Give the summary to the owner's command; that it fails is said, and changes nothing."""
+    try:
+        done = subprocess.run(shlex.split(command), input=json.dumps(summary).encode(), check=False)
+        if done.returncode:
+            print(f"h2k: --on-end ended with status {done.returncode}", file=sys.stderr)
+    except (OSError, ValueError) as e:
+        print(f"h2k: --on-end can't be run: {shown(str(e))}", file=sys.stderr)

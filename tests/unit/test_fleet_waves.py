@@ -1,0 +1,138 @@
+"""waves.yaml: every mistake with its line; and the text that h2k fleet plan makes of a survey is read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from h2k.base.errors import UsageError
+from h2k.fleet.look import READY, REFUSED_CLASS, REPAIRS, Row, blank
+from h2k.fleet.sources import DISK, VMX, Source
+from h2k.fleet.wave_plan import Wishes, in_waves, unique_names, waves_yaml
+from h2k.fleet.waves import read_waves, schema
+
+GOOD = """\
+version: 1
+output: out
+options: [--h2k-drivers=/iso]
+limits: {jobs: 3, per_source: 1}
+waves:
+  - wave: 2
+    window: "22:00-05:30"
+    guests:
+      - {name: web, source: /exports/web.vmx, kind: vmx, datastore: /exports, bytes: 10, estimate: 5}
+  - wave: 1
+    guests:
+      - {name: db, source: /exports/db.raw, kind: disk, policy: own.yaml, output: /elsewhere, options: [-c]}
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "waves.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_what_stands_in_it(tmp_path: Path) -> None:
+    waves = read_waves(written(tmp_path, GOOD))
+    db, web = waves.entries
+    assert (waves.jobs, waves.per_source, waves.window(2), waves.window(1)) == (3, 1, "22:00-05:30", None)
+    assert (db.name, db.wave, db.program, db.output) == ("db", 1, "h2k-qemu-img", Path("/elsewhere"))
+    assert db.options == ("--h2k-drivers=/iso", "--h2k-policy", str(tmp_path / "own.yaml"), "-c")
+    assert (web.program, web.state, web.estimate) == ("h2k-v2v", tmp_path / "out" / "web.h2k", 5)
+    assert waves.of(2) == (web,)
+    with pytest.raises(UsageError, match=r"no wave 7 .*there are: 1, 2"):
+        waves.of(7)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "why"),
+    [
+        ("version: 1", "version: 2", 1, "waves of version 2; this h2k reads 1"),
+        ("kind: vmx", "kind: vmy", 9, "vmy"),
+        ("name: web", "name: ../web", 9, "waves/0/guests/0/name"),
+        ("name: web", "name: -web", 9, "name"),
+        ("bytes: 10", "bytes: many", 9, "many"),
+        ("estimate: 5", "estimat: 5", 9, "estimat"),
+        ("  - wave: 1", "  - wave: 2", 10, "wave 2 is there twice"),
+        ('"22:00-05:30"', '"22-5"', 7, "22-5"),
+        ("jobs: 3", "jobs: 0", 4, "jobs"),
+        ("kind: vmx", "kind: vmx, program: h2k-qemu-img", 9, "kind: disk alone"),
+        ("name: db", "name: web", 12, "already, in line 9"),
+        ("limits:", "limit:", 4, "limit"),
+    ],
+)
+def test_every_mistake_has_its_line(tmp_path: Path, old: str, new: str, line: int, why: str) -> None:
+    text = GOOD.replace(", output: /elsewhere", "").replace(old, new, 1)
+    with pytest.raises(UsageError, match=f"waves.yaml, line {line}: ") as caught:
+        read_waves(written(tmp_path, text))
+    assert why in str(caught.value)
+
+
+def row(name: str, kind: str = READY, size: int = 100, estimate: Any = 10, **more: Any) -> Row:
+    source = Source(f"/exports/{name}.vmx", VMX, f"/exports/{name}.vmx", name, "/exports")
+    return {**blank(source), "class": kind, "bytes": size, "estimate": estimate, **more}
+
+
+WISHES = Wishes("/out", 2, 1, night=100, most=3)
+
+
+def planned(tmp_path: Path, *rows: Row, wishes: Wishes = WISHES) -> tuple[str, list[tuple[int, str]]]:
+    text = waves_yaml({"made": "today", "guests": list(rows)}, wishes)
+    return text, [(entry.wave, entry.name) for entry in read_waves(written(tmp_path, text)).entries]
+
+
+def test_ready_first_then_small_first(tmp_path: Path) -> None:
+    _, order = planned(tmp_path, row("c", REPAIRS, 1), row("b", size=9), row("a", size=3), wishes=Wishes("/out", 2, 1, 1e6, 10))
+    assert order == [(1, "a"), (1, "b"), (1, "c")]
+
+
+def test_no_more_in_a_night_than_the_estimate_allows() -> None:
+    waves = list(in_waves([row(str(n), estimate=90) for n in range(4)], WISHES))
+    assert [len(wave) for wave in waves] == [2, 2]  # 90 s each, two at a time, a night of 100 s
+    assert [len(w) for w in in_waves([row("a", estimate=500), row("b")], WISHES)] == [1, 1]
+    assert [len(w) for w in in_waves([row(str(n), estimate=None) for n in range(7)], WISHES)] == [3, 3, 1]
+
+
+def test_refused_guests_stand_there_with_their_reason(tmp_path: Path) -> None:
+    bad = row("old", REFUSED_CLASS, reason="two\nlines: [x", actions=["run chkdsk"])
+    text, order = planned(tmp_path, bad, row("web"))
+    assert order == [(1, "web")]
+    assert "#     refused: two lines: [x\n#       → run chkdsk\n#     - {name: " in text
+
+
+def test_a_line_without_its_mark_is_a_guest(tmp_path: Path) -> None:
+    text, _ = planned(tmp_path, row("web"), row("old", REFUSED_CLASS))
+    lines = text.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("#     - "))
+    moved = lines.pop(at).replace("#", " ", 1)
+    lines.insert(next(n for n, line in enumerate(lines) if line.startswith("      - ")), moved)
+    assert {e.name for e in read_waves(written(tmp_path, "\n".join(lines))).entries} == {"web", "old"}
+
+
+@pytest.mark.parametrize("name", ['a "b": {c}', "# no", "Zürich 東京 😀", "a\\b", "@x", "yes", "1.5", "\x85", "'"])
+def test_any_name_is_read_again(tmp_path: Path, name: str) -> None:
+    _, order = planned(tmp_path, row(name))
+    assert [found for _, found in order] == [name.strip("\x85")] or name == "\x85"
+
+
+def test_names_are_unique_and_fit_for_files() -> None:
+    rows = [row("web"), {**row("x"), "name": "web"}, {**row("y"), "name": "../etc/pass\nwd"}, {**row("z"), "name": "..."}]
+    assert list(unique_names(rows).values()) == ["web", "web-2", "_etc_pass_wd", "guest"]
+
+
+def test_docs_have_the_schema() -> None:
+    assert json.loads((Path(__file__).resolve().parents[2] / "docs" / "schemas" / "waves.json").read_text()) == schema()
+
+
+def test_nothing_to_plan(tmp_path: Path) -> None:
+    assert planned(tmp_path, row("old", REFUSED_CLASS))[1] == []
+
+
+def test_a_disk_is_for_qemu_img(tmp_path: Path) -> None:
+    disk = blank(Source("/exports/a.raw", DISK, "/exports/a.raw", "a"))
+    text, _ = planned(tmp_path, {**disk, "class": READY})
+    assert read_waves(written(tmp_path, text)).entries[0].program == "h2k-qemu-img"
