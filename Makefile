@@ -13,7 +13,7 @@ TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hy
   python3-venv mypy python3-pytest-cov \
   xorriso virtinst libxml2-utils dosfstools fdisk swtpm swtpm-tools busybox-static \
   grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod \
-  openssh-server openssh-client osslsigncode wine wine64 gcc-mingw-w64-x86-64-win32
+  openssh-server openssh-client ansible-core osslsigncode wine wine64 gcc-mingw-w64-x86-64-win32
 
 .PHONY: deps demo test
 deps:

@@ -26,6 +26,7 @@ from h2k.engine.ending import guarded, print_json
 from h2k.engine.outcome import Outcome
 from h2k.fleet import guest_state
 from h2k.fleet import rate as rates
+from h2k.fleet.ansible_site import write_site
 from h2k.fleet.guest_state import STATES, GuestState, state_of
 from h2k.fleet.live_table import open_table, time_text
 from h2k.fleet.runner import Limits, Runner, in_window, until_time
@@ -173,6 +174,32 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@fleet.command(name="ansible")
+@click.argument("waves_file", metavar="WAVES.yaml")
+@click.option("--output", "-o", metavar="DIR", default="site", show_default=True, help="the directory for inventory and playbook")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="a conversion host, as Ansible reaches it [default: this one]")
+@json_option
+@verbose_option
+def ansible_site(waves_file: str, output: str, hosts: Sequence[str], as_json: bool) -> int:
+    """Write an inventory and a playbook that convert the guests of the waves on many hosts, within the same limits.
+
+    Example: h2k fleet ansible waves.yaml -o site --host conv1 --host conv2
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        waves = read_waves(Path(waves_file))
+        written = write_site(waves, hosts, Path(output))
+        if as_json:
+            print_json({"status": READY, "written": [str(path) for path in written]})
+        else:
+            click.echo(f"wrote {', '.join(path.name for path in written)} into {written[0].parent}")
+            click.echo(f"next: cd {shlex.quote(str(written[0].parent))} && ansible-playbook playbook.yaml")
+        return Outcome(READY, "WRITTEN", "")
+
+    return guarded(run, work, quiet=True)
 
 
 @fleet.command()

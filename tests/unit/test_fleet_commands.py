@@ -93,3 +93,10 @@ def test_a_plan_as_json_is_a_waves_file(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "waves.json").write_text(capsys.readouterr().out)
     waves = read_waves(tmp_path / "waves.json")
     assert waves.entries[0].output == Path("/out") and waves.window(1) == "22:00-05:30"
+
+
+def test_a_site_is_written(waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fleet", "ansible", str(waves), "-o", str(tmp_path / "site"), "--host", "conv1", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    jsonschema.validate(content, json.loads((Path(__file__).resolve().parents[2] / "docs" / "schemas" / "fleet-site.json").read_text()))
+    assert "conv1" in Path(content["written"][0]).read_text()
