@@ -66,7 +66,7 @@ def connected(uri: Optional[str] = None, write: bool = False) -> Iterator[Any]:
     """
     libvirt = _import()
     try:
-        connection = libvirt.open(uri) if write else libvirt.openReadOnly(uri)
+        connection = libvirt.open(uri or None) if write else libvirt.openReadOnly(uri or None)
         try:
             yield connection
         finally:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from lxml import etree
 
 from h2k.base.errors import H2kError, Refused, UsageError
+from h2k.base.libvirt_connection import connected
 from h2k.base.xml import parse_xml
 from h2k.boot.phase_domain import MARK
 from h2k.boot.tcg import emulate
@@ -20,24 +20,6 @@ from h2k.domain.guest_files import GuestFiles, described, read_description
 from h2k.engine.report import Report
 
 STATE = f"{{{MARK}}}state"  # of a domain that h2k has defined: its report directory, and the phase it is in
-
-
-@contextmanager
-def _connected(uri: Optional[str], write: bool = False) -> Iterator[Any]:
-    """A connection to libvirt; its errors become H2kError."""
-    try:
-        import libvirt
-    except ImportError as e:
-        raise H2kError("python3-libvirt is not installed", hint="apt install python3-libvirt") from e
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    try:
-        connection = libvirt.open(uri or None) if write else libvirt.openReadOnly(uri or None)
-        try:
-            yield connection
-        finally:
-            connection.close()
-    except libvirt.libvirtError as e:
-        raise H2kError(f"libvirt {uri or ''}: {e}", hint="virsh list --all shows what it has") from e
 
 
 def _xml(connection: Any, name: str) -> Optional[bytes]:
@@ -82,7 +64,7 @@ class LibvirtOutput:
         import libvirt
 
         try:
-            with _connected(self.uri) as connection:
+            with connected(self.uri) as connection:
                 self._pool(connection)
         except H2kError as e:
             raise Refused(e.message, hint="systemctl start libvirtd (or virtqemud virtstoraged), then the same command") from e
@@ -91,14 +73,14 @@ class LibvirtOutput:
 
     def begin(self) -> None:
         """Remember the domains that there are, to find the one that is new."""
-        with _connected(self.uri) as connection:
+        with connected(self.uri) as connection:
             self.known = frozenset(domain.name() for domain in connection.listAllDomains())
 
     def state(self, name: str) -> Path:
         """NAME.h2k in the pool's directory, or what --h2k-report says."""
         if self.report:
             return Path(self.report)
-        with _connected(self.uri) as connection:
+        with connected(self.uri) as connection:
             path = parse_xml(self._pool(connection).XMLDesc().encode(), "the pool").findtext("target/path")
         if not path:
             raise UsageError(f"-os {self.pool or 'default'}: no pool of type dir", hint="virsh pool-list --details")
@@ -115,7 +97,7 @@ class LibvirtOutput:
 
     def result(self, name: Optional[str]) -> GuestFiles:
         """The domain that virt-v2v has defined, and NAME.h2k beside its first disk."""
-        with _connected(self.uri) as connection:
+        with connected(self.uri) as connection:
             name = name or self._name_written(connection)
             xml = _xml(connection, name)
         if xml is None:
@@ -142,7 +124,7 @@ class LibvirtOutput:
         state = target.state.resolve()
         state.chmod(state.stat().st_mode | 0o011)  # QEMU's user has to reach the scratch disk
         xml = read_description(state / f"{self.phase}.xml")
-        with _connected(self.uri, write=True) as connection:
+        with connected(self.uri, write=True) as connection:
             kvm = has_kvm(connection.getCapabilities())
             connection.defineXML(marked_xml(xml, state, self.phase, kvm).decode())
         how = "" if kvm else ", emulated, for this libvirt has no KVM"
@@ -176,7 +158,7 @@ def report_directory(argument: str, uri: Optional[str] = None) -> Path:
     if (Path(argument) / "report.json").is_file() or "/" in argument:
         return Path(argument)
     try:
-        with _connected(uri) as connection:
+        with connected(uri) as connection:
             xml = _xml(connection, argument)
     except H2kError as e:
         raise UsageError(f"{argument}: no report directory of h2k, and {e.message}", hint="h2k boot NAME.h2k") from e

@@ -14,6 +14,7 @@ from lxml import etree
 from h2k.base.children import temporary_directory
 from h2k.base.errors import H2kError, Unknown
 from h2k.base.finding import Finding
+from h2k.base.libvirt_connection import connected
 from h2k.base.xml import parse_xml
 from h2k.convert.remote_source import nbd_view, ssh_vmx
 from h2k.convert.v2v_command import V2vCommand
@@ -125,19 +126,18 @@ def _libvirt(command: V2vCommand) -> GuestFiles:
     """The domain of a local libvirt, by name or UUID; another host's images are not here to be read."""
     if command.input_connection not in LOCAL_URIS:
         raise Unknown(f"the guest is another host's, {command.input_connection}, whose disks virt-v2v alone reads")
-    import libvirt
-
     name = command.arguments[0]
-    libvirt.registerErrorHandler(lambda *_: None, None)
     try:
-        connection = libvirt.openReadOnly(command.input_connection or None)
-        try:
-            found = connection.lookupByName(name)
-        except libvirt.libvirtError:
-            found = connection.lookupByUUIDString(name)
-        xml = volumes_as_files(connection, found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), name)
-    except libvirt.libvirtError as e:
-        raise H2kError(f"{name}: libvirt does not give this domain: {e}", hint="virsh list --all shows the names") from e
+        with connected(command.input_connection) as connection:
+            import libvirt
+
+            try:
+                found = connection.lookupByName(name)
+            except libvirt.libvirtError:
+                found = connection.lookupByUUIDString(name)
+            xml = volumes_as_files(connection, found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), name)
+    except H2kError as e:
+        raise H2kError(f"{name}: libvirt does not give this domain: {e.message}", hint="virsh list --all shows the names") from e
     return _described(xml, name, Path("/"))
 
 

@@ -65,6 +65,9 @@ class FakeLibvirt:
         self.asked = uri or ""
         return self
 
+    def close(self) -> None:
+        self.asked += ", closed"
+
     def lookupByName(self, name: str) -> FakeLibvirt:
         if name != "g":
             raise libvirt.libvirtError("Domain not found")
@@ -92,7 +95,7 @@ def test_a_local_libvirts_guest(kind: str, source: str, name: str, monkeypatch: 
     fake = FakeLibvirt(XML.format(type=kind, source=source))
     monkeypatch.setattr(libvirt, "openReadOnly", fake.openReadOnly)
     with open_source(parse(["-ic", "qemu:///system", name]), lambda text: None) as (target, _):
-        assert target is not None and fake.asked == "qemu:///system"
+        assert target is not None and fake.asked == "qemu:///system, closed"
         assert target.images == ((Path("/images/g.vmdk"), "vmdk"),)
         assert b"pool=" not in (target.description or b"")  # what virt-v2v reads when a hive has to be healed
         assert name_of(parse([name]), target) == "g"
