@@ -13,12 +13,13 @@ from h2k.base.libvirt_connection import Domain
 from h2k.base.steps import Steps
 from h2k.boot.com1 import OWN_RESTARTS, Com1, Ending, Seen, Signal, ending_of
 from h2k.boot.screenshots import Screens
+from h2k.windows import first_boot
 
 TICK = 0.5  # seconds
 PICTURE = 5.0  # seconds between two screenshots
 PING = 5.0  # seconds between two questions to the guest agent
 # The last first-boot step's marker as the guest agent finds it: on the drive of Windows, where its service runs.
-MARKER = "\\ProgramData\\h2k\\done\\done"
+MARKER = f"{first_boot.DIRECTORY}/done/done".replace("/", "\\")
 PRESS = 20.0  # seconds after which the power button is pressed again: a sleeping display swallows the first
 STOPPED_CLEANLY = "shutdown"
 
