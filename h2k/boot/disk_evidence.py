@@ -17,6 +17,7 @@ from h2k.config.driver_plan import load_plan
 from h2k.disk.open_reader import open_reader
 from h2k.engine.hooks import Options, find_hooks, propose
 from h2k.guest.guest import Guest
+from h2k.guest.virt_v2v_first_boot import virt_v2v_first_boot
 from h2k.windows import first_boot, first_boot_steps
 from h2k.windows.pnp import find_binding
 from h2k.windows.regf import Key
@@ -30,8 +31,6 @@ BAD_CONFIG_FLAGS = 0x1 | 0x2 | 0x20 | 0x40
 LOG_LIMIT = 16 * 1024 * 1024  # bytes of one log that is taken out of the guest
 LOGS = ("/INF/setupapi.dev.log", "/Panther/setupact.log")
 MAX_LOGS = 32
-STAGED_SCRIPTS = "/Program Files/Guestfs/Firstboot/scripts"
-MAX_STAGED = 64  # scripts; virt-v2v stages six or so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +76,8 @@ def expects_signals(guest: Guest) -> bool:
 def allowed_restarts(guest: Guest) -> int:
     """How often the guest may restart in one boot before that is a loop: virt-v2v restarts it after each script that it
     has staged, from 2.6 on."""
-    staged = 0
-    with contextlib.suppress(BadData):
-        staged = sum(not entry.directory for entry in guest.reader.listdir(guest.volume, STAGED_SCRIPTS))
-    return OWN_RESTARTS + min(staged, MAX_STAGED)
+    staged = virt_v2v_first_boot(guest)
+    return OWN_RESTARTS + (staged.restarts if staged is not None else 0)
 
 
 def finding_ids(report: Mapping[str, Any]) -> frozenset[str]:

@@ -70,7 +70,7 @@ def _command(code: str) -> list[str]:
     while True:
         shorter = re.sub(
             r'^(if (/i )?(not )?(errorlevel \d+|exist "[^"]*"|defined [A-Z_a-z0-9]+|("[^"]*"|%[A-Z_]+%)(==| LSS | LEQ | GEQ | GTR )("[^"]*"|[%A-Z_0-9]+))'
-            r'|for (/f "[^"]*" )?%%[a-z] in \([^)]*\) do|>>?("[^"]*"|\\\\\.\\COM1)|\()\s*',
+            r'|for (/f "[^"]*" )?%%[a-z] in \([^)]*\) do|>>?("[^"]*"|\\\\\.\\COM[12])|\()\s*',
             "",
             rest,
         )

@@ -174,5 +174,6 @@ exit /b 0
 rem The h2k-boot protocol, version 1. DETAIL holds only words of ours: nothing in it needs an escape.
 set "LINE=h2k-boot {"v":1,"step":"%~1","state":"%~2","detail":"%DETAIL%"}"
 echo %LINE%
->\\.\COM1 echo %LINE%
+rem Windows' special console or a debugger may hold COM1: h2k boot gives the guest a COM2 as well then.
+>\\.\COM1 echo %LINE%|| >\\.\COM2 echo %LINE%
 exit /b 0
