@@ -196,7 +196,6 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
                 return dataclasses.replace(outcome, sentence=f"{outcome.sentence}; nothing was written")
             source = dataclasses.replace(source, seen=seen)
         if run.dry_run:
-            run.records = Path(command.h2k.report) if command.h2k.report is not None else None
             return dataclasses.replace(outcome, next=_plan_of(command)) if files is not None else outcome
         if output is None:
             return _run_as_ever(run, source, outcome)
@@ -220,11 +219,12 @@ def _plan_of(command: V2vCommand) -> tuple[str, ...]:
 
 
 def _record_place(command: V2vCommand, output: Optional[Output], files: Optional[GuestFiles]) -> Optional[Path]:
-    """Where the record of this run goes: NAME.h2k of the result, once its name is known."""
+    """Where the record of this run goes: NAME.h2k of the result, once its name is known. A dry run writes none, unless
+    a directory is named for it."""
     if command.h2k.report is not None:
         return Path(command.h2k.report)
     name = name_of(command, files)
-    if output is None or name is None or "/" in name:
+    if command.h2k.dry_run or output is None or name is None or "/" in name:
         return None
     try:
         return output.state(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import UsageError
-from h2k.base.files import SHARED, write_text
+from h2k.base.files import PRIVATE, write_text
 from h2k.base.finding import Finding
 from h2k.base.text import shown
 from h2k.engine.records import command_line, read_json
@@ -27,7 +27,7 @@ MAX_CHANGES = 2000  # shown one by one; the rest is counted
 
 def write_page(path: Path, report_dir: Path, history: Sequence[dict[str, Any]]) -> None:
     """Write the page of the guest whose records (oldest first) these are. H2kError when the file can't be written."""
-    write_text(path, page(report_dir, history), SHARED)
+    write_text(path, page(report_dir, history), PRIVATE)
 
 
 def page(report_dir: Path, history: Sequence[dict[str, Any]]) -> str:
