@@ -396,11 +396,12 @@ class DiskSet:
         self._require_writable()
         journal = self._journal.load()
         if journal["phase"] in ("applying", "kept"):
-            kept = journal["phase"] == "kept"
+            # A boot that was not committed is taken back by its overlays alone: the repair below it stays.
+            what = "kept overlay" if journal["phase"] == "kept" else "unfinished boot"
             self._check_overlays_unused()
             self._discard()
-            if kept:
-                return RollbackResult({str(path): 0 for path, _ in self.images}, "kept overlay")
+            if journal["phase"] == "kept" or journal["work"]["kind"] == "boot":
+                return RollbackResult({str(path): 0 for path, _ in self.images}, what)
             journal = self._journal.load()
         if journal["phase"] != "idle":
             self._check_identity(journal["work"]["disks"], force)

@@ -70,7 +70,7 @@ def ready_record(report_dir: Path) -> Optional[dict[str, Any]]:
         command = str(record.get("command", ""))
         undone = record.get("rollback", {}).get("kind") if isinstance(record.get("rollback"), dict) else None
         if command.endswith(" rollback"):
-            if undone not in ("boot", "kept overlay") and current is not None and record.get("status") == 0:
+            if undone not in ("boot", "kept overlay", "unfinished boot") and current is not None and record.get("status") == 0:
                 current = {**current, "status": NOT_READY, "verdict": "the repair was rolled back"}
         elif not command.endswith((" boot", " validate")):
             current = record

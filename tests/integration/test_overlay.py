@@ -229,6 +229,15 @@ def test_undo_data_go_with_the_commit_of_other_disks_and_not_before(images: Imag
     assert disks.history == ()
 
 
+def test_an_unfinished_boot_is_taken_back_and_the_repair_stays(images: Images, tmp_path: Path) -> None:
+    disks = committed(images, tmp_path / "g.h2k")
+    repaired = contents(images)
+    disks.create_overlays("boot")
+    disks.release()
+    assert DiskSet(images, tmp_path / "g.h2k").rollback().kind == "unfinished boot"
+    assert contents(images) == repaired and disks.history == ("fix",)
+
+
 def test_locks_held_over_several_calls(images: Images, tmp_path: Path) -> None:
     disks, other = DiskSet(images, tmp_path / "g.h2k"), DiskSet(images, tmp_path / "g.h2k")
     with disks.held():

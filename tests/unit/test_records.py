@@ -76,6 +76,7 @@ def test_command_lines_are_kept_without_secrets() -> None:
         ([record()], 0),
         ([record(), record("h2k boot", 5)], 0),
         ([record(), record("h2k boot", 0), record("h2k rollback", 0, rollback={"kind": "boot"})], 0),
+        ([record(), record("h2k boot", 5), record("h2k rollback", 0, rollback={"kind": "unfinished boot"})], 0),
         ([record(), record("h2k rollback", 0, rollback={"kind": "fix"})], 4),
         ([record(), record("h2k rollback", 3)], 0),
         ([record(), record("h2k-v2v", 3)], 3),
