@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -59,7 +60,10 @@ class Wine:
         self.env.pop("DISPLAY", None)
 
     def make(self) -> None:
-        """Create the prefix once, and put the stand-ins into it."""
+        """Create the prefix once, and put the stand-ins into it; it is this process' own until close()."""
+        self.prefix.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = self.prefix.with_suffix(".lock").open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         if not (self.prefix / "ready").exists():
             shutil.rmtree(self.prefix, ignore_errors=True)
             self.prefix.mkdir(parents=True)
@@ -73,6 +77,7 @@ class Wine:
     def close(self) -> None:
         """End what still runs in the prefix."""
         self._run("wine", "wineboot", "--kill")
+        self.lock.close()
 
     def _run(self, *argv: str) -> None:
         subprocess.run(argv, env=self.env, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
