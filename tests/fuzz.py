@@ -9,13 +9,16 @@ the case is saved, and `--case PARSER FILE…` runs it again with the traceback 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import faulthandler
+import io
 import itertools
 import random
 import signal
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -25,10 +28,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from h2k.base.errors import BadData, UsageError
+from h2k.base.errors import BadData, Refused, UsageError
 from h2k.config.driver_plan import PLAN_DIRECTORIES, load_plan
+from h2k.disk import reach, truncation
 from h2k.disk.partition import read_table
+from h2k.domain import tar
 from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.ovf import read_ovf
 from h2k.domain.vmx import read_vmx
 from h2k.windows import pnp, regf, regf_log
 from h2k.windows.bcd import read_bcd
@@ -38,6 +44,7 @@ from h2k.windows.values import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ
 from h2k.windows.version import WindowsVersion
 from tests.guests.build import bcd_text
 from tests.guests.hivelog import make_dirty_pair, marvin
+from tests.guests.ova import ovf_text
 from tests.guests.pe import make_pe
 from tests.guests.rawhive import Node, RawHive, resum
 from tests.guests.regfile import build_hive
@@ -274,6 +281,62 @@ def _read_table(case: Case) -> object:
     return read_table(lambda offset, length: case[0][offset : offset + length].ljust(length, b"\0"), DISK, "disk")
 
 
+# Archives and images: what h2k itself reads of their headers
+
+
+def _archives() -> list[Case]:
+    found = []
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+            for name, data in (("g.ovf", b"<a/>"), ("long/" * 30 + "ü.vmdk", b"KDMV" * 200)):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+        found.append((out.getvalue(),))
+    return found
+
+
+def _read_archive(case: Case) -> object:
+    return list(tar.entries(io.BytesIO(case[0]), "x.ova"))
+
+
+def _mend_archive(case: Case) -> Case:
+    data = bytearray(case[0])
+    for at in range(0, len(data) - 511, 512):
+        if data[at + 257 : at + 262] == b"ustar":
+            total = sum(data[at : at + 148]) + sum(data[at + 156 : at + 512]) + 256
+            data[at + 148 : at + 156] = b"%06o\0 " % total
+    return (bytes(data),)
+
+
+def _image_heads() -> list[Case]:
+    qcow2 = bytearray(4 << 16)
+    struct.pack_into(">4sIQIIQIIQQIIQ", qcow2, 0, b"QFI\xfb", 3, 0, 0, 16, 1 << 30, 0, 1, 3 << 16, 1 << 16, 1, 0, 0)
+    struct.pack_into(">QQQII", qcow2, 72, 0, 0, 0, 4, 104)
+    struct.pack_into(">Q", qcow2, 1 << 16, 2 << 16)
+    struct.pack_into(">4H", qcow2, 2 << 16, 1, 1, 1, 1)
+    sparse = bytearray(64 * 512)
+    struct.pack_into("<4sIIQQQQIQQQ", sparse, 0, b"KDMV", 1, 3, 2048, 128, 1, 20, 512, 21, 26, 32)
+    struct.pack_into("<4I", sparse, 26 * 512, 28, 28, 28, 28)
+    text = b'# Disk DescriptorFile\nversion=1\ncreateType="monolithicFlat"\nRW 2048 FLAT "g-flat.vmdk" 0\n'
+    return [(bytes(qcow2),), (bytes(sparse),), (text,)]
+
+
+def _read_image_head(case: Case) -> object:
+    with tempfile.NamedTemporaryFile(suffix=".img") as file:
+        file.write(case[0])
+        file.flush()
+        try:
+            reach.check_reach(Path(file.name), Path("x.img"))
+        except Refused as refused:
+            raise BadData(refused.message) from refused
+        for end in (truncation._qcow2_end, truncation._vmdk_end, truncation._vdi_end):
+            with open(file.name, "rb") as image, contextlib.suppress(EOFError, OSError):
+                end(image)
+    return case
+
+
 TARGETS = (
     GuestFiles("regf", _hives, _read_hive, (b"nk", b"vk", b"lf", b"lh", b"li", b"ri", b"db", b"sk", b"hbin"), _mend_hive),
     GuestFiles("regf_log", _dirty_hives, _replay, (b"HvLE", b"DIRT", b"regf"), _mend_logs),
@@ -287,6 +350,12 @@ TARGETS = (
         "vmx", lambda: [(VMX.encode(),)], lambda case: read_vmx(case[0], "x.vmx"),
         (b'"', b"=", b"|22", b".encoding", b"scsi0:1.fileName", b"ethernet1.present", b"\n", b'"windows-1252"'),
     ),
+    GuestFiles(
+        "ovf", lambda: [(ovf_text("g", ["g-disk1.vmdk", "g-disk2.vmdk"], uefi=True),)], lambda case: read_ovf(case[0], "x.ovf"),
+        (b"<", b">", b"/>", b"ovf:href='../x'", b"ovf:chunkSize='7'", b"rasd:ResourceType", b"<Item>", b"</Item>", b"&#x1b;"),
+    ),
+    GuestFiles("tar", _archives, _read_archive, (b"ustar\0", b"L", b"x", b"S", b"GNU.sparse", b"99 path=a\n", b"\x80"), _mend_archive),
+    GuestFiles("image", _image_heads, _read_image_head, (b"QFI\xfb", b"KDMV", b'RW 1 FLAT "', b"version=1\n", b"\xff" * 8)),
     GuestFiles(
         "xml", lambda: [(XML.encode(),)], lambda case: read_domain_xml(case[0], "x.xml"),
         (b"<", b">", b"</", b"/>", b"&amp;", b"&#0;", b"<!DOCTYPE a>", b"<!--", b"<![CDATA[", b"xmlns:a='b'", b"<?xml version='1.0'?>"),

@@ -59,7 +59,10 @@ def check_other(name: Path, image: Path, other: Optional[Path], what: str) -> No
         if any(home == place or place in home.parents for place in _allowed):
             return
         raise Refused(f"{name}: keeps its data in another file: {what}", hint=hint)
-    there = (home / other).resolve()
+    try:
+        there = (home / other).resolve()
+    except (OSError, RuntimeError, ValueError) as e:  # too long, a circle of links, NUL
+        raise BadData(f"{name}: names no file that could be: {what}", hint="export the guest again") from e
     climbs = other.is_absolute() or ".." in other.parts
     for place in [*([] if climbs else [home]), *_allowed]:
         if there == place or place in there.parents:

@@ -67,6 +67,8 @@ def _qcow2_end(file: BinaryIO) -> int:
         features, order = struct.unpack(">Q16xI", _at(file, 72, 28))
         if features & _QCOW2_DIRTY:
             return 0
+    if not 9 <= cluster_bits <= 21 or order > 6:  # QEMU's own limits
+        raise EOFError(f"damaged: clusters of 2^{cluster_bits} bytes, counts of 2^{order} bits")
     cluster: int = 1 << cluster_bits
     size = min(clusters * cluster, _MAX_REFCOUNT_TABLE)
     blocks = struct.unpack(f">{size // 8}Q", _at(file, table, size))
@@ -98,7 +100,7 @@ def _vmdk_end(file: BinaryIO) -> int:
     capacity, grain = struct.unpack_from("<QQ", header, 12)
     (entries,) = struct.unpack_from("<I", header, 44)
     tables = -(-capacity // max(1, grain * entries))
-    if not 0 < tables <= _MAX_GRAIN_TABLES or entries > 4096:
+    if not 0 < tables <= _MAX_GRAIN_TABLES or not 0 < entries <= 4096:
         return 0
     last = 0
     seen: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_an_extent_elsewhere(extent: str, home: Path) -> None:
         check_reach(image, image)
     allow_under([str(home.parent / "other"), "/etc"])
     check_reach(image, image)
+
+
+def test_an_extent_that_could_be_no_file(home: Path) -> None:
+    (home / "circle").symlink_to("circle")
+    for extent in ("a\0b", "x" * 5000, "circle"):
+        image = vmdk(home / "g.vmdk", extent)
+        with contextlib.suppress(BadData):  # which of these resolve depends on the version of Python
+            check_reach(image, image)
+    with pytest.raises(BadData, match=r"g\.vmdk: names no file that could be"):
+        check_reach(vmdk(home / "g.vmdk", "a\0b"), home / "g.vmdk")
 
 
 def test_every_form_of_a_descriptor(home: Path) -> None:

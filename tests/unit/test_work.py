@@ -153,3 +153,13 @@ def test_a_table_of_reference_counts_that_claims_more_than_there_is(blocks: list
     with pytest.raises(EOFError, match="missing"):
         truncation._qcow2_end(qcow2(0xFF << 56, size=9 << 20))
     assert truncation._qcow2_end(qcow2(1 << 17, size=9 << 20)) == 0
+
+
+def test_headers_that_no_image_has() -> None:
+    """What the attack found: a VMDK whose grain tables have no entry, clusters of any size, a name that holds NUL."""
+    sparse = struct.pack("<4sIIQQQQIQQQ", b"KDMV", 1, 3, 2048, 128, 1, 20, 0, 21, 26, 32).ljust(64 * 512, b"\0")
+    assert truncation._vmdk_end(io.BytesIO(sparse)) == 0
+    head = bytearray(qcow2(1 << 17, size=9 << 20).getvalue())
+    struct.pack_into(">I", head, 20, 0x7FFFFFFF)
+    with in_time(), pytest.raises(EOFError, match="damaged: clusters of"):
+        truncation._qcow2_end(io.BytesIO(bytes(head)))
