@@ -27,6 +27,11 @@ deps:
 demo: deps
 	@$(PYTHON) -m tests.demo build/demo
 
+# Five made guests, two of them broken: survey, waves, run.
+.PHONY: demo-fleet
+demo-fleet: deps
+	@$(PYTHON) -m tests.demo_fleet build/demo-fleet
+
 # Linters and tests: the linters come from PyPI, into .venv, which sees the system's packages.
 .venv/ready: Makefile
 	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv --system-site-packages .venv

@@ -108,8 +108,9 @@ def row_of(ended: Ended) -> Row:
 
 def _without_path(reason: str, source: Source) -> str:
     """The reason without the guest's own file before it, which the row has anyway."""
-    while reason.startswith(f"{source.place}: ") and source.place:
-        reason = reason[len(source.place) + 2 :]
+    for between in (": ", " "):
+        while source.place and reason.startswith(source.place + between):
+            reason = reason[len(source.place + between) :]
     return reason
 
 

@@ -17,6 +17,7 @@ from h2k.base.run import run
 from h2k.engine.records import read_json
 
 _SAMPLE = 64 * 1024 * 1024  # bytes of the trial copy
+_WHOLE = 1024**3  # bytes from which on the copy, and not what each guest takes anyway, decides how long it was
 _LEAST, _MOST = 1024, 1024**4  # bytes a second that can be true
 
 
@@ -66,8 +67,8 @@ def keep(rate: Rate, path: Optional[Path] = None) -> bool:
 
 
 def of_runs(done: Iterable[tuple[int, float]]) -> Optional[Rate]:
-    """The rate of guests that were converted: (bytes of the source, seconds) of each."""
-    pairs = [(size, seconds) for size, seconds in done if size > 0 and seconds > 0]
+    """The rate of guests of 1 GiB and more that were converted: (bytes of the source, seconds) of each; None for smaller ones."""
+    pairs = [(size, seconds) for size, seconds in done if size >= _WHOLE and seconds > 0]
     if not pairs:
         return None
     speed = sum(size for size, _ in pairs) / sum(seconds for _, seconds in pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import datetime
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -27,7 +28,7 @@ _COMPARED = ("class", "reason", "repairs", "flags", "running", "bytes")
 def document(rows: Sequence[Row], rate: Optional[Rate], notes: Sequence[str] = (), old: Optional[dict[str, Any]] = None) -> dict[str, Any]:
     """The survey (docs/schemas/survey.json); `old` is the last one, for what changed since."""
     for row in rows:
-        row["estimate"] = round(rate.seconds_for(row["bytes"])) if rate is not None and row["bytes"] else None
+        row["estimate"] = math.ceil(rate.seconds_for(row["bytes"])) if rate is not None and row["bytes"] else None
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     count = collections.Counter(row["class"] for row in rows)
     return {

@@ -29,8 +29,9 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_of_guests_that_were_converted() -> None:
-    found = of_runs([(1_000_000, 1.0), (3_000_000, 3.0), (0, 5.0), (5, 0.0)])
-    assert found is not None and found.bytes_per_second == 1_000_000 and found.basis.startswith("2 guests")
+    found = of_runs([(2 << 30, 1024.0), (6 << 30, 3072.0), (1 << 29, 5000.0), (2 << 30, 0.0)])
+    assert found is not None and found.bytes_per_second == 2 << 20 and found.basis.startswith("2 guests")
+    assert of_runs([(5_000_000, 15.0)]) is None  # of a small guest the copy takes the smallest part
     assert of_runs([]) is None
 
 

@@ -41,8 +41,9 @@ def test_a_guest_that_could_not_be_read_has_its_reason() -> None:
     source = Source("/exports/web.qcow2", DISK, "/nowhere", "web")
     hung = row_of(Ended(source, None, "this guest could not be read: it took longer than 3 s", "look alone", 1, 3.0))
     assert (hung["class"], hung["seconds"]) == (UNKNOWN, 3.0) and "longer than 3 s" in hung["reason"]
-    refused = row_of(Ended(source, None, "/nowhere: the image is empty", "copy it", 3))
+    refused = row_of(Ended(source, None, "/nowhere: /nowhere: the image is empty", "copy it", 3))
     assert (refused["class"], refused["reason"], refused["actions"]) == (REFUSED_CLASS, "the image is empty", ["copy it"])
+    assert row_of(Ended(source, None, "/nowhere: /nowhere is truncated", "", 3))["reason"] == "is truncated"
     assert row_of(Ended(source, row(), seconds=1.0))["class"] == CAN
 
 
