@@ -106,3 +106,8 @@ mutants: deps .venv/ready
 	@[ -x build/mutants/tools/bin/cosmic-ray ] || { $(PYTHON) -m venv --system-site-packages build/mutants/tools && \
 	  build/mutants/tools/bin/pip install -q --disable-pip-version-check cosmic-ray; }
 	.venv/bin/python -m tests.mutants --count $(or $(COUNT),300) --seed $(or $(SEED),2)
+
+# Debian 12, 13 and sid, each in a root of its own, and the table of docs/compatibility.md. As root; hours on two cores.
+.PHONY: matrix
+matrix: packaging-deps
+	$(SUDO) $(PYTHON) -m tests.matrix --write

@@ -1,0 +1,239 @@
+"""`make matrix`: h2k with the virt-v2v, QEMU, libvirt and Python of each Debian, in a root of its own.
+
+In each root: doctor, the unit tests, a conversion with repair to -o local (two disks, VMware Tools, virtio-scsi where virt-v2v
+has --block-driver), verify, rollback, a second output, the demo with one boot cycle, and the DEB by apt. A table comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from h2k import __version__
+from tests.dependencies import GIVEN, makefile_list
+from tests.package.root import CERTIFICATES, WORK, Root, bring_checkout, make_root
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "matrix"
+ARCHIVES = ROOT / ".cache" / "package-archives"
+SUITES = ("bookworm", "trixie", "sid")
+MORE = {"bookworm": (), "trixie": ("rhsrvany",), "sid": ("rhsrvany",)}
+STEPS = ("doctor", "unit", "convert", "second output", "boot cycle", "DEB")
+DOCUMENT = ROOT / "docs" / "compatibility.md"
+BEGIN, END = "<!-- made by: make matrix -->", "<!-- end -->"
+H2K, V2V = ROOT / "wrappers" / "h2k", ROOT / "wrappers" / "h2k-v2v"
+# What a root may lack: it runs where KVM may not be, and the drivers are made ones.
+NOT_JUDGED = {"KVM", "virtio-win", "rhsrvany.exe"}
+
+
+@dataclasses.dataclass
+class Row:
+    """What one suite has and what came of each step: "ok", or why not."""
+
+    suite: str
+    versions: dict[str, str]
+    steps: dict[str, str]
+
+
+# In the root: `python3 -m tests.matrix --inside STEP`
+
+
+def _output(*argv: Any, status: int = 0) -> str:
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != status:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise RuntimeError(f"{Path(str(argv[0])).name} ended with {done.returncode}: {' / '.join(said[-3:])[:300]}")
+    return done.stdout
+
+
+def _doctor(_: Path) -> str:
+    done = subprocess.run([str(H2K), "doctor", "--json"], capture_output=True, text=True, check=False)
+    lacking = [c["name"] for c in json.loads(done.stdout)["checks"] if not c["ok"] and c["name"] not in NOT_JUDGED]
+    return f"lacks {', '.join(lacking)}" if lacking else "ok"
+
+
+def _unit(_: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "unit", "-n", "2", "-p", "no:cacheprovider", "tests/unit"],
+        cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    return "ok" if done.returncode == 0 else f"{len(failed)} failed: {', '.join(failed[:3])}"
+
+
+def _made(place: Path) -> tuple[Path, Path]:
+    """A .vmx with two disks and VMware Tools, and made drivers; the stand-in for rhsrvany.exe only where there is none."""
+    from h2k.base.host import runner_programs
+    from tests.guests.build import BuiltGuest, build, write_vmx
+    from tests.guests.virtio_win import make_runner, make_tree
+
+    guest = build(["win2022"], place / "made")["win2022"]
+    data = place / "made" / "data.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(data), "64M"], check=True)
+    if runner_programs() is None:
+        os.environ["VIRT_TOOLS_DATA_DIR"] = str(make_runner(place / "virt-tools"))
+    return write_vmx(BuiltGuest(guest.name, guest.firmware, (*guest.disks, data)), place / "vmware"), make_tree(place / "drivers")
+
+
+def _has_block_driver() -> bool:
+    return "block-driver" in _output("virt-v2v", "--long-options")
+
+
+def _convert(place: Path) -> str:
+    vmx, drivers = _made(place)
+    out = place / "out"
+    out.mkdir()
+    bus = ["--block-driver", "virtio-scsi"] if _has_block_driver() else []
+    _output(V2V, "-i", "vmx", vmx, "-o", "local", "-os", out, "--h2k-drivers", drivers, *bus)
+    looking = ["--drivers", drivers, *(["--bus", "virtio-scsi"] if bus else []), "--json"]
+    changes = json.loads(_output(H2K, "verify", out / "win2022.xml", *looking))["changes"]
+    if changes or not (out / "win2022-sdb").exists():
+        return f"{len(changes)} changes are left"
+    _output(H2K, "rollback", out / "win2022.xml")
+    _output(H2K, "verify", out / "win2022.xml", *looking, status=4)
+    return f"ok ({bus[1] if bus else 'virtio'})"
+
+
+def _second(place: Path) -> str:
+    mode = "kubevirt" if "output:kubevirt" in _output("virt-v2v", "--machine-readable").split() else "qemu"
+    vmx, drivers = place / "vmware" / "win2022.vmx", place / "drivers"
+    if not vmx.exists():
+        vmx, drivers = _made(place)
+    out = place / mode
+    out.mkdir()
+    _output(V2V, "-i", "vmx", vmx, "-o", mode, "-os", out, "--h2k-drivers", drivers)
+    return f"ok ({mode})"
+
+
+def _demo(_: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.demo", "build/demo"], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    said = (done.stdout + done.stderr).strip().splitlines()
+    if done.returncode == 0:
+        return "ok" if any("BOOTED" in line for line in said) else "no boot: " + " / ".join(said[-1:])[:200]
+    return f"ended with {done.returncode}: {' / '.join(said[-2:])[:300]}"
+
+
+INSIDE: dict[str, Callable[[Path], str]] = {
+    "doctor": _doctor, "unit": _unit, "convert": _convert, "second output": _second, "boot cycle": _demo,
+}  # fmt: skip
+
+
+def inside(step: str) -> str:
+    """One step in the root; whatever goes wrong is its result."""
+    place = ROOT / "build" / "matrix-inside"
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        return INSIDE[step](place)
+    except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as e:
+        return f"{type(e).__name__}: {e}"[:300]
+
+
+# Outside
+
+
+VERSIONS = {
+    "virt-v2v": ("virt-v2v", "--version"), "QEMU": ("qemu-system-x86_64", "--version"), "libvirt": ("libvirtd", "--version"),
+    "libguestfs": ("guestfish", "--version"), "Python": ("python3", "--version"),
+}  # fmt: skip
+
+
+def open_root(suite: str, places: Path) -> Root:
+    """The suite's root with what `make deps` brings; one that was made before is used again."""
+    path = places / suite
+    ready = path / WORK.lstrip("/") / "ready"
+    if ready.exists():
+        return Root(path, ARCHIVES)
+    root = Root(path, ARCHIVES) if (path / "usr/bin/apt-get").exists() else make_root(path, ARCHIVES, suite)
+    (path / WORK.lstrip("/")).mkdir(exist_ok=True)
+    root.apt("install", *makefile_list("RUNTIME"), *makefile_list("TESTING"), *GIVEN, *MORE.get(suite, ()))
+    ready.touch()
+    return root
+
+
+def run_suite(suite: str, places: Path, steps: Sequence[str], deb: Optional[Path]) -> Row:
+    """Every wished step in one suite."""
+    root = open_root(suite, places)
+    place = bring_checkout(root)
+    row = Row(suite, {}, {})
+    for name, argv in VERSIONS.items():
+        found = re.search(r"\d+\.\d+(\.\d+)?", root.run(*argv).stdout)
+        row.versions[name] = found[0] if found else "?"
+    env = {"PIP_CERT": CERTIFICATES, "PYTHONDONTWRITEBYTECODE": "1"}
+    for step in steps:
+        if step == "DEB":
+            row.steps[step] = _deb(root, deb) if deb is not None else "not built"
+        else:
+            argv = root.inside(["python3", "-m", "tests.matrix", "--inside", step], place=place)
+            done = subprocess.run(argv, env={**_plain(), **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            row.steps[step] = (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:] or "no answer"])[-1]
+        print(f"{suite}: {step}: {row.steps[step]}", flush=True)
+    return row
+
+
+def _plain() -> dict[str, str]:
+    from tests.package.root import ENVIRONMENT
+
+    return dict(ENVIRONMENT)
+
+
+def _deb(root: Root, deb: Path) -> str:
+    try:
+        root.apt("install", root.bring(deb))
+        said = root.run("h2k", "--version").stdout
+        root.run("h2k", "hooks", "list")
+        root.apt("purge", "h2k-v2v")
+    except AssertionError as e:
+        return " ".join(str(e).split())[:300]
+    return "ok" if __version__ in said else said.strip()
+
+
+def table(rows: Sequence[Row], steps: Sequence[str]) -> Iterator[str]:
+    """As Markdown."""
+    heads = ["Debian", *VERSIONS, *steps]
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        cells = [row.suite, *(row.versions.get(n, "") for n in VERSIONS), *(row.steps.get(s, "") for s in steps)]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def main(argv: Sequence[str]) -> int:
+    """python3 -m tests.matrix [--roots DIR] [--step STEP]… [--write] [SUITE…]"""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inside", choices=sorted(INSIDE), help=argparse.SUPPRESS)
+    parser.add_argument("--roots", type=Path, default=BUILD, help="where the suites' roots are or will be")
+    parser.add_argument("--step", action="append", choices=STEPS, help="this one only; may be repeated")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/compatibility.md")
+    parser.add_argument("suites", nargs="*", default=SUITES)
+    given = parser.parse_args(argv)
+    if given.inside:
+        print(inside(given.inside))
+        return 0
+    steps = given.step or STEPS
+    deb = None
+    if "DEB" in steps:
+        built = subprocess.run([sys.executable, "packaging/build.py", "deb"], cwd=ROOT, capture_output=True, text=True, check=True)
+        deb = Path(built.stdout.strip().splitlines()[-1])
+    rows = [run_suite(suite, given.roots, steps, deb) for suite in given.suites]
+    lines = [f"h2k {__version__}, {datetime.date.today().isoformat()}:", "", *table(rows, steps)]
+    print("\n".join(lines))
+    if given.write:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+        DOCUMENT.write_text("\n".join([before + BEGIN, "", *lines, "", END]) + after, encoding="utf-8")
+    return 0 if all(result.startswith("ok") for row in rows for result in row.steps.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
