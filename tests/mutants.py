@@ -121,11 +121,11 @@ class Coverage:
         return sorted(found, key=lambda test: (stem not in test.partition("::")[0], self.seconds[test], test))
 
 
-def cover(copy: Path) -> Coverage:
+def cover(copy: Path, tests: Sequence[str]) -> Coverage:
     """Run the unit tests of a copy once, watched."""
     junit, data = PLACE / "tests.xml", copy / ".coverage"
     argv = [sys.executable, "-m", "pytest", "-q", "-m", "unit", "-n", "2", "-p", "no:cacheprovider", f"--junitxml={junit}",
-            "--cov=hooks", "--cov=h2k", "--cov-context=test", "--cov-report=", "-o", "junit_family=xunit1", "tests/unit"]  # fmt: skip
+            "--cov=hooks", "--cov=h2k", "--cov-context=test", "--cov-report=", "-o", "junit_family=xunit1", *tests]  # fmt: skip
     subprocess.run(argv, cwd=copy, env=_environment(), stdin=subprocess.DEVNULL, check=False)
     seconds = {}
     for case in ET.parse(junit).getroot().iter("testcase"):  # our own file
@@ -264,6 +264,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tests", action="append", help="this test file only; may be repeated")
     parser.add_argument("--generate", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("files", nargs="*")
     given = parser.parse_args(argv)
@@ -276,7 +277,7 @@ def main(argv: Sequence[str]) -> int:
     argv = [str(python), "-m", "tests.mutants", "--generate", f"--count={given.count}", f"--seed={given.seed}", *paths]
     made = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     mutants = [Mutant(**fields) for fields in json.loads(made)]
-    coverage = cover(make_copy("covered"))
+    coverage = cover(make_copy("covered"), given.tests or ["tests/unit"])
     results: list[Result] = []
     for result in trial(mutants, coverage, given.workers):
         results.append(result)

@@ -54,6 +54,7 @@ class Root:
 
     def inside(self, argv: Sequence[object], user: str = "root", place: str = WORK) -> list[str]:
         """The command that runs another one in the root."""
+        self.archives.mkdir(parents=True, exist_ok=True)
         own = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE, "sh"]
         return [*own, str(self.path.resolve()), str(self.archives.resolve()), user, place, *map(str, argv)]
 

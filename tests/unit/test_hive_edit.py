@@ -193,7 +193,7 @@ def test_a_hive_that_hivex_can_not_open_is_bad_data_and_nothing_more_is_said(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", ["win10.BCD", "win8.1-virtualbox.SYSTEM"])
+@pytest.mark.parametrize("name", ["win10.BCD", "win8.1-virtualbox.SYSTEM", "made.BCD", "made-win10.SYSTEM"])
 def test_real_hives_are_sound_after_edits(path: Path, name: str) -> None:
     data = fix_dirty(corpus(name))
     service = "ControlSet001\\Services\\viostor"

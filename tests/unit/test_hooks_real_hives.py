@@ -23,6 +23,7 @@ from tests.unit.memory_reader import apply_changes, windows_guest
 HIVES = {
     "win10-1903-vmware.SYSTEM": {"version": "10.0", "build": "18362", "server": False},
     "win8.1-virtualbox.SYSTEM": {"version": "6.3", "build": "9600", "server": False, "firmware": "bios"},
+    "made-win10.SYSTEM": {"version": "10.0", "build": "18362", "server": False},
 }
 HOOKS = ("volumes", "hives", "boot-storage", "boot-filters", "signatures", "domains")
 

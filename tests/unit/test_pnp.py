@@ -240,7 +240,7 @@ def test_too_many_infs_for_one_id(monkeypatch: pytest.MonkeyPatch) -> None:
         find_binding(made, 1, LEGACY)
 
 
-@pytest.mark.parametrize("name", ["win10-1903-vmware.SYSTEM", "win8.1-virtualbox.SYSTEM"])
+@pytest.mark.parametrize("name", ["win10-1903-vmware.SYSTEM", "win8.1-virtualbox.SYSTEM", "made-win10.SYSTEM"])
 def test_real_databases(name: str) -> None:
     system = corpus_hive(name)
     assert pnp.uses_driver_database(system)
@@ -251,9 +251,10 @@ def test_real_databases(name: str) -> None:
     assert find_binding(system, 1, LEGACY) == ()
 
 
-def test_a_real_package_that_was_never_configured_binds_nothing() -> None:
+@pytest.mark.parametrize("name", ["win10-1903-vmware.SYSTEM", "made-win10.SYSTEM"])
+def test_a_real_package_that_was_never_configured_binds_nothing(name: str) -> None:
     """VMware's pvscsi was put into this machine's driver store, but it had no such device."""
-    (found,) = find_binding(corpus_hive("win10-1903-vmware.SYSTEM"), 1, ["VEN_15AD&DEV_07C0"])
+    (found,) = find_binding(corpus_hive(name), 1, ["VEN_15AD&DEV_07C0"])
     assert (found.service, found.class_guid) == ("", SCSI) and found.where.endswith("has no Configuration")
 
 

@@ -20,6 +20,7 @@ from tests.guests.rawhive import NIL, Node, RawHive, resum
 from tests.guests.regfile import build_hive, fix_dirty, make_dirty
 
 CLEAN_CORPUS = ("win10.BCD", "win8.1-virtualbox.SYSTEM", "win10-1903-vmware.SYSTEM", "dirty-1.hive", "dirty-2.hive")
+MADE = ("made.BCD", "made-win10.SYSTEM", "made-win8.1.SYSTEM")
 LISTS = [("lh", "lh"), ("lf", "lf"), ("li", "li"), ("ri", "lh"), ("ri", "lf"), ("ri", "li")]
 SMALL = Node(
     "ROOT",
@@ -351,7 +352,7 @@ def _as_we_read(data: bytes) -> dict[str, list[tuple[str, int, bytes]]]:
     return {key.path: [(v.name, v.type, v.raw) for v in key.values()] for key in walk(Hive.parse(data).root)}
 
 
-@pytest.mark.parametrize("name", CLEAN_CORPUS)
+@pytest.mark.parametrize("name", [*CLEAN_CORPUS, *MADE])
 def test_real_hives_are_sound_and_read_as_hivex_reads_them(name: str, tmp_path: Path) -> None:
     data = fix_dirty(corpus(name))
     assert regf.check(data, name) == regf.check(data, name, deep=True) == []
@@ -372,8 +373,9 @@ def test_real_hives_count_as_python_registry_counts(name: str, keys: int, values
     assert [sum(column) for column in zip(*ours)] == counted == [keys, values]
 
 
-def test_every_key_of_a_real_hive_is_found_by_its_path() -> None:
-    hive = Hive.parse(corpus("win10.BCD"))
+@pytest.mark.parametrize("name", ["win10.BCD", "made.BCD", "made-win8.1.SYSTEM"])
+def test_every_key_of_a_real_hive_is_found_by_its_path(name: str) -> None:
+    hive = Hive.parse(fix_dirty(corpus(name)))
     for key in walk(hive.root):
         found = hive.key(key.path.swapcase())
         assert found is not None and found.offset == key.offset
@@ -384,8 +386,13 @@ def test_states_of_real_hives() -> None:
     assert [name for name, state in states.items() if state == "clean"] == ["win10.BCD"]
 
 
-def test_a_corrupt_real_hive_is_found_without_the_deep_check() -> None:
-    assert "no hive bin header" in regf.check(corpus("corrupt.SYSTEM"), "SYSTEM")[0]
+def test_states_of_made_hives() -> None:
+    assert [regf.state(corpus(name)) for name in MADE] == ["clean", "dirty", "dirty"]
+
+
+@pytest.mark.parametrize("name", ["corrupt.SYSTEM", "made-corrupt.SYSTEM"])
+def test_a_corrupt_real_hive_is_found_without_the_deep_check(name: str) -> None:
+    assert "no hive bin header" in regf.check(corpus(name), "SYSTEM")[0]
 
 
 def test_what_hivex_builds_is_sound() -> None:

@@ -172,7 +172,7 @@ def test_group_order(value: str, tags: Optional[tuple[int, ...]]) -> None:
     assert group_order(made, 1, "NDIS") is None
 
 
-@pytest.mark.parametrize("name", ["win10-1903-vmware.SYSTEM", "win8.1-virtualbox.SYSTEM"])
+@pytest.mark.parametrize("name", ["win10-1903-vmware.SYSTEM", "win8.1-virtualbox.SYSTEM", "made-win10.SYSTEM"])
 def test_real_services(name: str) -> None:
     system = corpus_hive(name)
     sets = control_sets(system)
