@@ -26,7 +26,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 OWN = {"h2k", "tests", "h2k-v2v", "h2k-qemu-img"}
 # Functions that run a program: (module that they come from, name). The first argument is an argv or its first word.
 _STARTERS = {("subprocess", n) for n in ("run", "Popen", "call", "check_call", "check_output")}
-_STARTERS |= {("h2k.base.run", n) for n in ("run", "pass_through")} | {("shutil", "which")}
+_STARTERS |= {("h2k.base.run", n) for n in ("run", "pass_through", "find_program")} | {("shutil", "which")}
 _IMPORTERS = {"importorskip", "import_module", "find_spec"}
 _PROGRAM = re.compile(r"(/usr)?(/s?bin/)?[a-z][\w.+-]*")
 
@@ -72,6 +72,8 @@ class _Reader:
             own = node.args
             found = [*own.posonlyargs, *own.args, *own.kwonlyargs, *filter(None, (own.vararg, own.kwarg))]
             self.parameters |= {(scope, argument.arg) for argument in found}
+        elif isinstance(node, ast.ClassDef):
+            scope = (*scope, f"class@{node.name}")
         elif isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
             scope = (*scope, f"for@{node.lineno}.{node.col_offset}")
         elif isinstance(node, ast.Call):
@@ -96,7 +98,7 @@ class _Reader:
         elif isinstance(node, (ast.For, ast.comprehension)):
             named = [value for (_, name), values in self.values.items() if ast.unparse(node.iter) == name for value in values]
             for each in (node.iter, *named):
-                for value in getattr(each, "elts", []):
+                for value in filter(None, getattr(each, "elts", getattr(each, "keys", []))):
                     self._set(node.target, value, scope)
 
     def _set(self, target: ast.expr, value: ast.expr, scope: Scope) -> None:
@@ -158,6 +160,8 @@ class _Reader:
     def _named(self, name: str, scope: Scope, depth: int) -> Optional[set[str]]:
         for length in range(len(scope), -1, -1):
             where = (scope[:length], name)
+            if length < len(scope) and length and scope[length - 1].startswith("class@"):
+                continue  # what a class has is no name in its functions
             if where in self.values:
                 return self._all(self.values[where], scope, depth)
             if where in self.parameters:
@@ -178,6 +182,8 @@ def _leading(node: ast.expr) -> ast.expr:
             node = node.elts[0]
         elif isinstance(node, ast.Starred):
             node = node.value
+        elif isinstance(node, ast.ClassDef):
+            scope = (*scope, f"class@{node.name}")
         elif isinstance(node, (ast.ListComp, ast.GeneratorExp)):
             node = node.generators[0].iter
         elif isinstance(node, ast.BinOp) and not isinstance(node.op, ast.Div):
@@ -198,8 +204,11 @@ TOLD = {
     "h2k/cli/fleet_commands.py": "",  # --on-end: the owner's command
     "h2k/fleet/runner.py": "",  # our own wrappers
     "h2k/engine/hook_program.py": "",  # the hooks, and what they run is theirs
+    "h2k/engine/direct_writer.py": "true",  # in the sandbox
+    "tests/matrix.py": "python3",  # in a root
     "tests/boot/lab.py": "qemu-system-x86_64",
     "tests/integration/test_inputs.py": "qemu-img",
+    "tests/integration/test_writers.py": "setpriv",
     "tests/integration/virthost.py": "mount mkdir sleep touch",
     "packaging/man": "sed lowdown basename tr",
     "packaging/install": "install find sort dirname",
@@ -212,6 +221,8 @@ GIVEN = ("git", "make")
 # are not Debian 12.
 OPTIONAL = {
     "virsh": "h2k boot", "libvirtd": "h2k boot", "virtqemud": "", "qemu-kvm": "", "setpriv": "reads as who it is",
+    "bwrap": "writes in the appliance", "nbdfuse": "writes in the appliance", "ntfs-3g": "writes in the appliance",
+    "mcopy": "writes in the appliance",
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def test_every_wrapper_has_a_manual_page_and_a_completion_and_is_installed() -> 
     install = (ROOT / "packaging/install").read_text(encoding="utf-8")
     spec = (ROOT / "packaging/h2k-v2v.spec").read_text(encoding="utf-8")
     programs = sorted(path.name for path in (ROOT / "wrappers").iterdir() if path.is_file())
-    assert f"for program in {' '.join(programs)}; do" in install
+    assert sorted(re.findall(r"^for program in (.*); do$", install, re.MULTILINE)[0].split()) == programs
     for program in programs:
         assert (ROOT / f"docs/man/{program}.1.md").exists() and (ROOT / f"completion/{program}").exists()
         assert f"%{{_bindir}}/{program}\n" in spec
