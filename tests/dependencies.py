@@ -182,8 +182,6 @@ def _leading(node: ast.expr) -> ast.expr:
             node = node.elts[0]
         elif isinstance(node, ast.Starred):
             node = node.value
-        elif isinstance(node, ast.ClassDef):
-            scope = (*scope, f"class@{node.name}")
         elif isinstance(node, (ast.ListComp, ast.GeneratorExp)):
             node = node.generators[0].iter
         elif isinstance(node, ast.BinOp) and not isinstance(node.op, ast.Div):
