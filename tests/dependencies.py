@@ -59,6 +59,7 @@ class _Reader:
         self.values: dict[tuple[Scope, str], list[ast.expr]] = {}  # (functions around it, name) → what it is set to
         self.parameters: set[tuple[Scope, str]] = set()
         self.helpers: set[str] = set()
+        self.defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
         self.calls: list[tuple[Scope, ast.Call]] = []
         self._walk(tree, ())
         for scope, call in self.calls:
@@ -136,7 +137,7 @@ class _Reader:
             if words is None:
                 self.needs.hidden.append(call.lineno)
             self.needs.programs |= words or set()
-        elif name in self.helpers or name in SHARED_HELPERS:
+        elif name in self.helpers or (name in SHARED_HELPERS and name not in self.defined):
             self.needs.programs |= {word for word in words or () if _PROGRAM.fullmatch(word)}
 
     def _words(self, node: ast.expr, scope: Scope, depth: int) -> Optional[set[str]]:
@@ -204,6 +205,7 @@ TOLD = {
     "h2k/engine/hook_program.py": "",  # the hooks, and what they run is theirs
     "h2k/engine/direct_writer.py": "true",  # in the sandbox
     "tests/matrix.py": "python3",  # in a root
+    "tests/package/root.py": "unshare sh mount",
     "tests/boot/lab.py": "qemu-system-x86_64",
     "tests/integration/test_inputs.py": "qemu-img",
     "tests/integration/test_writers.py": "setpriv",

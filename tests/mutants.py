@@ -204,13 +204,15 @@ def _run_tests(copy: Path, tests: Sequence[str]) -> None:
         os.setpgid(0, 0)
         os.chdir(copy)
         sys.path[:0] = [str(copy)]
+        for name in [n for n in sys.modules if n.partition(".")[0] in ("tests", "h2k")]:
+            del sys.modules[name]  # those of the checkout, that we are a part of
         sink = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(sink, stream)
         import pytest
 
         files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-        options = ["-x", "-q", "-m", "unit", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--hypothesis-seed=0"]
+        options = ["-x", "-q", "-m", "unit", "-p", "no:cacheprovider", "-p", "no:cov", "--hypothesis-seed=0"]
         status = int(pytest.main([*options, *files], plugins=[_Chosen(tests)]))
     finally:
         os._exit(status)
@@ -223,6 +225,10 @@ def _worker(number: int, tasks: Any, results: Any) -> None:
     for name in ("pytest", "hypothesis", "hypothesis.strategies", "click", "lxml.etree", "yaml", "jsonschema", "pefile", "hivex", "rich.live"):
         __import__(name)
     copy = make_copy(f"work{number}")
+    sound = attempt(copy, *tasks.get())
+    if sound != "survived":
+        results.put(None)
+        return
     for mutant, tests, limit in iter(tasks.get, None):
         began = time.monotonic()
         state = attempt(copy, mutant, tests, limit) if tests else "untested"
@@ -233,6 +239,12 @@ def trial(mutants: Sequence[Mutant], coverage: Coverage, workers: int) -> Iterab
     """Each mutant's result, as it comes."""
     context = multiprocessing.get_context("spawn")
     tasks, results = context.Queue(), context.Queue()
+    # First each worker shows that the tests pass where nothing is broken: some of each file.
+    some = list({test.partition("[")[0]: test for test in coverage.seconds}.values())[:: max(1, workers)]
+    whole = mutants[0].path
+    sound = Mutant(whole, 0, "", (ROOT / whole).read_text(encoding="utf-8"), "")
+    for _ in range(workers):
+        tasks.put((sound, some, PATIENCE + 10 * sum(coverage.seconds[t] for t in some)))
     for mutant in mutants:
         tests = coverage.tests(mutant.path, mutant.line)
         tasks.put((mutant, tests, PATIENCE + 3 * sum(coverage.seconds[t] for t in tests)))
@@ -241,7 +253,10 @@ def trial(mutants: Sequence[Mutant], coverage: Coverage, workers: int) -> Iterab
         tasks.put(None)
         process.start()
     for _ in mutants:
-        yield results.get()
+        result = results.get()
+        if result is None:
+            raise SystemExit("the unit tests fail where nothing is broken; run them first")
+        yield result
     for process in running:
         process.join()
 
