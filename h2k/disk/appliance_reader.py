@@ -168,14 +168,17 @@ class ApplianceReader:
     def head(self, ref: VolumeRef, path: str, length: int) -> bytes:
         return self._content(ref, path, None, length)
 
-    def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int) -> bytes:
+    def read_range(self, ref: VolumeRef, path: str, offset: int, length: int) -> bytes:
+        return self._content(ref, path, None, length, offset)
+
+    def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int, offset: int = 0) -> bytes:
         subject = f"{place(self.disks, ref)}: {path}"
         with self._request(place(self.disks, ref)):
             found = check_file(self._stat(ref, path), subject, limit)
-            wanted, content = min(found.size, length), io.BytesIO()
+            wanted, content = min(found.size - offset, length), io.BytesIO()
             while content.tell() < wanted:
                 count = min(_CHUNK, wanted - content.tell())
-                piece: bytes = self._handle.pread(self._mounted(ref) + found.path, count, content.tell())
+                piece: bytes = self._handle.pread(self._mounted(ref) + found.path, count, offset + content.tell())
                 if not piece:
                     raise BadData(f"{path}: shorter on the disk than its size of {found.size} bytes")
                 content.write(piece)

@@ -200,10 +200,13 @@ class DirectReader:
     def head(self, ref: VolumeRef, path: str, length: int) -> bytes:
         return self._content(ref, path, None, length)
 
-    def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int) -> bytes:
+    def read_range(self, ref: VolumeRef, path: str, offset: int, length: int) -> bytes:
+        return self._content(ref, path, None, length, offset)
+
+    def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int, offset: int = 0) -> bytes:
         found = check_file(self.stat(ref, path), f"{place(self.disks, ref)}: {path}", limit)
-        content = _Content(min(found.size, length))
-        self._ask_volume(ref, "content", found.path, content, length=content.size)
+        content = _Content(max(0, min(found.size - offset, length)))
+        self._ask_volume(ref, "content", found.path, content, length=content.size, offset=offset)
         return content.value()
 
     def listdir(self, ref: VolumeRef, path: str) -> tuple[FileStat, ...]:

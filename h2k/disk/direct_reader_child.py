@@ -225,12 +225,12 @@ class _FileSystem:
             raise BadData("no such directory")
         return [entry.stat(found.name) for entry in self._directory(found.inode).entries]
 
-    def content(self, path: list[str], length: int) -> Iterator[bytes]:
+    def content(self, path: list[str], length: int, offset: int) -> Iterator[bytes]:
         found = self._find(path)
         if not isinstance(found, _Entry):
             raise BadData("no such file")
         file = self._fs.open_meta(inode=found.inode)
-        for at, n in pieces(0, length):
+        for at, n in pieces(offset, length):
             piece = file.read_random(at, n)
             if len(piece) != n:
                 raise BadData(f"/{'/'.join(path)}: shorter on the disk than its size of {found.size} bytes")
@@ -258,8 +258,8 @@ class _Server:
     def listdir(self, path: list[str], **volume: Any) -> list[dict[str, Any]]:
         return [dataclasses.asdict(f) for f in self._file_system(**volume).listdir(path)]
 
-    def content(self, path: list[str], length: int, **volume: Any) -> Iterator[bytes]:
-        return self._file_system(**volume).content(path, length)
+    def content(self, path: list[str], length: int, offset: int, **volume: Any) -> Iterator[bytes]:
+        return self._file_system(**volume).content(path, length, offset)
 
     def _file_system(self, disk: int, start: int, kind: str) -> _FileSystem:
         if (disk, start) not in self._file_systems:

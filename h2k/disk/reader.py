@@ -77,6 +77,9 @@ class Reader(Protocol):
     def read(self, ref: VolumeRef, path: str, limit: int) -> bytes:
         """The whole file; BadData when it is missing, unreadable or larger than `limit` bytes."""
 
+    def read_range(self, ref: VolumeRef, path: str, offset: int, length: int) -> bytes:
+        """Some bytes of the file, fewer at its end; BadData when it is missing or unreadable."""
+
     def head(self, ref: VolumeRef, path: str, length: int) -> bytes:
         """The first bytes of the file."""
 

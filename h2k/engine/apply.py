@@ -120,7 +120,7 @@ def _edited(guest: Guest, where: HiveFile, edits: Sequence[hive_edit.HiveEdit], 
     backups.keep(where.name, guest.hive_bytes(where.name))
     for log, data in guest.hive_logs(where.name).items():
         backups.keep(f"{where.name}.{log}", data)
-    complete = guest.hive_state(where.name).data
+    complete = guest.complete_hive(where.name)
     if not edits:
         return complete
     with temporary_directory("h2k-") as work:

@@ -62,5 +62,5 @@ def replayed_hives(guest: Guest, before: Guest, made: Sequence[Change]) -> list[
     return [
         f"{change.hive}: the replayed hive does not read back"
         for change in replays
-        if guest.hive_bytes(change.hive) != before.hive_state(change.hive).data
+        if guest.hive_bytes(change.hive) != before.complete_hive(change.hive)
     ] + written_hives(guest, replays)

@@ -11,12 +11,13 @@ from h2k.base.errors import BadData, Refused
 from h2k.disk.partition import volume_manager
 from h2k.disk.reader import Disk, FileStat, Reader, Volume, VolumeRef
 from h2k.guest.boot_files import STORE, BootPlace, find_boot_place
-from h2k.windows import regf, regf_log
+from h2k.windows import paged, regf, regf_log
 from h2k.windows.pe import PeFacts, read_pe
 from h2k.windows.services import ControlSets, Service, control_sets, read_service
 from h2k.windows.version import WindowsVersion, read_version
 
 HIVE_LIMIT = 512 * 1024 * 1024  # bytes; real SOFTWARE hives stay below 200 MiB
+PAGED_FROM = 1024 * 1024  # bytes; smaller hives are read whole, and all their bins are checked
 FILE_LIMIT = 64 * 1024 * 1024  # bytes; the largest file that a proof reads is ntoskrnl.exe, about 12 MiB
 LOG_LIMIT = 256 * 1024 * 1024  # bytes; logs are smaller than their hive
 LOGS = ("LOG1", "LOG2", "LOG")
@@ -42,12 +43,15 @@ class HiveFile:
 @dataclasses.dataclass(frozen=True)
 class HiveState:
     """A hive as it lies on the disk. `state`: "clean"; "dirty", its logs usable; "unrecoverable", dirty without usable
-    logs; "corrupt". `data` are its bytes with the logs applied, `why` the reason for anything but "clean"."""
+    logs; "corrupt". `data` are its bytes with the logs applied, `why` the reason for anything but "clean".
+
+    A large hive that is clean has no `data`: `hive` reads it in pages."""
 
     state: str
     data: bytes = dataclasses.field(repr=False)
     why: str = ""
     replay: Optional[regf_log.Replay] = None
+    hive: Optional[regf.Hive] = dataclasses.field(default=None, repr=False)
 
 
 class Guest:
@@ -182,6 +186,9 @@ class Guest:
         return self._states[name]
 
     def _hive_state(self, name: str) -> HiveState:
+        large = self._paged(name)
+        if large is not None:
+            return large
         data = self.hive_bytes(name)
         if data[:4] != b"regf" and not self.hive_logs(name):
             return HiveState("corrupt", data, f"{name}: no regf signature at offset 0")
@@ -197,13 +204,35 @@ class Guest:
             return HiveState("corrupt", data, problems[0])
         return HiveState("dirty" if replay else "clean", data, _applied(replay) if replay else "", replay)
 
+    def _paged(self, name: str) -> Optional[HiveState]:
+        """The state of a large hive that is clean: its base block, its root key and, later, the bins of what is read. None
+        for any other hive, which is read whole."""
+        where = self.hive_file(name)
+        found = self.reader.stat(where.volume, where.path) if where is not None else None
+        if where is None or found is None or not found.readable or not PAGED_FROM <= found.size <= HIVE_LIMIT:
+            return None
+        volume, path = where.volume, where.path
+        pages = paged.Pages(lambda at, n: self.reader.read_range(volume, path, at, n), found.size)
+        if regf.state(pages[: regf.BASE_BLOCK]) != "clean":
+            return None
+        try:
+            hive = paged.PagedHive(pages, name)
+            hive.key("")
+        except BadData as bad:
+            return HiveState("corrupt", b"", bad.message)
+        return HiveState("clean", b"", hive=hive)
+
+    def complete_hive(self, name: str) -> bytes:
+        """All bytes of the hive, with its logs applied."""
+        return self.hive_state(name).data or self.hive_bytes(name)
+
     def hive(self, name: str) -> regf.Hive:
         """The parsed hive with its logs applied, as Windows would see it; read once. BadData for an unsound one."""
         if name not in self._hives:
             state = self.hive_state(name)
             if state.state in ("corrupt", "unrecoverable"):
                 raise BadData(state.why)
-            self._hives[name] = regf.Hive.parse(state.data, name)
+            self._hives[name] = state.hive or regf.Hive.parse(state.data, name)
         return self._hives[name]
 
     def has_hive(self, name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
-from typing import Optional
+from typing import Any, Optional, Protocol
 
 from h2k.base.errors import BadData
 from h2k.windows.values import HiveAccess, KeyAccess, Value
@@ -73,6 +73,16 @@ def name_hash(name: str) -> int:
     for (unit,) in struct.iter_unpack("<H", name.upper().encode("utf-16-le", "surrogatepass")):
         value = (value * 37 + unit) & 0xFFFFFFFF
     return value
+
+
+class Content(Protocol):
+    """The bytes of a hive's file, by slices: bytes, or pages that are read as they are needed (h2k.windows.paged)."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        """Some of them."""
 
 
 class Key(KeyAccess):
@@ -165,14 +175,15 @@ class Key(KeyAccess):
 class Hive(HiveAccess):
     """A parsed hive; `state` is "clean", or "dirty" when its logs hold what it lacks."""
 
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: Content, name: str) -> None:
         self.data, self.name = data, name
+        base = data[:BASE_BLOCK]
         if len(data) < BASE_BLOCK + 32:
             raise BadData(f"{name}: {len(data)} bytes are too few for a hive", hint="restore it from a backup")
-        if data[:4] != b"regf":
+        if base[:4] != b"regf":
             raise BadData(f"{name}: no regf signature at offset 0", hint="restore it from a backup")
-        major, minor, kind = struct.unpack_from("<III", data, 20)
-        self.root_offset, size = struct.unpack_from("<II", data, 36)
+        major, minor, kind = struct.unpack_from("<III", base, 20)
+        self.root_offset, size = struct.unpack_from("<II", base, 36)
         if major != 1 or not 2 <= minor <= 6 or kind != 0:
             raise BadData(
                 f"{name}: version {major}.{minor} of type {kind} at offset 20 is no hive that Windows loads",
@@ -183,7 +194,7 @@ class Hive(HiveAccess):
                 f"{name}: offset 40 says {size} bytes of hive bins, the file has {len(data) - BASE_BLOCK}",
                 hint="restore it from a backup",
             )
-        self.size, self.minor, self.state = size, minor, state(data)
+        self.size, self.minor, self.state = size, minor, state(base)
         self.work, self._most_work = 0, WORK + size // _WORK_BYTES
 
     @staticmethod
@@ -217,11 +228,14 @@ class Hive(HiveAccess):
         if self.work > self._most_work:
             raise self.bad(offset, "more work than a sound hive takes (lists that keys share, or names with equal hashes)")
 
+    def _unpack(self, shape: struct.Struct, at: int) -> Any:
+        return shape.unpack(self.data[at : at + shape.size])
+
     def bins(self) -> Iterator[tuple[int, int]]:
         """(offset, size) of each hive bin; BadData at the first whose header is wrong."""
         offset = 0
         while offset < self.size:
-            signature, own, size = _BIN.unpack_from(self.data, BASE_BLOCK + offset)
+            signature, own, size = self._unpack(_BIN, BASE_BLOCK + offset)
             if signature != b"hbin" or own != offset:
                 raise self.bad(offset, "no hive bin header")
             if size % 4096 or not size or offset + size > self.size:
@@ -234,7 +248,7 @@ class Hive(HiveAccess):
         self.spend(1, offset)
         if offset & 7 or not 32 <= offset <= self.size - 8:
             raise self.bad(offset, "a cell outside the hive bins")
-        (size,) = _CELL_SIZE.unpack_from(self.data, BASE_BLOCK + offset)
+        (size,) = self._unpack(_CELL_SIZE, BASE_BLOCK + offset)
         if size >= 0:
             raise self.bad(offset, "a free cell in use")
         if size & 7 or offset - size > self.size:
@@ -246,7 +260,7 @@ class Hive(HiveAccess):
         at, length = self.cell(offset)
         if length < 76 or self.data[at : at + 2] != b"nk":
             raise self.bad(offset, "no key node")
-        node = _KEY_NODE.unpack_from(self.data, at)
+        node = self._unpack(_KEY_NODE, at)
         if 76 + node[9] > length:
             raise self.bad(offset, "a key name beyond its cell")
         return _name(self.data[at + 76 : at + 76 + node[9]], bool(node[1] & _NAME_IS_LATIN1)), node
@@ -277,7 +291,7 @@ class Hive(HiveAccess):
         numbers = entries * _LIST_WIDTH.get(kind, 0)
         if kind not in _LIST_WIDTH or 4 + 4 * numbers > length:
             raise self.bad(offset, "no subkey list")
-        return kind, struct.unpack_from(f"<{numbers}I", self.data, at + 4)
+        return kind, struct.unpack(f"<{numbers}I", self.data[at + 4 : at + 4 + 4 * numbers])
 
     def value_list(self, offset: int, count: int) -> tuple[int, ...]:
         """The `count` value offsets of a value list."""
@@ -285,7 +299,7 @@ class Hive(HiveAccess):
         if length < 4 * count:
             raise self.bad(offset, f"a value list shorter than its {count} values")
         self.spend(count // 4, offset)
-        offsets: tuple[int, ...] = struct.unpack_from(f"<{count}I", self.data, at)
+        offsets: tuple[int, ...] = struct.unpack(f"<{count}I", self.data[at : at + 4 * count])
         if len(set(offsets)) != count:
             raise self.bad(offset, "a value listed twice")
         return offsets
@@ -295,7 +309,7 @@ class Hive(HiveAccess):
         at, length = self.cell(offset)
         if length < 20 or self.data[at : at + 2] != b"vk":
             raise self.bad(offset, "no value")
-        node = _VALUE.unpack_from(self.data, at)
+        node = self._unpack(_VALUE, at)
         if 20 + node[1] > length:
             raise self.bad(offset, "a value name beyond its cell")
         return _name(self.data[at + 20 : at + 20 + node[1]], bool(node[5] & 1)), node
@@ -329,7 +343,7 @@ class Hive(HiveAccess):
         if count < needed or length < 4 * needed:
             raise self.bad(offset, f"big data with {count} segments where {needed} are needed")
         parts = []
-        for number, part in enumerate(struct.unpack_from(f"<{needed}I", self.data, listed)):
+        for number, part in enumerate(struct.unpack(f"<{needed}I", self.data[listed : listed + 4 * needed])):
             wanted = min(BIG_DATA, size - number * BIG_DATA)
             start, length = self.cell(part)
             if length < wanted:
@@ -385,7 +399,7 @@ class _EveryCell(Hive):
 
     def _note_cells(self, offset: int, end: int) -> None:
         while offset < end:
-            (size,) = _CELL_SIZE.unpack_from(self.data, BASE_BLOCK + offset)
+            (size,) = self._unpack(_CELL_SIZE, BASE_BLOCK + offset)
             if size < 0:
                 self._cells[offset >> 3] = self.ALLOCATED
                 size = -size

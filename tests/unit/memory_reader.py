@@ -83,6 +83,9 @@ class MemoryReader:
             raise BadData(f"{path}: {stat.why or f'larger than {limit} bytes'}")
         return self.files[ref][stat.path]
 
+    def read_range(self, ref: VolumeRef, path: str, offset: int, length: int) -> bytes:
+        return self.read(ref, path, 1 << 40)[offset : offset + length]
+
     def head(self, ref: VolumeRef, path: str, length: int) -> bytes:
         return self.read(ref, path, 1 << 40)[:length]
 
