@@ -71,7 +71,11 @@ def _hive(guest: Guest, name: str) -> Iterator[Proposed]:
 
 def _supported(guest: Guest, options: Options) -> Iterator[Finding]:
     windows = guest.windows
-    if not windows.supported:
+    if windows.arch == "arm64" and windows.version >= OLDEST:
+        repair = "convert it with virt-v2v alone, on an arm64 host"
+        evidence = "Windows for arm64, and h2k writes domains for x86_64 alone, which it can't start in"
+        yield Finding("windows-unsupported", "refused", windows.name, evidence, repair)
+    elif not windows.supported:
         evidence = f"NT {windows.version[0]}.{windows.version[1]} for {windows.arch}"
         oldest = f"{OLDEST[0]}.{OLDEST[1]} and later, for {', '.join(ARCHITECTURES)}"
         repair = "virt-v2v's result is left as it is"

@@ -8,26 +8,40 @@ from typing import Optional
 from h2k.base.errors import BadData
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
+from h2k.domain.uefi_variables import TrustedKeys
 from h2k.engine.hooks import Options, Proposed, Setting
+from h2k.guest.boot_files import FALLBACK, MANAGER
 from h2k.guest.changes import WriteFile
-from h2k.guest.driver_signatures import SHA2, TEST_SIGNED, UNSIGNED, Fault, Loader, judge, read_loader
+from h2k.guest.driver_signatures import SHA2, TEST_SIGNED, UNSIGNED, Fault, Loader, judge, read_loader, signer
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows.services import driver_path
+from h2k.windows.signature import program_digest, read_signatures
 
+DB_MISMATCH = "secure-boot-db-mismatch"
 META = {
     "name": "signatures",
     "summary": "Refuses a boot driver whose signature Windows would not accept, or puts the package's good one in its place",
-    "answers": [UNSIGNED, TEST_SIGNED, SHA2],
+    "answers": [UNSIGNED, TEST_SIGNED, SHA2, DB_MISMATCH],
 }
 
 OTHER_DRIVERS = "get a virtio-win whose drivers Microsoft has signed for this Windows, or convert with --h2k-bus sata"
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
-    role = options.plan.storage(options.bus)
-    if role is None or not guest.windows.supported:
+    if not guest.windows.supported:
         return
+    role = options.plan.storage(options.bus)
+    if role is not None:
+        yield from _driver(guest, options, role)
+    if options.trusted is not None and guest.firmware == "uefi":
+        yield from _boot_loader(guest, options, options.trusted)
+
+
+# The driver of the chosen bus
+
+
+def _driver(guest: Guest, options: Options, role: Role) -> Iterator[Proposed]:
     secure_boot = options.domain is not None and options.domain.secure_boot
     loader = read_loader(guest, secure_boot)
     package = _package(guest, options, role)
@@ -92,3 +106,41 @@ def _way_out(fault: Fault, loader: Loader) -> str:
     if loader.secure_boot and (loader.windows.arch == "x86" or (fault.found == TEST_SIGNED and loader.test_signing)):
         return f"{OTHER_DRIVERS}, or turn Secure Boot off: --h2k-accept {fault.found}"
     return OTHER_DRIVERS
+
+
+# The loader that the firmware will start
+
+
+def _boot_loader(guest: Guest, options: Options, keys: TrustedKeys) -> Iterator[Proposed]:
+    """Whether the firmware's variables trust the loader: without variables of its own it starts the fallback path, and
+    where that holds no loader, the boot manager that is copied there."""
+    place = guest.boot_volume
+    if place is None:
+        return
+    for path in (FALLBACK.get(guest.windows.arch, ""), MANAGER["uefi"]):
+        facts, _ = guest.pe(path, place.ref) if path else (None, "")
+        if facts is None or facts.machine != guest.windows.arch:
+            continue
+        why = _distrusted(guest.reader.read(place.ref, path, FILE_LIMIT), path, keys)
+        if why:
+            known = ", ".join(keys.names) or "none"
+            evidence = f"{why}; the firmware's variables trust: {known}"
+            repair = "use an OVMF (edk2) whose variables hold it, or go on without Secure Boot: --h2k-accept secure-boot-db-mismatch"
+            yield Finding(DB_MISMATCH, "refused", path, evidence, repair)
+            if DB_MISMATCH in options.accept:
+                yield Setting("secure-boot", "off", f"asked for by --h2k-accept {DB_MISMATCH}")
+        return
+
+
+def _distrusted(data: bytes, path: str, keys: TrustedKeys) -> str:
+    """Why a firmware with these keys would not start a loader; '' if it would."""
+    try:
+        signatures = read_signatures(data, path)
+    except BadData as bad:
+        return bad.message.split(": ", 1)[-1]
+    holding = [s for s in signatures if s.holds]
+    if any(keys.trusts(s.issuers, s.thumbprints) for s in holding) or program_digest(data, path) in keys.programs:
+        return ""
+    if not holding:
+        return "it carries no signature of its content"
+    return f"signed by {', '.join(signer([s]) for s in holding)}"

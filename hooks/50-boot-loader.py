@@ -7,12 +7,13 @@ from typing import Optional
 
 from h2k.base.errors import BadData
 from h2k.base.finding import Finding
-from h2k.disk.reader import VolumeRef
+from h2k.disk.reader import Volume, VolumeRef
 from h2k.engine.hooks import Options, Proposed
-from h2k.guest.boot_files import MANAGER, STORE, bcdboot, resolve
-from h2k.guest.changes import Change, SetActive, SetValue, WriteFile
+from h2k.guest.boot_files import ESP_TYPE, FALLBACK, MANAGER, STORE, bcdboot, efi_partitions, resolve
+from h2k.guest.changes import Change, SetActive, SetPartitionType, SetValue, WriteFile
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.windows import bcd
+from h2k.windows.signature import read_signatures
 from h2k.windows.values import binary, multi, text
 
 META = {
@@ -27,12 +28,15 @@ META = {
         "bcd-default-missing",
         "bcd-device-unresolved",
         "bcd-loader-missing",
+        "esp-type-wrong",
         "file-unreadable",
+        "safe-mode-set",
+        "serial-port-taken",
     ],
 }
 
-FALLBACK = {"amd64": "BOOTX64.EFI", "x86": "BOOTIA32.EFI", "arm64": "BOOTAA64.EFI"}
 BACKUP = ".h2k-backup"
+SAFE_MODES = {0: "minimal", 1: "network", 2: "dsrepair"}
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
@@ -44,6 +48,8 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         return
     if not place.reached:
         yield from _activate(guest, place.volume.ref)
+    if guest.firmware == "uefi" and place.volume not in efi_partitions(guest.disks):
+        yield from _esp_type(guest, place.volume)
     yield from _boot_manager(guest, place.volume.ref)
     yield from _store(guest, place.volume.ref)
 
@@ -76,6 +82,17 @@ def _activate(guest: Guest, ref: VolumeRef) -> Iterator[Proposed]:
     yield SetActive(ref.disk, ref.partition)
 
 
+def _esp_type(guest: Guest, volume: Volume) -> Iterator[Proposed]:
+    """UEFI: the boot files are on a partition of another type. OVMF starts it all the same, other firmware may not."""
+    evidence = "it has the boot manager and the BCD, and its type is not that of an EFI system partition"
+    if len(guest.boot_place.candidates) > 1 or efi_partitions([guest.disks[volume.ref.disk]]):
+        repair = "the right one gets it by diskpart: set id=c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+        yield Finding("esp-type-wrong", "warning", _shown(volume.ref), evidence, repair)
+        return
+    yield Finding("esp-type-wrong", "broken", _shown(volume.ref), evidence, "the type of an EFI system partition")
+    yield SetPartitionType(volume.ref.disk, volume.ref.partition, ESP_TYPE)
+
+
 # The boot manager
 
 
@@ -99,11 +116,18 @@ def _fallback(guest: Guest, ref: VolumeRef, path: str) -> Iterator[Proposed]:
     if facts is None:
         yield Finding("boot-manager-missing", "refused", path, why, bcdboot("uefi"))
         return
-    fallback = f"/EFI/BOOT/{FALLBACK.get(facts.machine, FALLBACK['amd64'])}"
+    fallback = FALLBACK.get(facts.machine, FALLBACK["amd64"])
     data = guest.reader.read(ref, path, FILE_LIMIT)
     there = guest.reader.stat(ref, fallback)
-    if there is None or there.size != len(data) or guest.reader.read(ref, fallback, FILE_LIMIT) != data:
-        evidence = "missing" if there is None else "not the boot manager"
+    if there is not None and there.readable and there.size == len(data) and guest.reader.read(ref, fallback, FILE_LIMIT) == data:
+        return
+    other, why = guest.pe(fallback, ref)
+    if other is not None and other.machine == facts.machine:
+        evidence = f"it is another loader than {path}, whole, and what the firmware starts without its variables: {_signer(guest, ref, fallback)}"
+        repair = "left as it is; where it does not lead to Windows, copy the boot manager there by hand"
+        yield Finding("uefi-fallback-missing", "warning", fallback, evidence, repair)
+    else:
+        evidence = f"is for {other.machine}" if other is not None else why
         yield Finding(
             "uefi-fallback-missing",
             "broken",
@@ -112,6 +136,14 @@ def _fallback(guest: Guest, ref: VolumeRef, path: str) -> Iterator[Proposed]:
             f"copy {path} there",
         )
         yield WriteFile(ref, fallback, data, f"the guest's own {path}")
+
+
+def _signer(guest: Guest, ref: VolumeRef, path: str) -> str:
+    try:
+        found = read_signatures(guest.reader.read(ref, path, FILE_LIMIT), path)
+    except BadData:
+        found = ()
+    return f"signed by {found[0].signer}" if found else "not signed"
 
 
 # The BCD store
@@ -150,6 +182,28 @@ def _entries(guest: Guest, ref: VolumeRef, store: bcd.BcdStore) -> Iterator[Prop
         if loader is None:
             return
     yield from _loader(guest, loader)
+    yield from _modes(loader)
+
+
+def _modes(loader: bcd.BcdObject) -> Iterator[Finding]:
+    """What the loader is told that changes how the first boots go."""
+    safe = loader.number(bcd.SAFE_BOOT)
+    if safe is not None:
+        evidence = f"safeboot {SAFE_MODES.get(safe, safe)}: Windows starts in safe mode, where no first-boot step runs"
+        yield Finding("safe-mode-set", "warning", f"BCD {loader.id}", evidence, "bcdedit /deletevalue {default} safeboot")
+    for user in _com1_users(loader):
+        evidence = f"{user} has COM1, so no first-boot step can tell over it how far it is"
+        yield Finding("serial-port-taken", "warning", f"BCD {loader.id}", evidence, "the boots go by the disks and the guest agent")
+
+
+def _com1_users(loader: bcd.BcdObject) -> Iterator[str]:
+    """Emergency management services and kernel debugger, if they are on and on COM1; both default to it."""
+    ems = loader.number(bcd.KERNEL_EMS) or loader.number(bcd.BOOT_EMS)
+    if ems and (loader.number(bcd.EMS_PORT) or 1) == 1:
+        yield "the console of the emergency management services (EMS)"
+    debug = loader.number(bcd.KERNEL_DEBUG) or loader.number(bcd.BOOT_DEBUG)
+    if debug and not loader.number(bcd.DEBUG_TYPE) and (loader.number(bcd.DEBUG_PORT) or 1) == 1:
+        yield "the kernel debugger"
 
 
 def _default(guest: Guest, store: bcd.BcdStore, only: Optional[bcd.BcdObject]) -> Iterator[Proposed]:

@@ -12,12 +12,13 @@ from h2k.guest.changes import SetValue
 from h2k.guest.driver_repairs import moving
 from h2k.guest.guest import Guest
 from h2k.guest.san_policy import ONLINE, cluster_member, offline_sets, policy_key, shown
+from h2k.windows.services import control_set_name
 from h2k.windows.values import dword
 
 META = {
     "name": "disks",
     "summary": "Keeps data disks online through the change of their bus, and checks the drive letters",
-    "answers": ["disks-offline-policy", "drive-letter-unresolved", "cluster-member"],
+    "answers": ["disks-offline-policy", "drive-letter-unresolved", "cluster-member", "page-file-misplaced"],
 }
 
 MAX_LETTERS = 1024
@@ -28,6 +29,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         return
     yield from _san_policy(guest, options)
     yield from _letters(guest)
+    yield from _page_files(guest)
 
 
 def _san_policy(guest: Guest, options: Options) -> Iterator[Proposed]:
@@ -77,3 +79,27 @@ def _unresolved(guest: Guest, raw: bytes) -> Optional[str]:
                 return None
         return f"no partition with the GUID {guid}"
     return None
+
+
+def _page_files(guest: Guest) -> Iterator[Finding]:
+    """Page files on a drive that will not be there: Azure's temporary disk, D:, is none of the guest's own."""
+    key = f"{control_set_name(guest.control_sets.default)}\\Control\\Session Manager\\Memory Management"
+    drives = _drives(guest)
+    for entry in guest.system.multi(key, "PagingFiles", ())[:MAX_LETTERS]:
+        letter = entry.strip()[:2].upper()
+        own = letter == guest.hive("SOFTWARE").text("Microsoft\\Windows NT\\CurrentVersion", "SystemRoot", "C:")[:2].upper()
+        if letter[1:] == ":" and letter[0].isalpha() and not own and drives and not drives.get(letter, False):
+            evidence = f"the page file {entry.strip()[:80]!r} lies on {letter}, which is on none of these disks"
+            repair = "Windows makes a small one on C:; set it there on the source, or afterwards"
+            yield Finding("page-file-misplaced", "warning", f"SYSTEM\\{key} PagingFiles", evidence, repair)
+
+
+def _drives(guest: Guest) -> dict[str, bool]:
+    """Each drive letter of MountedDevices, and whether it is on these disks, or nothing that h2k could tell."""
+    key = guest.system.key("MountedDevices")
+    letters = {}
+    for value in (key.values() if key is not None else ())[:MAX_LETTERS]:
+        letter = value.name.rpartition("\\")[2].upper()
+        if value.name.lower().startswith("\\dosdevices\\") and len(letter) == 2:
+            letters[letter] = _unresolved(guest, value.raw) is None
+    return letters

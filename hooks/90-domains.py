@@ -19,13 +19,13 @@ from h2k.windows.services import read_service
 META = {
     "name": "domains",
     "summary": "Decides firmware, boot disk, clock and small devices of the two domains from what the guest is",
-    "answers": ["domain-name-invalid", "firmware-mismatch", "boot-disk-ambiguous", "hypervisor-tools-present"],
+    "answers": ["domain-name-invalid", "firmware-mismatch", "boot-disk-ambiguous", "hypervisor-tools-present", "sector-size-mismatch"],
 }
 
 # Devices that Windows is shown once their drivers are there, by the drivers' names in virtio-win.
 DEVICES = {"rng": "viorng", "pvpanic": "pvpanic"}
 MAX_OFFSET = 14 * 60  # minutes that a local time is ahead of UTC, or behind
-
+NATIVE = 4096  # bytes of a sector of a 4Kn disk
 UNINSTALL = ("Microsoft\\Windows\\CurrentVersion\\Uninstall", "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall")
 
 
@@ -35,6 +35,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         yield wrong
     yield from _firmware(guest, options.domain)
     yield from _boot_disk(guest, options.domain)
+    yield from _sectors(guest, options.domain)
     yield from _clock(guest)
     yield from _devices(guest, options)
     yield from _tools(guest, options)
@@ -78,6 +79,22 @@ def _first_disk(domain: Optional[DomainFacts]) -> Optional[int]:
     files = [d for d in domain.disks if d.path is not None] if domain is not None else []
     ordered = [(d.boot_order, index) for index, d in enumerate(files) if d.boot_order is not None]
     return min(ordered)[1] if ordered else (0 if files else None)
+
+
+def _sectors(guest: Guest, domain: Optional[DomainFacts]) -> Iterator[Proposed]:
+    """A GPT counts in the sectors of the disk that it was made on: on a disk with others nobody finds it."""
+    native = [disk.index for disk in guest.disks if disk.table.sector == NATIVE]
+    if not native:
+        return
+    files = [d for d in domain.disks if d.path is not None] if domain is not None else []
+    wrong = [index for index in native if index >= len(files) or files[index].sector != NATIVE]
+    if wrong:
+        subject = ", ".join(f"disk {index}" for index in wrong)
+        evidence = f"its partition table is that of a disk with sectors of {NATIVE} bytes; QEMU's have 512 unless told otherwise"
+        state = "broken" if domain is not None else "warning"
+        yield Finding("sector-size-mismatch", state, subject, evidence, f"<blockio logical_block_size='{NATIVE}'/> in the domain")
+    shown = ",".join(f"{index}:{NATIVE}" for index in native)
+    yield Setting("sector-size", shown, "the partition tables of these disks count in such sectors")
 
 
 def _clock(guest: Guest) -> Iterator[Setting]:

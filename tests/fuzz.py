@@ -40,6 +40,7 @@ from h2k.windows import pnp, regf, regf_log
 from h2k.windows.bcd import read_bcd
 from h2k.windows.inf import parse_inf
 from h2k.windows.pe import read_pe
+from h2k.windows.signature import read_signatures
 from h2k.windows.values import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_SZ
 from h2k.windows.version import WindowsVersion
 from tests.guests.build import bcd_text
@@ -177,6 +178,10 @@ def _read_inf(case: Case) -> object:
     arch = "x86" if "models.ntx86.6.1" in inf.sections else "amd64"
     inf.files(arch)
     return inf.driver(WindowsVersion("", (10, 0), 22631, arch, False, "", "", ""))
+
+
+def _signed() -> list[Case]:
+    return [(make_pe("amd64", b"body", True, by, digests),) for by in ("cross", "test") for digests in (("sha256",), ("sha1", "sha256"))]
 
 
 def _programs() -> list[Case]:
@@ -346,6 +351,7 @@ TARGETS = (
         (b"[", b"]", b"=", b",", b'"', b"%", b"%%", b"\\\r\n", b";", b"AddReg=", b"CopyFiles=@", b"[Strings]\r\n", b"0x10001", b"HKR,"),
     ),
     GuestFiles("pe", _programs, lambda case: read_pe(case[0], "x.sys"), (b"MZ", b"PE\0\0", b"Rich", b"DanS")),
+    GuestFiles("signature", _signed, lambda case: read_signatures(case[0], "x.sys"), (b"0\x82", b"0\x80", b"1\x82", b"\xa0\x82")),
     GuestFiles(
         "vmx", lambda: [(VMX.encode(),)], lambda case: read_vmx(case[0], "x.vmx"),
         (b'"', b"=", b"|22", b".encoding", b"scsi0:1.fileName", b"ethernet1.present", b"\n", b'"windows-1252"'),

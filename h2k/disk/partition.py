@@ -154,6 +154,31 @@ def _gpt(read: ReadAt, size: int, sector: int, name: str) -> Optional[PartitionT
     return None
 
 
+def retyped(read: ReadAt, size: int, table: PartitionTable, number: int, kind: str) -> list[tuple[int, bytes]]:
+    """(offset, bytes) to write so that both copies of a GPT give partition `number` the type `kind`, a GUID.
+
+    Only copies that are sound are written; BadData when none is.
+    """
+    sector, found = table.sector, []
+    for at in (sector, size // sector * sector - sector):
+        header = bytearray(read(at, sector))
+        length = int.from_bytes(header[12:16], "little")
+        first, count, width = struct.unpack_from("<QII", header, 72)
+        if header[:8] != b"EFI PART" or not 92 <= length <= sector or not 0 < count <= MAX_ENTRIES or not 128 <= width <= 4096:
+            continue
+        entries = bytearray(read(first * sector, count * width))
+        if zlib.crc32(entries) != int.from_bytes(header[88:92], "little") or number > count:
+            continue
+        entries[(number - 1) * width : (number - 1) * width + 16] = uuid.UUID(kind).bytes_le
+        struct.pack_into("<I", header, 88, zlib.crc32(entries))
+        struct.pack_into("<I", header, 16, 0)
+        struct.pack_into("<I", header, 16, zlib.crc32(header[:length]))
+        found += [(first * sector, bytes(entries)), (at, bytes(header))]
+    if not found:
+        raise BadData("neither copy of the partition table is sound", hint="repair it with gdisk")
+    return found
+
+
 def _gpt_entries(read: ReadAt, size: int, sector: int, header: bytes, name: str) -> Optional[PartitionTable]:
     disk, first, count, width, stored = struct.unpack_from("<16sQIII", header, 56)
     if not 0 < count <= MAX_ENTRIES or width % 128 or not 128 <= width <= 4096:

@@ -32,13 +32,15 @@ class Topology:
 
 @dataclasses.dataclass(frozen=True)
 class DiskFacts:
-    """One hard disk, no CD-ROM: `path` None when it is no file or block device, `format` None when not stated."""
+    """One hard disk, no CD-ROM: `path` None when it is no file or block device, `format` None when not stated. `sector`:
+    the bytes of its logical blocks."""
 
     path: Optional[Path]
     format: Optional[str]
     bus: str
     target: str
     boot_order: Optional[int] = None
+    sector: int = 512
 
 
 @dataclasses.dataclass(frozen=True)

@@ -180,7 +180,10 @@ class _XmlReader:
             dev, bus = self.checked(target, target.get("dev")) or "", self.checked(target, target.get("bus")) or ""
             order = None if boot is None else self.number(boot, boot.get("order"), 1, VCPU_LIMIT)
             form = self.checked(driver, driver.get("type")) if driver is not None else None
-            found.append(DiskFacts(_path(path), form, bus, dev, order))
+            blocks = disk.find("blockio")
+            size = blocks.get("logical_block_size") if blocks is not None else None
+            sector = self.number(disk, size, 512, 65536) if size is not None else 512
+            found.append(DiskFacts(_path(path), form, bus, dev, order, sector))
             if len(found) > MAX_DISKS:
                 raise self.bad(disk, f"more than {MAX_DISKS} disks")
         return tuple(found)

@@ -14,7 +14,7 @@ from h2k.base.errors import BadData
 from h2k.disk.reader import VolumeRef, check_directory, components, find_volume
 from h2k.engine.writers import write
 from h2k.engine.writing import FileWrite, VolumeWrite, Work
-from h2k.guest.changes import Change, ReplayLogs, SetActive, WriteFile
+from h2k.guest.changes import Change, ReplayLogs, SetActive, SetPartitionType, WriteFile
 from h2k.guest.guest import FILE_LIMIT, Guest, HiveFile
 from h2k.windows import hive_edit
 from h2k.windows.hive_edit_child import edit_hive_apart
@@ -63,7 +63,7 @@ def work_of(guest: Guest, changes: Sequence[Change], backups: Backups) -> Work:
     for ref, file in _files(guest, changes, backups):
         files.setdefault(ref, {})[file.path] = file
     volumes = tuple(_volume_write(guest, ref, list(found.values())) for ref, found in files.items())
-    return Work(tuple(b for c in changes if isinstance(c, SetActive) for b in _status_bytes(guest, c)), volumes)
+    return Work(tuple(_table_bytes(guest, changes)), volumes)
 
 
 def _files(guest: Guest, changes: Sequence[Change], backups: Backups) -> Iterator[tuple[VolumeRef, FileWrite]]:
@@ -77,7 +77,7 @@ def _files(guest: Guest, changes: Sequence[Change], backups: Backups) -> Iterato
                 old = guest.reader.read(change.volume, change.path, FILE_LIMIT)
                 backups.keep(_backup_name(change.path), old)
             yield change.volume, FileWrite(found.path if found else change.path, change.data, old)
-        elif not isinstance(change, SetActive):
+        elif not isinstance(change, (SetActive, SetPartitionType)):
             edits = registry.setdefault(change.hive, [])
             if not isinstance(change, ReplayLogs):  # which every edit of that hive builds on
                 edits.append(change.edit())
@@ -128,6 +128,15 @@ def _edited(guest: Guest, where: HiveFile, edits: Sequence[hive_edit.HiveEdit], 
         copy.write_bytes(complete)
         edit_hive_apart(copy, edits)
         return copy.read_bytes()
+
+
+def _table_bytes(guest: Guest, changes: Sequence[Change]) -> Iterator[tuple[int, int, bytes]]:
+    """(disk, offset, bytes) of the partition tables."""
+    for change in changes:
+        if isinstance(change, SetActive):
+            yield from _status_bytes(guest, change)
+        elif isinstance(change, SetPartitionType):
+            yield from ((change.disk, offset, data) for offset, data in change.writes(guest))
 
 
 def _status_bytes(guest: Guest, change: SetActive) -> Iterator[tuple[int, int, bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from h2k.engine.finding_entry import DOMAIN, REFUSE, REPAIR, Entry
+from h2k.engine.finding_entry import DOMAIN, REFUSE, REPAIR, WARN, Entry
 
 BOOT = (
     Entry(
@@ -62,11 +62,11 @@ BOOT = (
     ),
     Entry(
         "uefi-fallback-missing",
-        "The file that UEFI starts when it has no boot entry is missing, or is not the boot manager.",
+        "The file that UEFI starts when it has no boot entry is missing, or is no loader for this machine.",
         REPAIR,
         "the UEFI shell, or no bootable device: boot entries in NVRAM do not travel with the disk",
         r"`\EFI\BOOT\BOOTX64.EFI` (BOOTIA32, BOOTAA64)",
-        "Copies the guest's own bootmgfw.efi there.",
+        "Copies the guest's own bootmgfw.efi there. Another loader that is whole (a shim, an older boot manager) is left as it is, with a warning.",
         r"`copy S:\EFI\Microsoft\Boot\bootmgfw.efi S:\EFI\BOOT\BOOTX64.EFI`.",
     ),
     Entry(
@@ -96,5 +96,50 @@ BOOT = (
         "Writes both domains to start the disk whose BCD names this Windows; refuses when none or several do, or when "
         "several Windows systems are on the disks.",
         "`<boot order='1'/>` on the right disk; convert one system at a time.",
+    ),
+    Entry(
+        "sector-size-mismatch",
+        "The partition table counts in sectors of 4096 bytes (a 4Kn disk), and the domain's disk has 512.",
+        DOMAIN,
+        "the firmware finds no partition and nothing to start",
+        "the GPT header at byte 4096",
+        "Writes `<blockio logical_block_size='4096'/>` into both domains; with no domain at hand, warns.",
+        "The same, by `virsh edit`.",
+    ),
+    Entry(
+        "esp-type-wrong",
+        "UEFI: the partition with the boot manager does not have the type of an EFI system partition.",
+        REPAIR,
+        "another firmware may not start it, and bcdboot and updates of Windows don't find it",
+        "the GPT entry's type",
+        "Gives the partition that type, in both copies of the table, where exactly one fits; else warns.",
+        "`diskpart`: `set id=c12a7328-f81f-11d2-ba4b-00a0c93ec93b`.",
+    ),
+    Entry(
+        "secure-boot-db-mismatch",
+        "Secure Boot, and the loader that will be started is signed by a CA that the firmware's variables do not hold (such as Windows UEFI CA 2023).",
+        REFUSE,
+        "Access Denied, or Secure Boot Violation, before Windows' logo",
+        "`db` of the OVMF variables that the domain gets; the certificates of the loader",
+        "Refuses before the copy; with `--h2k-accept secure-boot-db-mismatch` both domains are written without Secure Boot.",
+        "Install an OVMF (edk2-ovmf) that has the CA, or enroll it with virt-fw-vars.",
+    ),
+    Entry(
+        "safe-mode-set",
+        "The BCD starts Windows in safe mode.",
+        WARN,
+        "Windows starts in safe mode, again and again; no first-boot step runs",
+        "element 25000080 of the default loader",
+        "Reports it.",
+        "`bcdedit /deletevalue {default} safeboot`.",
+    ),
+    Entry(
+        "serial-port-taken",
+        "EMS or the kernel debugger holds COM1, over which the first-boot steps tell how far they are.",
+        WARN,
+        "no signal comes over COM1",
+        "elements 260000b0, 16000020 (EMS) and 260000a0, 16000010 (debug) of the default loader",
+        "Reports it; the boots go by the disks and the guest agent.",
+        "`bcdedit /ems {default} off`, `bcdedit /debug {default} off`.",
     ),
 )

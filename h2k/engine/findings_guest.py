@@ -109,11 +109,11 @@ GUEST = (
     ),
     Entry(
         "windows-unsupported",
-        "Windows Vista, 2008 or older, or an architecture for which the plan has no drivers.",
+        "Windows Vista, 2008 or older, or an architecture for which h2k has no drivers or no domain (arm64).",
         WARN,
         "depends on what virt-v2v could do",
         r"`SOFTWARE\Microsoft\Windows NT\CurrentVersion`",
-        "Leaves virt-v2v's result as it is.",
+        "Leaves virt-v2v's result as it is. Windows for arm64 is refused: no domain that h2k writes starts it.",
         "Choose IDE and e1000 in the domain.",
     ),
     Entry(
@@ -124,5 +124,23 @@ GUEST = (
         r"`Services\ClusSvc`",
         "Reports it, and leaves the SAN policy alone.",
         "Evict the node, or move the whole cluster.",
+    ),
+    Entry(
+        "security-virtualization",
+        "Virtualization-based security, Credential Guard or HVCI is on.",
+        WARN,
+        "slow without nested virtualization; vioscsi was seen to stop the guest",
+        r"`Control\DeviceGuard`, `Control\Lsa` `LsaCfgFlags`, the DeviceGuard policy",
+        "Reports it.",
+        "Turn it off in the group policy, or give the guest nested virtualization.",
+    ),
+    Entry(
+        "scripts-restricted",
+        "AllSigned, constrained language mode, AppLocker or endpoint protection keeps scripts from running.",
+        WARN,
+        "first-boot steps do not run, or end half way",
+        "the PowerShell, SrpV2 and Safer policies; `__PSLockdownPolicy`; services of endpoint protection",
+        "Reports it.",
+        r"Allow `C:\ProgramData\h2k` and `C:\Program Files\Guestfs` for the first boots.",
     ),
 )

@@ -19,6 +19,7 @@ from h2k.base.finding import Finding
 from h2k.config.driver_plan import Plan
 from h2k.config.policy import Policy
 from h2k.domain.facts import DomainFacts
+from h2k.domain.uefi_variables import TrustedKeys
 from h2k.engine.hook_program import META, describe, first_fault
 from h2k.guest.changes import Change
 from h2k.guest.guest import Guest
@@ -56,7 +57,8 @@ class Options:
 
     `phase` is "source" before virt-v2v's copy and "result" after it; `drivers` is None when no virtio-win was found.
     `keys`: virt-v2v was given keys of encrypted volumes. `runner` is the program of this host that runs a first boot as a
-    service, None where it has none.
+    service, None where it has none. `trusted`: what the variables of the domain's firmware trust under Secure Boot, None
+    without it or where they can't be read.
     """
 
     plan: Plan
@@ -68,6 +70,7 @@ class Options:
     policy: Policy = Policy()
     keys: bool = False
     runner: Optional[Runner] = None
+    trusted: Optional[TrustedKeys] = None
 
 
 Proposed = Union[Finding, Change, Setting, Document]

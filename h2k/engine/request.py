@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import BadData, UsageError
+from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.base.host import runner_programs, virtio_win_path
 from h2k.base.option_table import OPTIONS, did_you_mean
 from h2k.config.driver_plan import Plan, load_plan
@@ -16,6 +17,8 @@ from h2k.config.hyper2kvm import Brought, read_hyper2kvm
 from h2k.config.policy import Policy, load_policy
 from h2k.disk.reach import allow_under
 from h2k.domain.facts import DomainFacts
+from h2k.domain.firmware import choose_firmware
+from h2k.domain.uefi_variables import TrustedKeys, read_trusted
 from h2k.engine.catalogue import known_ids
 from h2k.engine.hooks import Hook, Options, find_hooks
 from h2k.guest.virtio_win import DriverSource, open_source
@@ -23,6 +26,8 @@ from h2k.windows.first_boot import Runner
 from h2k.windows.pe import read_pe
 
 MAX_RUNNER = 4 * 1024 * 1024  # bytes; rhsrvany.exe has 30 KiB
+
+log = logging.getLogger("h2k.request")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,19 @@ class Tools:
             policy=self.policy,
             keys=self.request.keys,
             runner=self.runner,
+            trusted=_trusted(domain),
         )
+
+
+def _trusted(domain: Optional[DomainFacts]) -> Optional[TrustedKeys]:
+    """What the variables trust that a domain with Secure Boot would get; None without it, or where they can't be read."""
+    if domain is None or not domain.secure_boot:
+        return None
+    try:
+        return read_trusted(choose_firmware(secure_boot=True).template)
+    except H2kError as e:
+        log.debug("%s", e)
+        return None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 MANAGER = {"uefi": "/EFI/Microsoft/Boot/bootmgfw.efi", "bios": "/bootmgr"}
 STORE = {"uefi": "/EFI/Microsoft/Boot/BCD", "bios": "/Boot/BCD"}
 STORE_LIMIT = 64 * 1024 * 1024  # bytes; real stores have 32 KiB to 1 MiB
+FALLBACK = {"amd64": "/EFI/BOOT/BOOTX64.EFI", "x86": "/EFI/BOOT/BOOTIA32.EFI", "arm64": "/EFI/BOOT/BOOTAA64.EFI"}
 LAST_PRIMARY = 4  # BIOS boot code starts a partition of the MBR's own four entries
 
 
@@ -39,6 +40,9 @@ def find_boot_place(reader: Reader, windows: VolumeRef) -> BootPlace:
     """The boot place of the Windows on that volume; nothing is written, and a bad store counts as no answer."""
     scheme = reader.disks[windows.disk].table.scheme
     efi, primary = efi_partitions(reader.disks), _primary_partitions(reader.disks)
+    if scheme == "gpt" and not _complete(reader, efi, "uefi"):
+        # OVMF starts a loader on any FAT volume, whatever its type says.
+        efi += [v for d in reader.disks for v in _complete(reader, [v for v in d.volumes if v.kind == "fat"], "uefi") if v not in efi]
     firmware = "uefi" if scheme == "gpt" else "bios"
     if firmware == "uefi" and not efi and _complete(reader, primary, "bios"):
         firmware = "bios"  # a GPT data disk with Windows behind an MBR boot disk
@@ -97,13 +101,18 @@ def _active(reader: Reader, volume: Volume) -> bool:
 
 def _starts(reader: Reader, volume: Volume, firmware: str, windows: VolumeRef) -> bool:
     """Whether the default loader of this volume's store names the partition of that Windows."""
+    return started_from(reader, volume, firmware) == windows
+
+
+def started_from(reader: Reader, volume: Volume, firmware: str) -> Optional[VolumeRef]:
+    """The volume of the Windows that the default loader of this volume's store starts, None where it does not tell."""
     try:
         hive = regf.Hive.parse(reader.read(volume.ref, STORE[firmware], STORE_LIMIT), "BCD")
         loader = bcd.read_bcd(hive).default_loader()
     except BadData:
-        return False
+        return None
     device = loader.os_device or loader.device if loader is not None else None
-    return device is not None and device.kind == "partition" and resolve(reader.disks, device) == windows
+    return resolve(reader.disks, device) if device is not None and device.kind == "partition" else None
 
 
 def resolve(disks: Sequence[Disk], device: bcd.BcdDevice) -> Optional[VolumeRef]:

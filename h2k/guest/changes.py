@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Union
 
 from h2k.base.text import shown
+from h2k.disk.partition import retyped
 from h2k.disk.reader import VolumeRef
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.windows import hive_edit, values
@@ -132,7 +133,31 @@ class SetActive:
         return [p.number for p in guest.disks[self.disk].table.partitions if p.active]
 
 
-Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile, ReplayLogs, SetActive]
+@dataclasses.dataclass(frozen=True)
+class SetPartitionType:
+    """Partition `partition` of the GPT disk `disk` has the type `type` (a GUID, upper case)."""
+
+    disk: int
+    partition: int
+    type: str
+
+    def holds(self, guest: Guest) -> bool:
+        return self._type(guest) == self.type
+
+    def diff(self, guest: Guest) -> str:
+        return f"~ disk {self.disk} partition {self.partition}: type {self._type(guest)} → {self.type}"
+
+    def writes(self, guest: Guest) -> list[tuple[int, bytes]]:
+        """(offset, bytes) on the disk: both copies of the partition table, with their checksums."""
+        disk = guest.disks[self.disk]
+        return retyped(lambda at, n: guest.reader.read_at(self.disk, at, n), disk.info.size, disk.table, self.partition, self.type)
+
+    def _type(self, guest: Guest) -> str:
+        partitions = guest.disks[self.disk].table.partitions
+        return next((p.type.upper() for p in partitions if p.number == self.partition), "none")
+
+
+Change = Union[SetValue, DeleteValue, DeleteKey, WriteFile, ReplayLogs, SetActive, SetPartitionType]
 
 
 def _show(value: Value) -> str:
@@ -161,7 +186,7 @@ def as_json(change: Change, guest: Guest) -> dict[str, Any]:
     where: dict[str, Any] = {}
     if isinstance(change, WriteFile):
         where = {"volume": dataclasses.astuple(change.volume), "path": change.path}
-    elif isinstance(change, SetActive):
+    elif isinstance(change, (SetActive, SetPartitionType)):
         where = dataclasses.asdict(change)
     else:
         where = {"hive": change.hive, "key": getattr(change, "key", ""), "name": getattr(change, "name", None)}

@@ -13,11 +13,14 @@ from datetime import date
 from typing import Any, ClassVar, Optional
 
 from h2k.base.errors import BadData
-from h2k.windows.pe import CertificateTable, certificate_table
+from h2k.windows.pe import CertificateTable, certificate_table, unsigned_digest
 
 MAX_SIGNATURES = 16  # of one file, nested ones among them; real files have one or two
+MAX_MESSAGE = 256 * 1024  # bytes of one signature, nested ones and all; real ones have 2 to 30 KiB
 MAX_CERTIFICATES = 64  # of one signature; real ones have two to six
 MAX_NAME = 100  # characters of a name that people are shown
+MAX_IDENTIFIER = 64  # bytes of an object identifier; real ones have 3 to 20
+_IDENTIFIER, _CONSTRUCTED = 0x06, 0x20  # tags of ASN.1
 _HEADER = 8  # bytes of WIN_CERTIFICATE before the signature itself
 _PKCS_SIGNED_DATA = 2  # WIN_CERT_TYPE_PKCS_SIGNED_DATA
 _INDIRECT_DATA = "1.3.6.1.4.1.311.2.1.4"  # SPC_INDIRECT_DATA_OBJID
@@ -68,6 +71,14 @@ def read_signatures(data: bytes, name: str) -> tuple[Signature, ...]:
     return tuple(found)
 
 
+def program_digest(data: bytes, name: str) -> str:
+    """The SHA-256 digest of a PE file as signatures and lists of single programs have it, in hexadecimal digits."""
+    table = certificate_table(data, name)
+    if table is not None:
+        return table.digest(data, "sha256").hex()
+    return unsigned_digest(data, name).hex()
+
+
 def _blobs(data: bytes, table: CertificateTable) -> Iterator[bytes]:
     """The signatures in the certificate table, each as it is stored; one after another, 8-byte aligned."""
     at, end = table.offset, table.offset + table.size
@@ -78,7 +89,7 @@ def _blobs(data: bytes, table: CertificateTable) -> Iterator[bytes]:
         kind = int.from_bytes(data[at + 6 : at + 8], "little")
         if length <= _HEADER or at + length > end:
             return
-        if kind == _PKCS_SIGNED_DATA:
+        if kind == _PKCS_SIGNED_DATA and length <= MAX_MESSAGE:
             yield data[at + _HEADER : at + length]
         at += (length + 7) & ~7
 
@@ -86,6 +97,7 @@ def _blobs(data: bytes, table: CertificateTable) -> Iterator[bytes]:
 def _read(blob: bytes, data: bytes, table: CertificateTable) -> tuple[Signature, list[bytes]]:
     from asn1crypto import cms
 
+    _bounded(blob)
     message = cms.ContentInfo.load(blob)
     if message["content_type"].native != "signed_data":
         raise ValueError("no PKCS#7 signed data")
@@ -114,6 +126,28 @@ def _read(blob: bytes, data: bytes, table: CertificateTable) -> tuple[Signature,
         ),
         [value.dump() for attribute in _nested(signer) for value in attribute["values"]],
     )
+
+
+def _bounded(blob: bytes) -> None:
+    """ValueError for an object identifier that is longer than any, which asn1crypto would decode for minutes, and for
+    lengths that are left open (DER has none)."""
+    spans = [(0, len(blob))]
+    while spans:
+        at, end = spans.pop()
+        while at + 2 <= end and blob[at]:  # a message is padded with zeros
+            tag, length = blob[at], blob[at + 1]
+            at += 2
+            if length & 0x80:
+                size = length & 0x7F
+                length = int.from_bytes(blob[at : at + size], "big") if size else end
+                at += size
+            if tag & 0x1F == 0x1F or at + length > end:
+                raise ValueError("no DER")
+            if tag == _IDENTIFIER and length > MAX_IDENTIFIER:
+                raise ValueError(f"an object identifier of {length} bytes")
+            if tag & _CONSTRUCTED:
+                spans.append((at, at + length))
+            at += length
 
 
 def _some(certificates: Any) -> list[Any]:
@@ -157,11 +191,10 @@ def _nested(signer: Any) -> list[Any]:
 
 def _signer(sid: Any, certificates: Sequence[Any]) -> Any:
     """The certificate of the signer."""
-    if sid.name == "issuer_and_serial_number":
-        wanted = (sid.chosen["issuer"].hashable, sid.chosen["serial_number"].native)
-        found = [c for c in certificates if (c.issuer.hashable, c.serial_number) == wanted]
-    else:
-        found = [c for c in certificates if c.key_identifier == sid.chosen.native]
+    if sid.name != "issuer_and_serial_number":
+        raise ValueError("a signer who is not named by issuer and number")
+    wanted = (sid.chosen["issuer"].hashable, sid.chosen["serial_number"].native)
+    found = [c for c in certificates if (c.issuer.hashable, c.serial_number) == wanted]
     if not found:
         raise ValueError("the signer's certificate is missing")
     return found[0]

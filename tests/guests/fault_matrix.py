@@ -330,7 +330,7 @@ def groups(name: str, rows: Optional[Sequence[tuple[Fault, str]]] = None) -> lis
 
 # Two of one set touch the same file, key or card.
 _CLASHES = (
-    {"driver-file-missing", "driver-file-invalid"},
+    {"driver-file-missing", "driver-file-invalid", "driver-unsigned"},
     {"device-id-unbound", "device-class-wrong"},
     {"bcd-default-missing", "bcd-device-unresolved"},
     {"nic-ghost", "nic-static-stranded", "network-profile-stale", "network-setting-dropped"},

@@ -100,6 +100,14 @@ def old(guest: GuestFacts) -> bool:
     return not modern(guest)
 
 
+def narrow(guest: GuestFacts) -> bool:
+    return guest.name.endswith("x86")
+
+
+def wide(guest: GuestFacts) -> bool:
+    return not narrow(guest)
+
+
 def plain_bcd(guest: GuestFacts) -> bool:
     return guest.name != "win2022-cloud"
 
@@ -278,10 +286,15 @@ def garbage_store(disk: Surgery) -> None:
 
 
 def no_efi_partition(disk: Surgery) -> None:
-    """The EFI system partition's type says basic data, in both copies of the GPT."""
+    """The EFI system partition's type says basic data."""
+    retype(disk, ESP_GUID, "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7")
+
+
+def retype(disk: Surgery, old: str, new: str) -> None:
+    """Partitions of one type get another, in both copies of the GPT."""
     import zlib
 
-    esp, data = uuid.UUID(ESP_GUID).bytes_le, uuid.UUID("EBD0A0A2-B9E5-4433-87C0-68B6B72699C7").bytes_le
+    esp, data = uuid.UUID(old).bytes_le, uuid.UUID(new).bytes_le
     size = disk.raw.stat().st_size
     for header_at in (512, size - 512):
         header = bytearray(disk.read(header_at, 512))
@@ -292,6 +305,49 @@ def no_efi_partition(disk: Surgery) -> None:
         struct.pack_into("<I", header, 16, 0)
         struct.pack_into("<I", header, 16, zlib.crc32(bytes(header[:92])))
         disk.write(header_at, bytes(header))
+
+
+def native_sectors(disk: Surgery) -> None:
+    """The GPT as on a disk with sectors of 4096 bytes: the same partitions, their places counted in those."""
+    import zlib
+
+    size = disk.raw.stat().st_size
+    header = disk.read(512, 512)
+    count, width = struct.unpack_from("<II", header, 80)
+    rows = bytearray(disk.read(1024, count * width))
+    for at in range(0, len(rows), width):
+        first, last = struct.unpack_from("<QQ", rows, at + 32)
+        if last:
+            struct.pack_into("<QQ", rows, at + 32, first // 8, (last + 1) // 8 - 1)
+    disk.write(512, bytes(1024 + len(rows) - 512))
+    end = size // 4096 - 1
+    span = -(-len(rows) // 4096)
+    for here, other, entries in ((1, end, 2), (end, 1, end - span)):
+        new = bytearray(header[:92])
+        struct.pack_into("<QQQQ", new, 24, here, other, 2 + span, end - span - 1)
+        struct.pack_into("<Q", new, 72, entries)
+        struct.pack_into("<I", new, 88, zlib.crc32(rows))
+        struct.pack_into("<I", new, 16, 0)
+        struct.pack_into("<I", new, 16, zlib.crc32(new))
+        disk.write(entries * 4096, bytes(rows))
+        disk.write(here * 4096, bytes(new).ljust(4096, b"\0"))
+
+
+def new_boot_manager(disk: Surgery) -> None:
+    """The boot manager, and its copy at the fallback path, are signed by the CA of 2023."""
+    manager = make_pe("amd64", b"made bootmgfw.efi", signed=True, by="windows-2023")
+    for path in ("EFI/Microsoft/Boot/bootmgfw.efi", "EFI/Boot/bootx64.efi"):
+        disk.volume("boot").put(path, manager)
+
+
+def dynamic(disk: Surgery) -> None:
+    """LDM has the disk: MBR partitions of type 0x42, or a GPT partition of its own for the volumes' data."""
+    if disk.firmware == "bios":
+        for number in range(4):
+            if disk.read(446 + 16 * number + 4, 1) != b"\0":
+                disk.write(446 + 16 * number + 4, b"\x42")
+        return
+    retype(disk, "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7", "AF9B60A0-1431-4F62-BC68-3311714A69AD")
 
 
 def active(*numbers: int) -> Inject:
@@ -468,12 +524,44 @@ def same_signature(image: Path, target: Path) -> Path:
     return target
 
 
+def data_disk(mark: bytes, kind: int = 7) -> Callable[[Path, Path], Path]:
+    """A disk with one MBR partition of a type, whose boot sector has this at byte 3."""
+
+    def make(image: Path, target: Path) -> Path:
+        raw = target.with_suffix(".raw")
+        with open(raw, "wb") as new:
+            new.truncate(64 << 20)
+            new.seek(440)
+            new.write(b"\x44\x41\x54\x41\0\0" + struct.pack("<B3sB3sII", 0, bytes(3), kind, bytes(3), 2048, 100000))
+            new.seek(510)
+            new.write(b"\x55\xaa")
+            new.seek(2048 * 512 + 3)
+            new.write(mark)
+        subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(target)], check=True)
+        raw.unlink()
+        return target
+
+    return make
+
+
+def old_system(image: Path, target: Path) -> Path:
+    """A copy of the disk whose Windows is no more, but for its hibernation file."""
+    shutil.copy(image, target)
+    with Surgery(target) as disk:
+        disk.volume("windows").remove("Windows/System32/config/SYSTEM")
+        disk.volume("windows").put("hiberfil.sys", b"HIBR" + bytes(4092))
+        disk.volume("boot").remove(boot_manager(disk))
+    return target
+
+
 def another_windows(image: Path, target: Path) -> Path:
     shutil.copy(image, target)
     return target
 
 
 OVERRIDE = '"{}"=dword:00000003'
+# A second disk would also want a server's SAN policy repaired.
+ONLINE = registry("SYSTEM", '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000001\n')
 NO_SUCH = 'multi:["partmgr","nosuchfilter"]'
 
 FAULTS: tuple[Fault, ...] = (
@@ -584,16 +672,18 @@ FAULTS: tuple[Fault, ...] = (
         registry("SOFTWARE", '[Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions]\n"DenyUnspecified"=dword:00000001\n'),
         fits=modern,
     ),
-    Fault("driver-unsigned", "viostor.sys has no signature", REFUSE, nothing, (NEW, OLD), base="plain", drivers="none"),
+    Fault("driver-unsigned", "viostor.sys has no signature", REFUSE, nothing, (NEW, "win2012r2"), base="plain", drivers="none", fits=wide),
+    Fault("driver-unsigned:x86", "the same, for 32-bit Windows", WARN, nothing, (OLD,), base="plain", drivers="none", fits=narrow),
     Fault(
         "driver-unsigned:secure", "Secure Boot, and viostor.sys has no signature", REFUSE, nothing, base="plain", drivers="none",
         domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g),
     ),
     Fault("driver-unsigned:replaced", "the guest's viostor.sys has none, the package's has", REPAIR, driver(_unsigned), (NEW, OLD)),
-    Fault("driver-test-signed", "viostor.sys is test-signed", REFUSE, nothing, (NEW, OLD), base="plain", drivers="test"),
+    Fault("driver-test-signed", "viostor.sys is test-signed", REFUSE, nothing, (NEW,), base="plain", drivers="test", fits=wide),
+    Fault("driver-test-signed:x86", "the same, for 32-bit Windows", WARN, nothing, (OLD,), base="plain", drivers="test", fits=narrow),
     Fault(
         "driver-sha2-unsupported", "viostor.sys has a SHA-256 signature alone, and Windows 7 lacks the update", REFUSE, nothing,
-        (OLD,), base="plain", drivers="sha256", fits=old,
+        ("win2008r2",), base="plain", drivers="sha256", fits=lambda g: old(g) and wide(g),
     ),
     Fault("driver-package-missing", "no directory for this Windows", REFUSE, nothing, (NEW, OLD), base="plain", drivers="omit"),
     Fault("hive-dirty:new", "SYSTEM is dirty, new logs", REPAIR, dirty("SYSTEM", "new", '[Setup]\n"OnlyInTheLogs"="here"\n'), fits=modern),
@@ -611,6 +701,22 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "volume-encrypted", "BitLocker on the Windows volume", REFUSE,
         lambda disk: disk.write(disk.partitions()[-1][0] + 3, b"-FVE-FS-"), (NEW, OLD),
+    ),
+    Fault("volume-encrypted:data", "BitLocker on a data disk", WARN, ONLINE, (NEW, OLD), extra=data_disk(b"-FVE-FS-")),
+    Fault("volume-hibernated:data", "an old system disk, hibernated, beside this one", WARN, ONLINE, (NEW, OLD), extra=old_system,
+          also=frozenset({"disk-signature-duplicate"})),
+    Fault("disk-dynamic", "the disk of Windows is a dynamic one", REFUSE, dynamic, (NEW, OLD)),
+    Fault("disk-dynamic:mirror", "two halves of a mirror", REFUSE, dynamic, (OLD,), extra=another_windows, fits=bios,
+          also=frozenset({"disk-signature-duplicate"})),
+    Fault("disk-dynamic:data", "a data disk is a dynamic one", WARN, ONLINE, (NEW, OLD), extra=data_disk(b"", 0x42)),
+    Fault("disk-table-damaged", "the partition table of a data disk is damaged", WARN, ONLINE, (NEW, OLD), extra=data_disk(b"", 0xEE)),
+    Fault(
+        "system-files-compressed", "CompactOS: cmd.exe is WOF-compressed", REFUSE,
+        lambda disk: ntfs(disk).compress("Windows/System32/cmd.exe"), (NEW, OLD),
+    ),
+    Fault(
+        "system-files-compressed:explorer", "explorer.exe is WOF-compressed", WARN,
+        lambda disk: ntfs(disk).compress("Windows/explorer.exe"),
     ),
     Fault("volume-hibernated:hibr", "hiberfil.sys begins with HIBR", REFUSE, hibernated(b"HIBR"), (NEW, OLD)),
     Fault("volume-hibernated:rstr", "hiberfil.sys begins with RSTR", REFUSE, hibernated(b"RSTR")),
@@ -653,14 +759,37 @@ FAULTS: tuple[Fault, ...] = (
         "boot-manager-missing:empty", "the boot manager is empty", REFUSE,
         lambda disk: disk.volume("boot").put(boot_manager(disk), b""), (NEW, OLD),
     ),
-    Fault("boot-manager-missing:partition", "no EFI system partition", REFUSE, no_efi_partition, fits=uefi),
+    Fault(
+        "boot-manager-missing:partition", "no EFI system partition, and nothing on the FAT volume", REFUSE,
+        together(lambda disk: disk.volume("boot").remove(boot_manager(disk)), lambda disk: disk.flush(), no_efi_partition), fits=uefi,
+    ),
+    Fault("esp-type-wrong", "the type of the EFI system partition is basic data", REPAIR, no_efi_partition, fits=uefi),
     Fault(
         "uefi-fallback-missing:file", "no BOOTX64.EFI", REPAIR,
         lambda disk: disk.volume("boot").remove("EFI/Boot/bootx64.efi"), fits=uefi,
     ),
     Fault(
-        "uefi-fallback-missing:other", "BOOTX64.EFI is another program", REPAIR,
+        "uefi-fallback-missing:other", "BOOTX64.EFI is another loader, whole", WARN,
         written("EFI/Boot/bootx64.efi", make_pe("amd64", b"another boot manager"), "boot"), fits=uefi,
+    ),
+    Fault(
+        "uefi-fallback-missing:truncated", "BOOTX64.EFI ends early", REPAIR,
+        written("EFI/Boot/bootx64.efi", make_pe("amd64", b"another boot manager")[:700], "boot"), fits=uefi,
+    ),
+    Fault(
+        "uefi-fallback-missing:machine", "BOOTX64.EFI is for another machine type", REPAIR,
+        written("EFI/Boot/bootx64.efi", make_pe("x86", b"another boot manager"), "boot"), fits=uefi,
+    ),
+    Fault(
+        "secure-boot-db-mismatch", "Secure Boot, and the loader is signed by Windows UEFI CA 2023", REFUSE, new_boot_manager,
+        domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g),
+    ),
+    Fault("safe-mode-set", "safeboot minimal", WARN, element("", "25000080", "hex:00,00,00,00,00,00,00,00"), (NEW, OLD)),
+    Fault("serial-port-taken:ems", "EMS is on", WARN, element("", "260000b0", "hex:01"), (NEW, OLD)),
+    Fault("serial-port-taken:debug", "the kernel debugger is on", WARN, element("", "260000a0", "hex:01")),
+    Fault(
+        "sector-size-mismatch", "the disk was one with sectors of 4096 bytes", DOMAIN, native_sectors,
+        domain=_facts, fits=uefi,
     ),
     Fault("boot-partition-inactive:none", "no partition is active", REPAIR, active(), (OLD,), fits=bios),
     Fault("boot-partition-inactive:wrong", "the Windows partition is active", REPAIR, active(2), (OLD,), fits=bios),
@@ -711,6 +840,26 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "drive-letter-unresolved:gpt", "E: is a partition that is not here", WARN,
         registry("SYSTEM", f'[MountedDevices]\n"\\\\DosDevices\\\\E:"=hex:{(b"DMIO:ID:" + bytes(range(16))).hex(",")}\n'),
+    ),
+    Fault(
+        "page-file-misplaced", "the page file is on D:, which is not here", WARN,
+        registry("SYSTEM", '[$cs\\Control\\Session Manager\\Memory Management]\n"PagingFiles"=multi:["D:\\\\pagefile.sys 0 0"]\n'), (NEW, OLD),
+    ),
+    Fault(
+        "security-virtualization", "Credential Guard", WARN, registry("SYSTEM", '[$cs\\Control\\Lsa]\n"LsaCfgFlags"=dword:00000001\n'), (NEW,),
+        fits=modern,
+    ),
+    Fault(
+        "scripts-restricted", "AppLocker enforces script rules", WARN,
+        registry("SOFTWARE", '[Policies\\Microsoft\\Windows\\SrpV2\\Script]\n"EnforcementMode"=dword:00000001\n'), (NEW, OLD),
+    ),
+    Fault(
+        "class-filter-hypervisor:xenserver", "scsifilt of XenServer 6, which could start", REPAIR,
+        together(
+            registry("SYSTEM", f'[{DISK_CLASS}]\n"UpperFilters"=multi:["partmgr","scsifilt"]\n[$cs\\Services\\scsifilt]\n'
+                     '"Type"=dword:00000001\n"Start"=dword:00000000\n"ImagePath"=expand:"system32\\\\drivers\\\\scsifilt.sys"\n'),
+            written(f"{DRIVERS}/scsifilt.sys", make_pe("amd64", b"made scsifilt.sys")),
+        ), fits=modern,
     ),
     Fault("nic-driver-missing:file", "netkvm.sys is not there", REPAIR, gone(f"{DRIVERS}/netkvm.sys"), (NEW, OLD)),
     Fault("nic-driver-missing:service", "netkvm has no service", REPAIR, registry("SYSTEM", "-[$cs\\Services\\netkvm]\n")),

@@ -197,7 +197,7 @@ def apply_changes(guest: Guest, changes: Sequence[object]) -> Guest:
     """A new Guest with the changes carried out as h2k.engine.apply does, on copies in memory."""
     import tempfile
 
-    from h2k.guest.changes import SetActive, WriteFile
+    from h2k.guest.changes import SetActive, SetPartitionType, WriteFile
     from h2k.windows.hive_edit import edit_hive
 
     reader = guest.reader
@@ -211,6 +211,10 @@ def apply_changes(guest: Guest, changes: Sequence[object]) -> Guest:
             parts = tuple(dataclasses.replace(p, active=p.number == change.partition) for p in table.partitions)
             table = dataclasses.replace(table, partitions=parts)
             disks[change.disk] = dataclasses.replace(disks[change.disk], table=table)
+        elif isinstance(change, SetPartitionType):
+            table = disks[change.disk].table
+            parts = tuple(dataclasses.replace(p, type=change.type) if p.number == change.partition else p for p in table.partitions)
+            disks[change.disk] = dataclasses.replace(disks[change.disk], table=dataclasses.replace(table, partitions=parts))
         elif isinstance(change, WriteFile):
             stat = reader.stat(change.volume, change.path)
             files[change.volume][stat.path if stat is not None else change.path] = change.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from h2k.base.errors import BadData
 from h2k.engine.apply import Backups, work_of
 from h2k.engine.writing import FileWrite
-from h2k.guest.changes import SetActive, WriteFile
-from tests.unit.memory_reader import windows_guest
+from h2k.guest.boot_files import ESP_TYPE
+from h2k.guest.changes import SetActive, SetPartitionType, WriteFile
+from tests.guests.tables import gpt
+from tests.unit.memory_reader import MemoryReader, windows_guest
 
 
 def written(guest: Any, path: str, data: bytes = b"new") -> WriteFile:
@@ -57,3 +60,21 @@ def test_the_active_flag_is_a_byte_of_each_entry_that_differs(tmp_path: Path) ->
     work = work_of(guest, [SetActive(0, other)], Backups(tmp_path))
     assert work.volumes == ()
     assert set(work.bytes) == {(0, 446 + 16 * (n - 1), b"\0") for n in active} | {(0, 446 + 16 * (other - 1), b"\x80")}
+
+
+def test_a_partition_s_type_is_written_in_both_copies_of_the_table(tmp_path: Path) -> None:
+    guest = windows_guest()
+    assert isinstance(guest.reader, MemoryReader)
+    size = guest.disks[0].info.size
+    pieces = gpt(size, {p.number: (p.start, p.size) for p in guest.disks[0].table.partitions})
+    image = {at: bytes(data) for at, data in pieces.items()}
+
+    def read_at(disk: int, offset: int, length: int) -> bytes:
+        return image.get(offset, b"").ljust(length, b"\0")[:length]
+
+    guest.reader.read_at = read_at  # type: ignore[method-assign]
+    work = work_of(guest, [SetPartitionType(0, 1, ESP_TYPE)], Backups(tmp_path))
+    assert work.volumes == () and [(disk, offset) for disk, offset, _ in work.bytes] == [
+        (0, 1024), (0, 512), (0, size - 512 - 16384), (0, size - 512),
+    ]  # fmt: skip
+    assert all(uuid.UUID(ESP_TYPE).bytes_le == data[:16] for _, _, data in work.bytes[::2])

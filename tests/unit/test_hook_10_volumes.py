@@ -8,10 +8,14 @@ import pytest
 
 from h2k.config.policy import Policy
 from h2k.disk.ntfs import NtfsVolumeState
-from h2k.disk.reader import VolumeRef
+from h2k.disk.partition import PartitionTable
+from h2k.disk.reader import Disk, VolumeRef
+from h2k.guest.boot_files import BootPlace
 from h2k.guest.guest import Guest
+from tests.guests.pe import make_pe
 from tests.unit.hooks import ask
-from tests.unit.memory_reader import MemoryReader, windows_guest
+from tests.unit.memory_reader import MemoryReader, make_disk, windows_guest
+from tests.unit.test_hook_50_boot_loader import element, store
 
 WINDOWS = VolumeRef(0, 2)
 SAFE = Policy()
@@ -60,3 +64,94 @@ def test_disks_that_nobody_initialised_are_no_duplicates() -> None:
     same = ask("volumes", named("0x00000001", "0x00000002", "0x00000001", "0x00000003"))
     assert same.states() == {"disk-signature-duplicate": {"warning"}}
     assert same.findings[0].subject == "disk 0, disk 2"
+
+
+# Disks beside the one that Windows starts from
+
+
+def with_disk(disk: Disk, **files: bytes) -> Guest:
+    """A sound guest and one more disk."""
+    reader = windows_guest().reader
+    assert isinstance(reader, MemoryReader)
+    return Guest(MemoryReader([*reader.disks, disk], {**reader.files, VolumeRef(1, 1): files}))
+
+
+def retyped(disk: Disk, kind: str) -> Disk:
+    partitions = tuple(dataclasses.replace(p, type=kind) for p in disk.table.partitions)
+    return dataclasses.replace(disk, table=dataclasses.replace(disk.table, partitions=partitions))
+
+
+def test_a_hibernated_old_system_disk_is_a_warning() -> None:
+    assert volume_findings(with_disk(make_disk(1, ["ntfs"]), **{"hiberfil.sys": b"HIBR"})) == {"volume-hibernated": {"warning"}}
+
+
+def test_bitlocker_on_a_data_disk_stops_virt_v2v_alone() -> None:
+    guest = with_disk(make_disk(1, ["bitlocker"]))
+    assert volume_findings(guest) == {"volume-encrypted": {"warning"}}
+    said = ask("volumes", guest, phase="source")
+    assert said.states() == {"volume-encrypted": {"refused"}} and "--key" in said.findings[0].repair
+    assert ask("volumes", guest, phase="source", keys=True).states() == {"volume-encrypted": {"warning"}}
+
+
+def test_bitlocker_on_what_the_default_loader_starts_is_refused_though_an_old_windows_is_beside_it() -> None:
+    guest = windows_guest()
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    first, second = make_disk(0, ["fat", "bitlocker"]), make_disk(1, ["ntfs"])
+    named = element(first, 2)
+    boot = {"EFI/Microsoft/Boot/BCD": store(device=named, osdevice=named), "EFI/Microsoft/Boot/bootmgfw.efi": b"manager"}
+    old = Guest(MemoryReader([first, second], {VolumeRef(0, 1): boot, VolumeRef(1, 1): reader.files[WINDOWS]}))
+    assert old.volume == VolumeRef(1, 1)
+    assert volume_findings(old) == {"volume-encrypted": {"refused"}}
+    assert "decrypt" in ask("volumes", old).findings[0].repair
+
+
+@pytest.mark.parametrize("kind", ["0x42", "5808C8AA-7E8F-42E0-85D2-E1E90434CFB3", "AF9B60A0-1431-4F62-BC68-3311714A69AD",
+                                  "E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D"])  # fmt: skip
+def test_dynamic_disks_and_pools(kind: str) -> None:
+    assert volume_findings(with_disk(retyped(make_disk(1, ["ntfs"]), kind))) == {"disk-dynamic": {"warning"}}
+    reader = windows_guest(data_disks=1).reader
+    assert isinstance(reader, MemoryReader)
+    own = Guest(MemoryReader([retyped(reader.disks[0], kind), reader.disks[1]], reader.files))
+    assert volume_findings(own) == {"disk-dynamic": {"refused"}}
+    alone = Guest(MemoryReader([retyped(make_disk(0, ["other"]), kind)], {}))
+    assert volume_findings(alone) == {"disk-dynamic": {"refused"}}
+
+
+def test_two_halves_of_a_mirror_are_no_two_systems() -> None:
+    reader = windows_guest(firmware="bios").reader
+    assert isinstance(reader, MemoryReader)
+    halves = [retyped(make_disk(n, ["ntfs", "ntfs"], "mbr"), "0x42") for n in (0, 1)]
+    content = {VolumeRef(n, 2): reader.files[WINDOWS] for n in (0, 1)}
+    said = ask("volumes", Guest(MemoryReader(halves, content)))
+    assert said.states() == {"disk-dynamic": {"refused"}} and len(said.findings) == 2
+    assert not any("--root" in f.repair for f in said.findings)
+
+
+def test_a_damaged_table_beside_windows() -> None:
+    disk = make_disk(1, [])
+    damaged = dataclasses.replace(disk, table=PartitionTable("none", "", (), fault="disk1: neither GPT header is valid"))
+    said = ask("volumes", with_disk(damaged))
+    assert said.states() == {"disk-table-damaged": {"warning"}} and "neither GPT header" in said.findings[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("path", "state"), [("/windows/system32/cmd.exe", "refused"), ("/windows/system32/ntoskrnl.exe", "refused"), ("/windows/explorer.exe", "warning")]
+)
+def test_compact_os(path: str, state: str) -> None:
+    programs = {f"Windows/{p}": make_pe("amd64", b"x") for p in ("System32/cmd.exe", "explorer.exe")}
+    guest = windows_guest(files=programs)
+    assert isinstance(guest.reader, MemoryReader)
+    assert volume_findings(guest) == {}
+    guest.reader.unreadable[WINDOWS, path] = "WOF-compressed (compact /exe)"
+    said = ask("volumes", guest)
+    assert said.states() == {"system-files-compressed": {state}}
+    assert state == "warning" or "/CompactOS:never" in said.findings[0].repair
+    guest.reader.unreadable[WINDOWS, path] = "encrypted by EFS"
+    assert volume_findings(guest) == {}
+
+
+def test_a_dynamic_disk_that_the_firmware_starts_is_windows_own() -> None:
+    guest = with_disk(retyped(make_disk(1, ["ntfs"]), "0x42"))
+    guest.__dict__["boot_place"] = BootPlace("bios", guest.disks[1].volumes[0], True, (), ())
+    assert volume_findings(guest) == {"disk-dynamic": {"refused"}}

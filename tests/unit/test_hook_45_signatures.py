@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
+from h2k.disk.reader import VolumeRef
+from h2k.domain.uefi_variables import TrustedKeys
 from h2k.engine.hooks import propose
 from h2k.guest.changes import WriteFile
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverSource, open_source
+from h2k.windows.signature import program_digest, read_signatures
 from tests.guests.pe import make_pe
 from tests.guests.virtio_win import RELEASES, make_tree
-from tests.unit.hooks import ask, domain, options, packaged
-from tests.unit.memory_reader import apply_changes, driver, windows_guest
+from tests.unit.hooks import Said, ask, domain, options, packaged
+from tests.unit.memory_reader import MemoryReader, apply_changes, driver, windows_guest
 from tests.unit.test_hook_50_boot_loader import loader_with
 
 PATH = "Windows/System32/drivers/viostor.sys"
@@ -143,3 +146,53 @@ def test_a_plan_of_one_s_own(tmp_path: Path) -> None:
 
     (tmp_path / "p.yaml").write_text('signers: [{name: "DigiCert Trusted Root G4"}]\n')
     assert states(with_driver("vendor"), plan=load_plan([tmp_path / "p.yaml"])) == {}
+
+
+# The loader under Secure Boot
+
+OLD_KEYS = TrustedKeys(("Microsoft Windows Production PCA 2011", "Microsoft Corporation UEFI CA 2011"), frozenset())
+FALLBACK, MANAGER = "/EFI/Boot/bootx64.efi", "/EFI/Microsoft/Boot/bootmgfw.efi"
+
+
+def loader_findings(fallback: Optional[bytes], manager: bytes, keys: Optional[TrustedKeys] = OLD_KEYS, **changed: Any) -> Said:
+    guest = windows_guest(bcd=b"store", firmware=changed.pop("firmware", "uefi"))
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.files[VolumeRef(0, 1)].update({MANAGER: manager, **({FALLBACK: fallback} if fallback is not None else {})})
+    return ask("signatures", guest, trusted=keys, domain=domain(secure_boot=True), bus="sata", **changed)
+
+
+def loader(by: str) -> bytes:
+    return make_pe("amd64", b"made loader", signed=bool(by), by=by or "windows")
+
+
+@pytest.mark.parametrize(("by", "refused"), [("windows", False), ("uefi", False), ("windows-2023", True), ("test", True), ("", True)])
+def test_the_loader_s_signer_and_the_firmware_s_keys(by: str, refused: bool) -> None:
+    said = loader_findings(loader(by), loader("windows"))
+    assert said.states() == ({"secure-boot-db-mismatch": {"refused"}} if refused else {})
+    if refused:
+        assert said.findings[0].subject.lower() == FALLBACK.lower() and "Production PCA 2011" in said.findings[0].evidence
+        assert "--h2k-accept secure-boot-db-mismatch" in said.findings[0].repair and said.settings == {}
+
+
+def test_the_boot_manager_counts_where_no_loader_is_at_the_fallback_path() -> None:
+    for fallback in (None, b"", b"no program", make_pe("x86", b"another machine")):
+        assert loader_findings(fallback, loader("windows-2023")).findings[0].subject == MANAGER
+        assert loader_findings(fallback, loader("windows")).findings == ()
+
+
+def test_keys_by_thumbprint_and_programs_by_digest() -> None:
+    data = loader("windows-2023")
+    (signature,) = read_signatures(data, "x")
+    for keys in (TrustedKeys((), frozenset(signature.thumbprints[1:])), TrustedKeys((), frozenset(), frozenset({program_digest(data, "x")}))):
+        assert loader_findings(data, data, keys).findings == ()
+    plain = loader("")
+    assert loader_findings(plain, plain, TrustedKeys((), frozenset(), frozenset({program_digest(plain, "x")}))).findings == ()
+
+
+def test_without_secure_boot_or_with_keys_that_can_t_be_read_nothing_is_said() -> None:
+    assert loader_findings(loader("windows-2023"), loader("windows"), None).findings == ()
+
+
+def test_accepted_the_domains_have_no_secure_boot() -> None:
+    said = loader_findings(loader("windows-2023"), loader("windows"), accept=frozenset({"secure-boot-db-mismatch"}))
+    assert said.settings == {"secure-boot": "off"}

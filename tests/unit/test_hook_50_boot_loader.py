@@ -11,7 +11,8 @@ import pytest
 
 from h2k.disk.partition import Partition
 from h2k.disk.reader import Disk, VolumeRef
-from h2k.guest.changes import SetActive, SetValue, WriteFile
+from h2k.guest.boot_files import ESP_TYPE
+from h2k.guest.changes import SetActive, SetPartitionType, SetValue, WriteFile
 from h2k.guest.guest import Guest
 from tests.guests.pe import make_pe
 from tests.guests.regfile import build_hive
@@ -21,6 +22,7 @@ from tests.unit.memory_reader import MemoryReader, apply_changes, make_disk, win
 MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 LOADER = "{11111111-0000-0000-0000-000000000001}"
 BOOT, WINDOWS = VolumeRef(0, 1), VolumeRef(0, 2)
+BASIC_DATA = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
 OTHER_KINDS = {"boot": 5, "ramdisk": 3, "locate": 8, "vhd": 0}
 
 
@@ -333,6 +335,7 @@ def test_no_partition_to_start_from() -> None:
     guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=False) for p in partitions))
     assert ask("boot-loader", guest).states() == {"boot-partition-inactive": {"refused"}}
     uefi = guest_with(store())
+    files(uefi).clear()
     no_esp = tuple(dataclasses.replace(p, type="EBD0A0A2-B9E5-4433-87C0-68B6B72699C7") for p in uefi.disks[0].table.partitions)
     assert ask("boot-loader", with_table(uefi, 0, no_esp)).states() == {"boot-manager-missing": {"refused"}}
 
@@ -347,3 +350,87 @@ def test_the_boot_files_are_found_on_another_disk() -> None:
     moved = Guest(reader)
     assert moved.boot_disk == 1 and moved.boot_place.fitting[0].ref == VolumeRef(1, 1)
     assert ask("boot-loader", moved).states() == {}
+
+
+# Loaders of others, and what the default loader is told
+
+
+@pytest.mark.parametrize("content", [make_pe("amd64", b"a shim"), make_pe("amd64", b"an older boot manager", signed=True, by="windows")])
+def test_a_whole_loader_at_the_fallback_path_is_never_overwritten(content: bytes) -> None:
+    guest = guest_with(store())
+    files(guest)["/EFI/Boot/bootx64.efi"] = content
+    said = ask("boot-loader", guest)
+    assert said.states() == {"uefi-fallback-missing": {"warning"}} and said.changes == ()
+    assert ("signed by Microsoft Windows" if b"older" in content else "not signed") in said.findings[0].evidence
+
+
+@pytest.mark.parametrize("content", [b"", make_pe("amd64", b"a shim")[:700], make_pe("x86", b"a shim"), b"text" * 300])
+def test_one_that_is_none_here_is(content: bytes) -> None:
+    guest = guest_with(store())
+    files(guest)["/EFI/Boot/bootx64.efi"] = content
+    said = ask("boot-loader", guest)
+    assert said.states() == {"uefi-fallback-missing": {"broken"}}
+    repaired(guest, said)
+
+
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+@pytest.mark.parametrize(("value", "word"), [(0, "minimal"), (1, "network"), (2, "dsrepair"), (9, "9")])
+def test_safe_mode(firmware: str, value: int, word: str) -> None:
+    said = ask("boot-loader", guest_with(loader_with("25000080", f"hex:{value:02x},00,00,00,00,00,00,00", firmware), firmware))
+    assert said.states() == {"safe-mode-set": {"warning"}} and word in said.findings[0].evidence and said.changes == ()
+
+
+INHERITED = '[Objects\\{22222222-0000-0000-0000-000000000002}\\Elements\\16000020]\n"Element"=hex:01\n'
+
+
+@pytest.mark.parametrize(
+    ("elements", "who"),
+    [
+        ({"260000b0": "hex:01"}, "EMS"),
+        ({"16000020": "hex:01"}, "EMS"),
+        ({"260000b0": "hex:00"}, ""),
+        ({"260000b0": "hex:01", "15000022": "hex:02,00,00,00,00,00,00,00"}, ""),
+        ({"260000b0": "hex:01", "15000022": "hex:01,00,00,00,00,00,00,00"}, "EMS"),
+        ({"260000a0": "hex:01"}, "debugger"),
+        ({"16000010": "hex:01", "15000011": "hex:00,00,00,00,00,00,00,00"}, "debugger"),
+        ({"260000a0": "hex:01", "15000011": "hex:03,00,00,00,00,00,00,00"}, ""),  # over the network
+        ({"260000a0": "hex:01", "15000013": "hex:02,00,00,00,00,00,00,00"}, ""),  # over COM2
+        ({"15000011": "hex:00,00,00,00,00,00,00,00", "15000013": "hex:01,00,00,00,00,00,00,00"}, ""),  # set, and off
+    ],
+)
+def test_who_has_com1(elements: dict[str, str], who: str) -> None:
+    extra = "".join(f'[Objects\\{LOADER}\\Elements\\{number}]\n"Element"={value}\n' for number, value in elements.items())
+    said = ask("boot-loader", guest_with(store(extra=extra)))
+    assert said.states() == ({"serial-port-taken": {"warning"}} if who else {})
+    assert not who or who in said.findings[-1].evidence
+
+
+def test_settings_that_the_loader_inherits_count() -> None:
+    parent = "{22222222-0000-0000-0000-000000000002}"
+    extra = f'[Objects\\{LOADER}\\Elements\\14000006]\n"Element"=multi:["{parent}"]\n{INHERITED}'
+    assert ask("boot-loader", guest_with(store(extra=extra))).states() == {"serial-port-taken": {"warning"}}
+
+
+def mistyped() -> Guest:
+    """A guest whose EFI system partition says that it is basic data."""
+    guest = guest_with(store())
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    disk = reader.disks[0]
+    partitions = tuple(dataclasses.replace(p, type=BASIC_DATA) for p in disk.table.partitions)
+    return Guest(MemoryReader([dataclasses.replace(disk, table=dataclasses.replace(disk.table, partitions=partitions))], reader.files))
+
+
+def test_an_efi_system_partition_of_another_type_gets_its_own() -> None:
+    guest = mistyped()
+    assert guest.firmware == "uefi"
+    said = ask("boot-loader", guest)
+    assert said.states() == {"esp-type-wrong": {"broken"}}
+    assert said.changes == (SetPartitionType(0, 1, ESP_TYPE),) and ESP_TYPE in said.changes[0].diff(guest)
+    repaired(guest, said)
+
+
+def test_no_boot_files_on_a_fat_volume_is_no_efi_system_partition() -> None:
+    guest = mistyped()
+    files(guest).clear()
+    assert "esp-type-wrong" not in ask("boot-loader", guest).states()

@@ -8,6 +8,7 @@ import pytest
 
 from h2k.guest.changes import pending
 from h2k.guest.virtio_win import DriverSource
+from tests.unit.hooks import ask as plain_ask
 from tests.unit.memory_reader import apply_changes, gpt_letter, windows_guest
 from tests.unit.moved_guests import MODERN, THREE, ask, ids, settings_of
 
@@ -52,3 +53,25 @@ def test_letters(drivers: DriverSource) -> None:
     )
     found = ask(windows_guest(MODERN + text, data_disks=1), drivers)
     assert {f.subject for f in found.findings if f.id == "drive-letter-unresolved"} == {"E:", "F:"}
+
+
+LETTER = "[MountedDevices]\n"
+PAGING = '[$cs\\Control\\Session Manager\\Memory Management]\n"PagingFiles"=multi:[{}]\n'
+
+
+def page_file_findings(entries: str, letters: dict[str, bytes]) -> list[str]:
+    mounted = LETTER + "".join(f'"\\\\DosDevices\\\\{k}"=hex:{v.hex(",")}\n' for k, v in letters.items()) if letters else ""
+    said = plain_ask("disks", windows_guest(PAGING.format(entries) + mounted))
+    return [f.evidence for f in said.findings if f.id == "page-file-misplaced"]
+
+
+def test_a_page_file_on_a_drive_that_is_not_here() -> None:
+    own = gpt_letter(windows_guest().disks[0].table.partitions[1])
+    letters = {"C:": own, "D:": b"DMIO:ID:" + bytes(16)}
+    assert len(page_file_findings('"D:\\\\pagefile.sys 0 0"', letters)) == 1
+    assert len(page_file_findings('"d:\\\\pagefile.sys"', {"C:": own})) == 1
+    assert page_file_findings('"C:\\\\pagefile.sys 0 0"', letters) == []
+    assert page_file_findings('"C:\\\\pagefile.sys 0 0"', {"D:": own}) == []  # Windows' own drive is where it is
+    assert page_file_findings('"?:\\\\pagefile.sys"', letters) == []
+    assert page_file_findings('"E:\\\\pagefile.sys 0 0"', {"C:": own, "E:": own}) == []
+    assert page_file_findings('"D:\\\\pagefile.sys 0 0"', {}) == []

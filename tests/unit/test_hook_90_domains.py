@@ -9,6 +9,7 @@ import pytest
 
 from h2k.disk.reader import VolumeRef
 from h2k.domain.facts import DiskFacts
+from h2k.engine.catalogue import in_domain
 from h2k.guest.guest import Guest
 from h2k.windows import first_boot
 from tests.unit.hooks import ask, domain
@@ -103,3 +104,33 @@ def test_a_driver_that_is_staged_for_the_first_boot_counts() -> None:
     settings = first_boot.settings_text(wanted)
     said = ask("domains", windows_guest(system=service, files={first_boot.SETTINGS: settings}))
     assert (said.settings["rng"], said.settings["pvpanic"]) == ("yes", "no")
+
+
+# Sectors of 4096 bytes
+
+
+def native(*indexes: int) -> Guest:
+    guest = windows_guest(data_disks=1)
+    reader = guest.reader
+    assert isinstance(reader, MemoryReader)
+    disks = [dataclasses.replace(d, table=dataclasses.replace(d.table, sector=4096)) if d.index in indexes else d for d in reader.disks]
+    return Guest(MemoryReader(disks, reader.files))
+
+
+def disk_facts(*sectors: int) -> tuple[DiskFacts, ...]:
+    return tuple(DiskFacts(Path(f"/made/disk{n}.qcow2"), "qcow2", "virtio", f"vd{n}", sector=s) for n, s in enumerate(sectors))
+
+
+@pytest.mark.parametrize(("disks", "shown"), [((0,), "0:4096"), ((1,), "1:4096"), ((0, 1), "0:4096,1:4096")])
+def test_a_table_that_counts_in_other_sectors(disks: tuple[int, ...], shown: str) -> None:
+    said = ask("domains", native(*disks), domain=domain(disks=disk_facts(512, 512)))
+    assert said.states() == {"sector-size-mismatch": {"broken"}} and said.settings["sector-size"] == shown
+    assert said.findings[0].subject == ", ".join(f"disk {d}" for d in disks)
+    assert ask("domains", native(*disks)).states() == {"sector-size-mismatch": {"warning"}}
+    assert in_domain("sector-size-mismatch")
+
+
+def test_a_domain_that_has_them() -> None:
+    said = ask("domains", native(0), domain=domain(disks=disk_facts(4096, 512)))
+    assert said.states() == {} and said.settings["sector-size"] == "0:4096"
+    assert "sector-size" not in ask("domains", native(), domain=domain(disks=disk_facts(512, 512))).settings

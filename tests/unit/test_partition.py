@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import Optional
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h2k.base.errors import BadData
-from h2k.disk.partition import Partition, PartitionTable, read_table
+from h2k.disk.partition import Partition, PartitionTable, read_table, retyped, volume_manager
 from tests.guests.tables import BASIC_DATA, DISK, gpt, logical, mbr, partition_guid
 
+ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 KIB = 1024
 SIZE = 512 * KIB
 ENTRIES_AT, HEADER_AT = 1024, 512
@@ -222,3 +225,45 @@ def test_damaged_gpt(anywhere: list[tuple[int, bytes]], entries: list[tuple[int,
         content[HEADER_AT + 16 : HEADER_AT + 20] = bytes(4)
         struct.pack_into("<I", content, HEADER_AT + 16, zlib.crc32(content[HEADER_AT : HEADER_AT + 92]))
     sane(bytes(content[:SIZE]))
+
+
+# Volume managers, and types that are set
+
+
+@pytest.mark.parametrize(
+    ("kind", "manager"),
+    [("0x42", "LDM"), ("AF9B60A0-1431-4F62-BC68-3311714A69AD", "LDM"), ("E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D", "Storage Spaces"),
+     ("0x07", ""), (BASIC_DATA, "")],
+)  # fmt: skip
+def test_volume_managers(kind: str, manager: str) -> None:
+    partitions = (Partition(1, 0, 512, BASIC_DATA, None, False), Partition(2, 512, 512, kind, None, False))
+    assert volume_manager(PartitionTable("mbr", "", partitions)) == manager
+
+
+@pytest.mark.parametrize("sector", [512, 4096])
+@pytest.mark.parametrize("gone", [None, "primary", "backup"])
+def test_a_type_is_set_in_every_sound_copy(sector: int, gone: Optional[str]) -> None:
+    content = disk(gpt(SIZE, SPANS, sector))
+    if gone is not None:
+        at = sector if gone == "primary" else SIZE // sector * sector - sector
+        content[at : at + 8] = b"damaged!"
+    old = table(content)
+    written = retyped(lambda at, n: bytes(content[at : at + n]), SIZE, old, 3, ESP)
+    assert len(written) == (4 if gone is None else 2)
+    for at, data in written:
+        content[at : at + len(data)] = data
+    new = table(content)
+    assert [p.type for p in new.partitions] == [BASIC_DATA, ESP]
+    assert dataclasses.replace(new, partitions=()) == dataclasses.replace(old, partitions=())
+    if gone is None:
+        content[sector : sector + 8] = b"damaged!"
+        assert table(content) == new  # the backup says the same
+
+
+def test_no_sound_copy() -> None:
+    content = disk(gpt(SIZE, SPANS))
+    old = table(content)
+    for at in (512, SIZE - 512):
+        content[at] ^= 0xFF
+    with pytest.raises(BadData, match="neither copy"):
+        retyped(lambda at, n: bytes(content[at : at + n]), SIZE, old, 1, ESP)

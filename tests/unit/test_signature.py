@@ -104,7 +104,7 @@ def test_a_way_up_over_a_cross_certified_ca() -> None:
         (b"", "no signature"),
         (bytes(64), "no signature"),
         (b"\x30\x03\x02\x01\x01", "no signature that can be read"),
-        (b"\x30\x80" * 300, "no signature that can be read"),
+        (b"\x30\x80" * 300, "no signature that can be read: no DER"),
         (message()[: len(message()) // 2], "no signature that can be read"),
         (message().replace(b"\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02", b"\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03", 1), "can be read"),
     ],
@@ -112,6 +112,13 @@ def test_a_way_up_over_a_cross_certified_ca() -> None:
 def test_what_is_no_signature(blob: bytes, why: str) -> None:
     with pytest.raises(BadData, match=rf"^x\.sys: its certificate table holds .*{why}"):
         read_signatures(with_table(blob or b"\1"), "x.sys")
+
+
+def test_an_object_identifier_that_would_be_decoded_for_minutes() -> None:
+    """asn1crypto needs time by the square of its length."""
+    blob = b"\x30\x82\xff\xfc\x06\x82\xff\xf8\x81" + b"\xff" * 0xFFF6 + b"\x01"
+    with pytest.raises(BadData, match="an object identifier of 65528 bytes"):
+        read_signatures(with_table(blob), "x.sys")
 
 
 def test_other_kinds_of_certificates_are_passed_over() -> None:
@@ -127,6 +134,14 @@ def test_signatures_and_certificates_are_bounded(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(signature, "MAX_CERTIFICATES", 1)
     with pytest.raises(BadData, match="2 certificates"):
         read_signatures(SIGNED, "x.sys")
+
+
+def test_a_message_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signature, "MAX_MESSAGE", 8 + len(message()) - 1)
+    with pytest.raises(BadData, match="holds no signature"):
+        read_signatures(SIGNED, "x.sys")
+    monkeypatch.setattr(signature, "MAX_MESSAGE", 8 + len(message()))
+    assert only(SIGNED).holds
 
 
 @many
