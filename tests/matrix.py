@@ -136,7 +136,7 @@ def inside(step: str) -> str:
     try:
         return INSIDE[step](place)
     except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as e:
-        return f"{type(e).__name__}: {e}"[:300]
+        return " ".join(f"{type(e).__name__}: {e}".split())[:300]
 
 
 # Outside
