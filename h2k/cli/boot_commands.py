@@ -16,10 +16,11 @@ from h2k.boot.record import word
 from h2k.boot.validate import explain as explain_checks
 from h2k.boot.validate import validate_target
 from h2k.cli.handles import record_directory
-from h2k.cli.options import json_option, new_run, paths, verbose_option
+from h2k.cli.options import json_option, new_run, paths, table_option, verbose_option
 from h2k.config.policy import load_policy
 from h2k.engine.ending import guarded
 from h2k.engine.outcome import Outcome
+from h2k.engine.request import Request
 
 _connect = click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True, help="libvirt on this host")
 
@@ -30,10 +31,17 @@ _connect = click.option("--connect", metavar="URI", default=DEFAULT_URI, show_de
 @click.option("--policy", "policies", multiple=True, metavar="FILE", help="time-outs, validation, bootstrap")
 @click.option("--keep-overlay", is_flag=True, help="do not commit: leave the guest running on its overlays")
 @click.option("--skip-bootstrap", is_flag=True, help="boot the final domain at once, if the guest has bound VirtIO already")
+@table_option("allow-under")
 @json_option
 @verbose_option
 def boot_command(
-    guest: str, connect: str, policies: Sequence[str], keep_overlay: bool, skip_bootstrap: bool, as_json: bool
+    guest: str,
+    connect: str,
+    policies: Sequence[str],
+    keep_overlay: bool,
+    skip_bootstrap: bool,
+    allow_under: Sequence[str],
+    as_json: bool,
 ) -> int:
     """Boot both phases on overlays, watch them, commit, and leave the guest running. Status 5: as it was before.
 
@@ -42,6 +50,7 @@ def boot_command(
     run = new_run(as_json)
 
     def work() -> Outcome:
+        Request.of({"allow_under": allow_under})
         directory = record_directory(guest, connect)
         run.records = directory
         request = BootRequest(directory, connect, keep_overlay, skip_bootstrap, load_policy(paths(policies)))

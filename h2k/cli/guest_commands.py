@@ -45,9 +45,10 @@ def _opened(run: Run, images: Sequence[str], report: Optional[str], wishes: dict
 
 @click.command()
 @guest_argument
+@table_option("allow-under")
 @json_option
 @verbose_option
-def inspect(images: Sequence[str], as_json: bool) -> int:
+def inspect(images: Sequence[str], allow_under: Sequence[str], as_json: bool) -> int:
     """Show what the guest is: Windows version, firmware, disks, hives.
 
     Example: h2k inspect disk.qcow2
@@ -56,6 +57,7 @@ def inspect(images: Sequence[str], as_json: bool) -> int:
     shown: list[dict[str, Any]] = []
 
     def work() -> Outcome:
+        Request.of({"allow_under": allow_under})
         shown.append(facts_of(open_guest_files(images).images))
         return Outcome(READY, "INSPECTED", "")
 
@@ -157,10 +159,11 @@ def _for_domains(run: Run, seen: Examination) -> Outcome:
 @click.command()
 @guest_argument
 @table_option("report")
+@table_option("allow-under")
 @click.option("--force", is_flag=True, help="go back even though somebody has written to the disks since")
 @json_option
 @verbose_option
-def rollback(images: Sequence[str], report: Optional[str], force: bool, as_json: bool) -> int:
+def rollback(images: Sequence[str], report: Optional[str], allow_under: Sequence[str], force: bool, as_json: bool) -> int:
     """Give the disks back the content that they had before the last repair or boot.
 
     Example: h2k rollback NAME.h2k
@@ -168,6 +171,7 @@ def rollback(images: Sequence[str], report: Optional[str], force: bool, as_json:
     run = new_run(as_json)
 
     def work() -> Outcome:
+        Request.of({"allow_under": allow_under})
         run.files = open_guest_files(images, report)
         result = take_back(run.files.writable(), run.files.state, force, run.steps.say)
         run.records = run.files.state
