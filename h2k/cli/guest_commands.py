@@ -24,7 +24,7 @@ from h2k.domain.handles import open_guest_files
 from h2k.engine.ending import guarded, print_json, told
 from h2k.engine.examination import RESULT, Examination
 from h2k.engine.outcome import Outcome, of_repair, of_result, only_domains_wrong
-from h2k.engine.pipeline import facts_of, finished, fix, look
+from h2k.engine.pipeline import facts_of, finished, fix, look, look_deep
 from h2k.engine.records import command_line, records
 from h2k.engine.request import Request, open_tools
 from h2k.engine.runs import Run
@@ -81,24 +81,31 @@ def plan(images: Sequence[str], report: Optional[str], as_json: bool, **wishes: 
 
 @click.command()
 @guest_options
+@click.option("--deep", is_flag=True, help="look at every cell of every hive, not only at those on the way")
 @click.option("--ask-qemu", is_flag=True, help="start a scratch copy of each domain, paused, and check what it shows")
 @click.option("--connect", metavar="URI", default=DEFAULT_URI, show_default=True, help="libvirt, for --ask-qemu")
-def verify(images: Sequence[str], report: Optional[str], as_json: bool, ask_qemu: bool, connect: str, **wishes: Any) -> int:
+def verify(
+    images: Sequence[str], report: Optional[str], as_json: bool, deep: bool, ask_qemu: bool, connect: str, **wishes: Any
+) -> int:
     """Check every guarantee, read-only. Status 0 ready, 3 refused, 4 not ready.
 
     Example: h2k verify NAME.xml
     """
-    return _looked(new_run(as_json), images, report, wishes, connect if ask_qemu else None)
+    return _looked(new_run(as_json), images, report, wishes, connect if ask_qemu else None, deep)
 
 
-def _looked(run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any], ask: Optional[str] = None) -> int:
+def _looked(
+    run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any], ask: Optional[str] = None, deep: bool = False
+) -> int:
     def work() -> Outcome:
         with _opened(run, images, report, wishes):
             seen = look(run, RESULT)
+            if deep and seen.windows:
+                look_deep(run)
             if ask is not None and seen.windows and seen.outcome.status != REFUSED:
                 run.report.findings += shown_hardware(run.guest_files, ask)
                 return of_result(run.report.findings, len(seen.todo))
-            return seen.outcome
+            return of_result(run.report.findings, len(seen.todo)) if deep and seen.windows else seen.outcome
 
     return guarded(run, work)
 

@@ -16,7 +16,7 @@ from h2k.engine.apply import Backups
 from h2k.engine.examination import RESULT, Examination, examine_guest, refuse_damaged
 from h2k.engine.outcome import Outcome
 from h2k.engine.preconditions import require_rights
-from h2k.engine.proof import problems_of
+from h2k.engine.proof import deep_findings, problems_of
 from h2k.engine.report import guest_facts, windows_facts
 from h2k.engine.request import Tools
 from h2k.engine.runs import Run
@@ -36,6 +36,14 @@ def look(run: Run, side: str = RESULT) -> Examination:
     """Examine the guest of a run; the run's report is that of the examination."""
     with run.parts.open_reader(run.guest_files.images) as reader:
         return _examine(run, Guest(reader, run.opened.request.root), side)
+
+
+def look_deep(run: Run) -> None:
+    """Look at every cell of the hives too; what is found joins the report of the last look."""
+    with run.parts.open_reader(run.guest_files.images) as reader:
+        guest = Guest(reader, run.opened.request.root)
+        known = {(f.id, f.subject) for f in run.report.findings}
+        run.report.findings += [f for f in deep_findings(guest) if (f.id, f.subject) not in known]
 
 
 def _examine(run: Run, guest: Guest, side: str) -> Examination:

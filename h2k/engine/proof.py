@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from h2k.base.errors import BadData
+from h2k.base.finding import Finding
 from h2k.disk.open_reader import open_reader
 from h2k.disk.reader import Reader
 from h2k.domain.facts import DomainFacts
@@ -54,6 +55,21 @@ def written_hives(guest: Guest, made: Sequence[Change]) -> list[str]:
         if state != "clean":
             problems.append(f"{name} is {state}")
     return problems
+
+
+def deep_findings(guest: Guest) -> list[Finding]:
+    """Every cell of every hive looked at: a finding for each hive that is not sound. What can't be read at all is left to
+    the hooks, which have told it."""
+    found = []
+    for name in ("SYSTEM", "SOFTWARE", "DRIVERS", "BCD"):
+        try:
+            problems = regf.check(guest.hive_state(name).data, name, deep=True) if guest.has_hive(name) else []
+        except BadData:
+            continue
+        if problems:
+            way_out = "restore it from a backup of the source"
+            found.append(Finding("bcd-corrupt" if name == "BCD" else "hive-corrupt", "refused", name, problems[0], way_out))
+    return found
 
 
 def replayed_hives(guest: Guest, before: Guest, made: Sequence[Change]) -> list[str]:

@@ -13,7 +13,7 @@ from h2k.base.errors import H2kError, Refused
 from h2k.base.finding import Finding
 from h2k.engine import proof
 from h2k.engine.examination import SOURCE
-from h2k.engine.pipeline import finish_earlier, fix, look
+from h2k.engine.pipeline import finish_earlier, fix, look, look_deep
 from h2k.engine.preconditions import require_rights
 from h2k.engine.request import Request
 from h2k.guest.guest import Guest
@@ -312,6 +312,20 @@ def test_a_result_is_judged_for_the_bus_that_it_was_made_for(
     world.hooks, world.request = [made_hook(asks_the_bus)], Request(bus=asked)
     fix(world.run())
     assert set(seen) == {bus}
+
+
+def test_the_deep_look_finds_what_lies_beside_the_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.image, sound = made_guest(0), proof.regf.check
+
+    def check(data: bytes, name: str, deep: bool = False) -> list[str]:
+        return [f"{name}: a cell is wrong"] if deep and name == "SOFTWARE" else sound(data, name)
+
+    monkeypatch.setattr(proof.regf, "check", check)
+    run = world.run("h2k verify")
+    assert look(run).outcome.status == 0
+    look_deep(run)
+    look_deep(run)
+    assert [(f.id, f.state, f.subject) for f in run.report.findings] == [("hive-corrupt", "refused", "SOFTWARE")]
 
 
 # A source
