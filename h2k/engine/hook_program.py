@@ -174,13 +174,13 @@ def _checked(output: bytes, schema: Mapping[str, Any], path: Path) -> dict[str, 
     return dict(answer)
 
 
-def first_fault(answer: Any, schema: Mapping[str, Any]) -> Optional[str]:
+def first_fault(answer: Any, schema: Mapping[str, Any], whole: str = "the answer") -> Optional[str]:
     """What is wrong with an answer or a META, and where, in one line; None when it is as the schema says."""
     fault = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema).iter_errors(answer))
     if fault is None:
         return None
     place = "/".join(map(str, fault.absolute_path))
-    return (f"{place}: " if place else "") + str(fault.message)[:200]
+    return f"{place or whole}: {str(fault.message)[:200]}"
 
 
 # The facts

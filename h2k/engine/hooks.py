@@ -177,7 +177,7 @@ def _load_python(path: Path) -> Hook:
         meta, propose = json.loads(json.dumps(module.META)), module.propose
     except Exception as e:  # a hook may be anybody's, and importing it runs it
         raise UsageError(f"{path}: this hook can't be loaded: {type(e).__name__}: {e}") from e
-    fault = first_fault(meta, META)
+    fault = first_fault(meta, META, "all of it")
     if fault is not None:
         raise UsageError(f"{path}: this hook can't be loaded: META: {fault}", hint="docs/writing-a-hook.md has the keys")
     return _hook(path, meta, propose)

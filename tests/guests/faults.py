@@ -25,6 +25,7 @@ from tests.guests.build import BOOT_MANAGER
 from tests.guests.hivelog import make_dirty_pair
 from tests.guests.pe import make_pe
 from tests.guests.regfile import build_hive, make_dirty
+from tests.guests.signing import sign_pe
 from tests.guests.surgery import ESP_GUID, Ntfs, Surgery
 
 Inject = Callable[[Surgery], None]
@@ -673,14 +674,17 @@ FAULTS: tuple[Fault, ...] = (
         fits=modern,
     ),
     Fault("driver-unsigned", "viostor.sys has no signature", REFUSE, nothing, (NEW, "win2012r2"), base="plain", drivers="none", fits=wide),
-    Fault("driver-unsigned:x86", "the same, for 32-bit Windows", WARN, nothing, (OLD,), base="plain", drivers="none", fits=narrow),
+    Fault("driver-unsigned:x86", "the guest's and the package's have none", WARN, driver(_unsigned), (OLD,), drivers="none", fits=narrow),
     Fault(
         "driver-unsigned:secure", "Secure Boot, and viostor.sys has no signature", REFUSE, nothing, base="plain", drivers="none",
         domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g),
     ),
     Fault("driver-unsigned:replaced", "the guest's viostor.sys has none, the package's has", REPAIR, driver(_unsigned), (NEW, OLD)),
     Fault("driver-test-signed", "viostor.sys is test-signed", REFUSE, nothing, (NEW,), base="plain", drivers="test", fits=wide),
-    Fault("driver-test-signed:x86", "the same, for 32-bit Windows", WARN, nothing, (OLD,), base="plain", drivers="test", fits=narrow),
+    Fault(
+        "driver-test-signed:x86", "the guest's and the package's are test-signed", WARN,
+        driver(lambda data: sign_pe(_unsigned(data), "test")), (OLD,), drivers="test", fits=narrow,
+    ),
     Fault(
         "driver-sha2-unsupported", "viostor.sys has a SHA-256 signature alone, and Windows 7 lacks the update", REFUSE, nothing,
         ("win2008r2",), base="plain", drivers="sha256", fits=lambda g: old(g) and wide(g),

@@ -143,7 +143,7 @@ def test_commands() -> None:
 
     disk = str(cached()["win2022"].disks[0])
     listed = h2k("hooks", "list", "--hooks", str(EXAMPLES), "--json")
-    assert "company-marker" in [h["name"] for h in json.loads(listed.stdout)]
+    assert "company-marker" in [h["name"] for h in json.loads(listed.stdout)["hooks"]]
     assert "company-marker-missing" in h2k("hooks", "check", str(EXAMPLES / "75-company-marker")).stdout
     ran = h2k("hooks", "run", "no-autorun", disk, "--hooks", str(EXAMPLES))
     assert ran.returncode == 4 and "autorun-enabled" in ran.stdout and "+ SYSTEM" in ran.stdout

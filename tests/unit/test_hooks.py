@@ -120,8 +120,8 @@ def test_a_hook_that_can_not_be_loaded_is_named(places: tuple[Path, Path, Path],
 
 
 META_FAULTS = {
-    "META = None": "META: None is not of type 'object'",
-    "META = {}": "META: 'name' is a required property",
+    "META = None": "META: all of it: None is not of type 'object'",
+    "META = {}": "META: all of it: 'name' is a required property",
     "META = object()": "Object of type object is not JSON serializable",
     "META['name'] = 'Upper'": "META: name: 'Upper' does not match",
     "META['summary'] = 7": "META: summary: 7 is not of type 'string'",
