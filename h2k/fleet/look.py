@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import REFUSED, Refused, Unknown, UsageError
+from h2k.base.errors import REFUSED, H2kError, Refused, Unknown, UsageError
 from h2k.base.finding import Finding
 from h2k.convert.h2k_options import H2kOptions
 from h2k.convert.source import open_source
@@ -19,7 +19,7 @@ from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles, read_description
 from h2k.engine.examination import SOURCE, Examination, examine_guest
 from h2k.engine.pool import Ended
-from h2k.engine.report import installed_drivers
+from h2k.engine.report import installed_drivers, windows_facts
 from h2k.engine.request import Request, Tools, open_tools
 from h2k.fleet.flags import flags_of_domain, flags_of_vmx, roles_of
 from h2k.fleet.sources import DISK, LIBVIRT, MISSING, OVA, VMX, XML, Source
@@ -75,12 +75,21 @@ def look(tools: Tools, source: Source) -> Row:
             seen = examine_guest(tools, guest, SOURCE, files.domain)
             row = {**blank(source), **_seen(seen, files.domain)}
             row["disks"] = [_disk(str(d.info.path), d.info.format, d.info.size, d.info.chain) for d in guest.disks]
-            if seen.windows and "product" in seen.report.guest:
-                row["roles"] = roles_of(guest)
+            row.update(_windows(guest) if seen.windows else {})
         row["flags"] = _flags(source, files)
         row["name"] = files.domain.name if files.domain is not None else source.name
     row["bytes"] = _on_disk([source.place]) if source.kind == OVA else sum(disk["allocated"] for disk in row["disks"])
     return row
+
+
+def _windows(guest: Guest) -> Row:
+    """What Windows it is and its roles, of a guest that is refused too; nothing where its hives can't be read."""
+    try:
+        facts = windows_facts(guest)
+        found = {"windows": facts["product"], "build": facts["build"], "arch": facts["arch"], "firmware": guest.firmware}
+        return {**found, "roles": roles_of(guest)}
+    except H2kError:
+        return {}
 
 
 def _require_disk(path: Path) -> None:
@@ -126,7 +135,7 @@ def blank(source: Source) -> Row:
 
 
 def _seen(seen: Examination, domain: Optional[DomainFacts]) -> Row:
-    guest, outcome = seen.report.guest, seen.outcome
+    outcome = seen.outcome
     row: Row = {"reason": outcome.sentence, "findings": [f.as_json() for f in seen.report.findings if f.state != "ok"]}
     if not seen.windows:
         return {**row, "class": UNKNOWN, "reason": f"not Windows ({seen.system}): h2k leaves it as it is"}
@@ -134,8 +143,6 @@ def _seen(seen: Examination, domain: Optional[DomainFacts]) -> Row:
     row["class"] = REFUSED_CLASS if outcome.status == REFUSED else REPAIRS if row["repairs"] else READY
     row["installs"] = list(installed_drivers(seen.todo))
     row["actions"] = actions(seen.report.findings)
-    windows = str(guest.get("product", ""))
-    row.update(windows=windows, build=guest.get("build"), firmware=guest.get("firmware", ""), arch=guest.get("arch", ""))
     row["nics"] = _nics(seen.report.documents.get("network.json", {}), domain)
     return row
 

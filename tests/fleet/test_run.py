@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -136,8 +137,7 @@ def test_a_survey_a_plan_and_a_run_of_whole_guests(tmp_path: Path, drivers: Path
     top = tmp_path / "exports"
     top.mkdir()
     for name in ("win2022", "win2012r2"):
-        argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(build.cached()[name].disks[0]), str(top / f"{name}.qcow2")]
-        subprocess.run(argv, check=True)
+        shutil.copy(build.cached()[name].disks[0], top / f"{name}.qcow2")
     (top / "empty.qcow2").touch()
     env = {**os.environ, "VIRTIO_WIN": str(drivers), "XDG_STATE_HOME": str(tmp_path)}
     subprocess.run([H2K, "survey", str(top), "-o", str(tmp_path / "survey.json")], env=env, capture_output=True)
