@@ -90,8 +90,10 @@ def spelled(text: str, program: str) -> str:
     return _SPELT.sub(lambda match: f"--{match.group(1)}" if H2K in BY_NAME[match.group(1)].programs else match.group(0), text)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a word that is not known: the nearest one, else all of them."""
+def did_you_mean(word: str, known: Iterable[str], listing: str = "") -> str:
+    """A hint for a word that is not known: the nearest one, else all of them, or the command that lists them."""
     names: Sequence[str] = sorted(set(known))
     near = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"{listing} lists them" if listing else f"one of {', '.join(names)}"

@@ -40,7 +40,7 @@ def explain(finding: Optional[str], words: bool, as_json: bool) -> int:
     def work() -> Outcome:
         found.extend(entry for entry in ENTRIES if finding in (None, entry.id))
         if not found:
-            raise UsageError(f"{finding}: no such finding", hint=did_you_mean(str(finding), [e.id for e in ENTRIES]))
+            raise UsageError(f"{finding}: no such finding", hint=did_you_mean(str(finding), [e.id for e in ENTRIES], "h2k explain"))
         return Outcome(READY, "EXPLAINED", "")
 
     status = guarded(run, work, quiet=True)

@@ -155,5 +155,5 @@ def _accepted(ids: Sequence[str], hooks: Sequence[Hook]) -> tuple[str, ...]:
     known = known_ids() | {found for hook in hooks for found in hook.answers}
     for found in ids:
         if found not in known:
-            raise UsageError(f"--h2k-accept {found}: no such finding", hint=did_you_mean(found, known))
+            raise UsageError(f"--h2k-accept {found}: no such finding", hint=did_you_mean(found, known, "h2k explain"))
     return tuple(ids)
