@@ -1,0 +1,321 @@
+"""Recovery after a kill at every step, and rollback: what is given back, to which disks, and when that is refused."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from h2k.base.errors import H2kError, Refused
+from h2k.disk import overlay, undo
+from h2k.disk.overlay import Companion, DiskSet
+from tests.unit.fake_images import FORMATS, PAGE, Guest, Killed, killer, used
+
+VARIABLES, BOOTED = (b"QFI\xfb" + bytes([n]) * 60 for n in (1, 2))
+NEW = 0xA0  # what the commit writes
+
+
+@pytest.fixture
+def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guest:
+    return Guest(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def nvram(guest: Guest) -> Companion:
+    """Firmware variables that a boot has worked on."""
+    (guest.state / "boot").mkdir(mode=0o755, parents=True)
+    guest.state.chmod(0o711)
+    work = guest.state / "boot" / "nvram.fd"
+    work.write_bytes(BOOTED)
+    return Companion(work, guest.state.parent / "g_VARS.fd")
+
+
+def as_new(guest: Guest) -> list[bytes]:
+    """The content after the commit."""
+    a, b = (bytearray(content) for content in guest.first)
+    a[PAGE : 2 * PAGE] = b[PAGE : 2 * PAGE] = bytes([NEW]) * PAGE
+    a[3 * PAGE :] = bytes([NEW + 1]) * PAGE
+    return [bytes(a), bytes(b)]
+
+
+def rolling_back(guest: Guest, step: str) -> None:
+    """A rollback that is killed."""
+    guest.committed(NEW)
+    with pytest.raises(Killed):
+        guest.disks().rollback(on_step=killer(step))
+
+
+def write_later(guest: Guest, at: int = 2 * PAGE) -> None:
+    """A write when the killed run can't have been alive any more, beside what it wrote."""
+    guest.storage.write(guest.images[1], at, b"x")
+    later = time.time_ns() + int((undo.LATE + 1) * 1e9)
+    os.utime(guest.images[1], ns=(later, later))
+
+
+# Recovery
+
+
+@pytest.mark.parametrize("step", ["save-undo-0", "save-undo-1"])
+def test_a_kill_before_the_commit_leaves_the_disks(step: str, guest: Guest) -> None:
+    guest.killed_at(step)
+    disks = guest.disks()
+    assert disks.recover() == "discarded"
+    assert (guest.content, disks.phase, disks.history, guest.left) == (guest.first, "idle", (), [])
+    assert guest.disks().recover() == "clean"
+
+
+@pytest.mark.parametrize(
+    ("step", "again"),
+    [
+        ("committing", ["overlay-0", "overlay-1"]), ("commit-0", ["overlay-0", "overlay-1"]), ("read-back-0", ["overlay-1"]),
+        ("commit-1", ["overlay-1"]), ("read-back-1", []), ("committed", []),
+    ],
+)  # fmt: skip
+def test_a_kill_during_the_commit_is_finished(step: str, again: list[str], guest: Guest, nvram: Companion) -> None:
+    guest.killed_at(step, companions=[nvram])
+    guest.storage.log.clear()
+    disks = guest.disks()
+    assert disks.recover() == "finished"
+    assert [event for event in guest.storage.log if event.startswith("commit")] == [f"commit {name}.qcow2" for name in again]
+    assert guest.content == as_new(guest) and nvram.path.read_bytes() == BOOTED and not nvram.work.exists()
+    assert (disks.phase, disks.history, guest.left) == ("idle", ("fix",), ["boot", "undo-0-0.qcow2", "undo-0-1.qcow2"])
+    assert sum(disks.rollback().disks.values()) == 3 * PAGE
+    assert guest.content == guest.first and not nvram.path.exists()
+
+
+@pytest.mark.parametrize("step", ["rolling-back", "restore-0", "restore-1"])
+def test_a_kill_on_the_way_back_is_rolled_back(step: str, guest: Guest) -> None:
+    rolling_back(guest, step)
+    disks = guest.disks()
+    assert disks.phase == "rolling-back"
+    assert disks.recover() == "rolled back"
+    assert (guest.content, disks.phase, disks.history, guest.left) == (guest.first, "idle", (), [])
+
+
+def test_recovery_of_a_piece_that_is_half_new(guest: Guest) -> None:
+    guest.killed_at("commit-0")
+    guest.storage.write(guest.images[0], PAGE, bytes([NEW]) * PAGE)
+    assert guest.disks().recover() == "finished"
+    assert guest.content == as_new(guest)
+
+
+@pytest.mark.parametrize("step", ["committing", "commit-1"])
+@pytest.mark.parametrize("force", [None, False, True])
+def test_neither_old_nor_new_is_another_disk(step: str, force: Optional[bool], guest: Guest) -> None:
+    guest.killed_at(step)
+    guest.storage.write(guest.images[1], PAGE, b"x")
+    theirs, disks = guest.content, guest.disks()
+    with pytest.raises(Refused, match=r"g-sdb: not the disk that the unfinished run in .* was writing"):
+        disks.recover() if force is None else disks.rollback(force=force)
+    assert (guest.content, disks.phase) == (theirs, "committing")
+
+
+def test_somebody_has_written_to_it_since_the_kill(guest: Guest) -> None:
+    guest.killed_at("commit-1")
+    write_later(guest)
+    theirs, disks = guest.content, guest.disks()
+    for call in (disks.recover, disks.rollback):
+        with pytest.raises(Refused, match=r"g-sdb: somebody has written to it since .*h2k rollback --force"):
+            call()
+    assert (guest.content, disks.phase) == (theirs, "committing")
+    disks.rollback(force=True)
+    assert guest.content[0] == guest.first[0] and guest.content[1] == theirs[1]
+
+
+def test_no_recovery_while_somebody_uses_a_disk(guest: Guest) -> None:
+    guest.killed_at("commit-1")
+    disks = guest.disks()
+    with used(guest.images[1]), pytest.raises(Refused, match="source-running"):
+        disks.recover()
+    assert disks.phase == "committing"
+    assert disks.recover() == "finished"
+
+
+@pytest.mark.parametrize("images", [["g-sda"], ["g-sdb", "g-sda"], ["g-sda", "g-sdb", "g-sdb"]])
+def test_no_recovery_of_other_disks(images: list[str], guest: Guest) -> None:
+    guest.killed_at("commit-1")
+    half = guest.content
+    disks = DiskSet([(guest.state.parent / name, FORMATS[name]) for name in dict.fromkeys(images)][: len(images)], guest.state)
+    if len(images) == 3:
+        extra = guest.state.parent / "g-sdc"
+        extra.write_bytes(bytes(PAGE))
+        disks.images.append((extra, "raw"))
+    with pytest.raises(Refused, match=r"an unfinished run is on .*g-sda, .*g-sdb \(name those disks"):
+        disks.recover()
+    assert guest.content == half
+
+
+@pytest.mark.parametrize("phase", ["applying", "kept"])
+def test_overlays_stay_while_a_guest_runs_on_them(phase: str, guest: Guest) -> None:
+    disks = guest.prepared(NEW, "boot")
+    if phase == "kept":
+        disks.keep()
+    disks.release()
+    with used(disks.overlays[1]):
+        for call in (disks.rollback, *([disks.recover] if phase == "applying" else [])):
+            with pytest.raises(Refused, match=r"overlay-1\.qcow2: a guest runs on it"):
+                call()
+    assert (disks.phase, guest.left) == (phase, ["overlay-0.qcow2", "overlay-1.qcow2"])
+
+
+def test_a_guest_that_was_killed_with_the_run_has_time_to_end(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    disks = guest.prepared(NEW, "boot")
+    disks.release()
+    monkeypatch.setattr(overlay, "_ORPHAN_LIMIT", 10.0)
+    user = used(disks.overlays[0])
+    user.__enter__()
+    monkeypatch.setattr(overlay.time, "sleep", lambda seconds: user.__exit__(None, None, None))
+    assert disks.recover() == "discarded"
+
+
+# Rollback
+
+
+def test_the_last_commit_is_undone_first(guest: Guest) -> None:
+    repaired = guest.committed(0x50)
+    booted = guest.committed(NEW, "boot")
+    assert guest.disks().history == ("fix", "boot") and booted != repaired
+    undone = guest.disks().rollback()
+    assert str(undone) == f"rolled back (boot): {guest.images[0]} (8192 bytes restored), {guest.images[1]} (4096 bytes restored)"
+    assert (guest.content, guest.disks().history, guest.left) == (repaired, ("fix",), ["undo-0-0.qcow2", "undo-0-1.qcow2"])
+    assert guest.disks().rollback().kind == "fix"  # without force: nobody but h2k has written
+    assert (guest.content, guest.disks().history, guest.left) == (guest.first, (), [])
+    with pytest.raises(Refused, match="nothing was committed"):
+        guest.disks().rollback()
+
+
+def test_who_wrote_between_two_commits_is_not_forgotten(guest: Guest) -> None:
+    guest.committed(0x50)
+    guest.storage.write(guest.images[1], 2 * PAGE, b"x")
+    guest.committed(NEW, "boot")
+    guest.disks().rollback()
+    with pytest.raises(Refused, match="g-sdb: somebody has written to it since the commit"):
+        guest.disks().rollback()
+    guest.disks().rollback(force=True)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("at", [PAGE, 2 * PAGE])
+def test_who_has_written_since_the_commit(at: int, hidden: bool, guest: Guest) -> None:
+    guest.committed(NEW)
+    time_ns = guest.images[0].stat().st_mtime_ns
+    guest.storage.write(guest.images[0], at, b"\xee")
+    if hidden:
+        os.utime(guest.images[0], ns=(time_ns, time_ns))
+    theirs = guest.content
+    if hidden and at != PAGE:  # beside what the commit wrote: nothing tells
+        guest.disks().rollback()
+        return
+    with pytest.raises(Refused, match=r"g-sda: somebody has written to it since the commit .*--force does it all the same"):
+        guest.disks().rollback()
+    assert guest.content == theirs and guest.disks().history == ("fix",)
+    guest.disks().rollback(force=True)
+    assert guest.content[0][PAGE : 2 * PAGE] == guest.first[0][PAGE : 2 * PAGE]
+
+
+@pytest.mark.parametrize("byte", [0x00, 0x77])
+def test_another_disk_is_never_rolled_back(byte: int, guest: Guest) -> None:
+    disks = guest.prepared(NEW)
+    guest.storage.write(disks.overlays[1], 3 * PAGE, bytes(PAGE))  # zeros, which a blank disk has too
+    disks.commit()
+    guest.storage.write(guest.images[1], 0, bytes([byte]) * 4 * PAGE)
+    theirs = guest.content
+    with pytest.raises(Refused, match="g-sdb: nothing of what h2k wrote is on it: another disk"):
+        disks.rollback(force=True)
+    assert (guest.content, disks.phase, disks.history) == (theirs, "idle", ("fix",))
+    with pytest.raises(Refused, match="somebody has written"):
+        disks.rollback()
+
+
+def test_no_rollback_while_somebody_reads_a_disk(guest: Guest) -> None:
+    guest.committed(NEW)
+    with used(guest.images[1], 100, 201, 203), pytest.raises(Refused, match="source-running"):
+        guest.disks().rollback()
+    assert guest.content == as_new(guest)
+
+
+def test_rollback_of_the_disks_of_the_commit(guest: Guest) -> None:
+    guest.committed(NEW, count=1)
+    assert guest.disks(2).rollback().disks == {str(guest.images[0]): 2 * PAGE}  # a data disk was named since
+    guest.committed(NEW)
+    with pytest.raises(Refused, match=r"the last commit was on .*g-sda, .*g-sdb \(name those disks"):
+        guest.disks(1).rollback()
+    assert guest.content == as_new(guest)
+
+
+def test_only_what_differs_is_written_back(guest: Guest) -> None:
+    guest.killed_at("commit-1")
+    guest.storage.log.clear()
+    assert guest.disks().rollback().disks == {str(guest.images[0]): 2 * PAGE, str(guest.images[1]): 0}
+    assert [event for event in guest.storage.log if event.startswith("restore")] == ["restore g-sda"] * 2
+    assert guest.storage.log.count("sync g-sda") == 1
+    assert (guest.content, guest.disks().history, guest.left) == (guest.first, (), [])
+
+
+def test_what_does_not_read_back_is_still_to_be_rolled_back(guest: Guest) -> None:
+    guest.committed(NEW)
+    guest.storage.losing.add("g-sdb")
+    disks = guest.disks()
+    with pytest.raises(H2kError, match=r"g-sdb: the restored blocks do not read back \(run h2k rollback again"):
+        disks.rollback()
+    assert disks.phase == "rolling-back" and "undo-0-1.qcow2" in guest.left
+    guest.storage.losing.clear()
+    with disks.held():  # which nobody can have, had the first not let go
+        disks.rollback()
+    assert (guest.content, guest.left) == (guest.first, [])
+
+
+@pytest.mark.parametrize(("kept", "kind", "said"), [(True, "boot", "kept overlay"), (True, "fix", "kept overlay"), (False, "boot", "unfinished boot")])
+def test_overlays_are_thrown_away_and_the_repair_stays(kept: bool, kind: str, said: str, guest: Guest, nvram: Companion) -> None:
+    repaired = guest.committed(0x50)
+    disks = guest.prepared(NEW, kind)
+    if kept:
+        disks.keep([nvram])
+    disks.release()
+    done = guest.disks().rollback()
+    assert (done.kind, done.disks) == (said, {str(path): 0 for path in guest.images})
+    assert (guest.content, guest.disks().phase, guest.disks().history) == (repaired, "idle", ("fix",))
+    assert nvram.work.exists() != kept and guest.left == ["boot", "undo-0-0.qcow2", "undo-0-1.qcow2"]
+
+
+def test_a_repair_that_was_not_committed_is_not_what_is_undone(guest: Guest) -> None:
+    guest.committed(0x50)
+    guest.prepared(NEW).release()
+    assert guest.disks().rollback().kind == "fix"
+    assert guest.content == guest.first
+    guest.prepared(NEW).release()
+    with pytest.raises(Refused, match="nothing was committed"):
+        guest.disks().rollback()
+    assert (guest.disks().phase, guest.left) == ("idle", [])
+
+
+def test_companions_come_back_with_their_mode(guest: Guest, nvram: Companion) -> None:
+    nvram.path.write_bytes(VARIABLES)
+    nvram.path.chmod(0o640)
+    guest.prepared(NEW, "boot").commit(companions=[nvram])
+    assert (nvram.path.read_bytes(), nvram.path.stat().st_mode & 0o777) == (BOOTED, 0o640)
+    nvram.path.chmod(0o600)
+    nvram.work.write_bytes(BOOTED)
+    guest.disks().rollback()
+    assert (nvram.path.read_bytes(), nvram.work.exists(), guest.left) == (VARIABLES, False, ["boot"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_failed_commit_gives_companions_back(there: bool, guest: Guest, nvram: Companion, monkeypatch: pytest.MonkeyPatch) -> None:
+    if there:
+        nvram.path.write_bytes(VARIABLES)
+    real = undo.place_file
+
+    def place(source: Path, path: Path, attributes: object = None) -> None:
+        real(source, path, attributes)  # type: ignore[arg-type]
+        if source == nvram.work:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(undo, "place_file", place)
+    with pytest.raises(H2kError, match="the disks have their old content again"):
+        guest.prepared(NEW, "boot").commit(companions=[nvram])
+    assert guest.content == guest.first and nvram.path.exists() == there
+    assert not there or nvram.path.read_bytes() == VARIABLES
