@@ -121,3 +121,55 @@ def test_one_run_at_a_time_has_a_directory(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         lock_directory(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_nobody_is_meant_to_write_is_refused(image: Path) -> None:
+    os.close(in_use.open_writable(image))
+    image.chmod(0o444)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Refused, match=r"g-sda: (read-only|can't be written).* \(give h2k a copy that it may write"):
+        in_use.open_writable(image)
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(Refused, match="can't be written: No such file"):
+        in_use.open_writable(image.with_name("none"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root opens any file")
+@pytest.mark.parametrize("mode", [0o200, 0o020, 0o002])
+def test_who_may_write_does_not_matter(mode: int, image: Path) -> None:
+    image.chmod(0o444 | mode)
+    os.close(in_use.open_writable(image))
+
+
+def test_one_run_at_a_time_has_an_image(image: Path) -> None:
+    first, second = (in_use.open_writable(image) for _ in range(2))
+    in_use.lock(first, image)
+    with pytest.raises(Refused, match="g-sda: another h2k works on this guest"):
+        in_use.lock(second, image)
+    os.close(first)
+    in_use.lock(second, image)
+    os.close(second)
+
+
+def test_who_is_about_to_end_has_time_for_it(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with locked(image, 101):
+        with pytest.raises(Refused, match="source-running"):
+            require_unused([image], patience=0.01)
+        monkeypatch.setattr(in_use.time, "sleep", lambda seconds: monkeypatch.setattr(in_use, "_is_locked", lambda *_: False))
+        require_unused([image], patience=10.0)
+
+
+def test_a_directory_is_locked_for_a_block(tmp_path: Path) -> None:
+    with in_use.locked_directory(tmp_path / "g.h2k"), pytest.raises(Refused, match="another h2k"):
+        lock_directory(tmp_path / "g.h2k")
+    os.close(lock_directory(tmp_path / "g.h2k"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["-name", "guest=web,debug-threads=on"], ", guest web"), (["-name", "web"], ", guest web"), (["-m", "1"], ""), (["-name"], ""),
+    ],
+)  # fmt: skip
+def test_the_name_that_a_qemu_was_given(argv: list[str], said: str) -> None:
+    assert in_use._guest(["qemu-system-x86_64", *argv]) == said

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
 from h2k.base.errors import H2kError, Refused
-from h2k.disk import journal
+from h2k.disk import journal, overlay
+from h2k.disk.blocks import PIECE, Mark
 from h2k.disk.journal import JournalFile, checked
 
 MARK = ["ab" * 32, "AAAA"]
@@ -121,3 +124,115 @@ def test_the_reserve_is_there_until_it_is_used(place: Path) -> None:
     file.use_reserve()
     file.use_reserve()
     assert not spare.exists()
+
+
+def test_the_reserve_has_room_for_the_smallest_journal(place: Path) -> None:
+    file = JournalFile(place)
+    for size in (0, 100):
+        file.reserve(size)
+        assert (place / "journal.spare").stat().st_size == 2 * size + 256 * 1024
+        file.use_reserve()
+    assert (place.stat().st_mode & 0o777) == 0o711
+
+
+def test_a_reserve_that_there_is_no_room_for_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(handle: int, *_: int) -> None:
+        handles.append(handle)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    handles: list[int] = []
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(H2kError, match=r"no room for it: No space left on device \(free some space"):
+        JournalFile(place).reserve(100)
+    assert list(place.iterdir()) == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handles[0])
+
+
+def test_a_reserve_is_no_link(place: Path) -> None:
+    (place / "journal.spare").symlink_to(place / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        JournalFile(place).reserve(100)
+    assert not (place / "elsewhere").exists()
+
+
+def test_a_boot_that_rewrote_10_gib_has_a_journal() -> None:
+    mark = list(vars(Mark.of(bytes(PIECE))).values())
+    size = len(json.dumps([[1 << 40, PIECE], mark, mark]))
+    assert 10 * 1024 * size < journal.JOURNAL_LIMIT / 4
+    assert size < overlay._MARK_SIZE  # what is reserved for a piece
+
+
+def test_whether_there_is_one(place: Path) -> None:
+    file = JournalFile(place)
+    assert not file.exists()
+    file.path.symlink_to(place / "nowhere")
+    assert file.exists()  # and will be refused
+    with pytest.raises(Refused, match="a link"):
+        file.load()
+
+
+@pytest.mark.parametrize("phase", ["applying", "kept"])
+def test_before_the_commit_the_size_is_known_and_no_pieces(phase: str, place: Path) -> None:
+    disk = {"path": "/vm/g-sda", "format": "raw", "mtime": 2, "bytes": 512}
+    work = {"kind": "fix", "depth": 0, "disks": [disk], "files": []}
+    assert checked({"phase": phase, "work": work, "stack": []}, place)["phase"] == phase
+    del disk["bytes"]
+    with pytest.raises(ValueError, match="a disk's size makes no sense"):
+        checked({"phase": phase, "work": work, "stack": []}, place)
+    with pytest.raises(ValueError, match="a disk's pieces"):
+        checked({"phase": "rolling-back", "work": work, "stack": []}, place)
+
+
+def test_the_stack_is_checked_as_the_work_is(place: Path) -> None:
+    entry = committing(place)["work"]
+    content = {"phase": "idle", "work": None, "stack": [entry]}
+    assert checked(copy.deepcopy(content), place) == content
+    del entry["depth"]  # as 0.1 has it: the place in the stack is the number
+    assert checked(copy.deepcopy(content), place) == content
+    with pytest.raises(ValueError, match="undo file"):
+        checked({"phase": "idle", "work": None, "stack": [{**entry, "files": []}, entry]}, place)
+    entry["disks"][0]["old"] = []
+    with pytest.raises(ValueError, match=r"the marks \(old\)"):
+        checked(content, place)
+
+
+@pytest.mark.parametrize(
+    ("most", "wrong"),
+    [
+        (lambda w: w.update(kind="k" * 40), lambda w: w.update(kind="k" * 41)),
+        (lambda w: w.update(depth=(1 << 20) - 1, files=[]), lambda w: w.update(depth=1 << 20, files=[])),
+        (lambda w: w.update(disks=w["disks"] * 64), lambda w: w.update(disks=w["disks"] * 65)),
+        (lambda w: w["disks"][0].update(pieces=[[0, PIECE]]), lambda w: w["disks"][0].update(pieces=[[0, PIECE + 1]])),
+        (lambda w: w["disks"][0].update(pieces=[[0, 1]]), lambda w: w["disks"][0].update(pieces=[[0, 0]])),
+        (lambda w: w["disks"][0].update(path="/" + "a" * 4095), lambda w: w["disks"][0].update(path="/" + "a" * 4096)),
+        (lambda w: w["disks"][0].update(format="f" * 32), lambda w: w["disks"][0].update(format="f" * 33)),
+        (lambda w: w["disks"][0].update(mtime=0), lambda w: w["disks"][0].update(mtime=-1)),
+        (lambda w: w["disks"][0].update(mtime=(1 << 63) - 1), lambda w: w["disks"][0].update(mtime=1 << 63)),
+        (lambda w: w["disks"][0].update(new=[["0" * 64, "A" * 2048]]), lambda w: w["disks"][0].update(new=[["0" * 64, "A" * 2052]])),
+        (lambda w: w["disks"][0].update(new=[["0" * 64, ""]]), lambda w: w["disks"][0].update(new=[["0" * 65, ""]])),
+        (lambda w: w["files"][0].update(undo=None), lambda w: w["files"][0].update(work=None)),
+        (lambda w: w["disks"][0].update(path="/a..b"), lambda w: w["disks"][0].update(path="/a\0b")),
+        (lambda w: w["disks"][0].update(new=[["0" * 64, "AA=="]]), lambda w: w["disks"][0].update(new=[["0" * 64, "AA==", ""]])),
+    ],
+)  # fmt: skip
+def test_the_bounds(most: Callable[[Any], object], wrong: Callable[[Any], object], place: Path) -> None:
+    content = committing(place)
+    most(content["work"])
+    checked(content, place)
+    content = committing(place)
+    wrong(content["work"])
+    with pytest.raises(ValueError, match="makes no sense"):
+        checked(content, place)
+
+
+def test_counts_are_bounded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = committing(place)["work"]
+    work["files"] = []
+    monkeypatch.setattr(journal, "_MAX_COMMITS", 2)
+    checked({"phase": "idle", "work": None, "stack": [work] * 2}, place)
+    with pytest.raises(ValueError, match="stack makes no sense"):
+        checked({"phase": "idle", "work": None, "stack": [work] * 3}, place)
+    monkeypatch.setattr(journal, "_MAX_PIECES", 0)
+    with pytest.raises(ValueError, match="a disk's pieces"):
+        checked({"phase": "idle", "work": None, "stack": [work]}, place)
