@@ -1,14 +1,30 @@
-"""A device that leads to the wrong driver is bound to the right one, whatever else claims it; the repair then holds."""
+"""A driver's service, file and binding are put right, whatever is wrong with them; the repair then holds."""
 
 from __future__ import annotations
+
+from typing import Any, Optional
 
 import pytest
 
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import load_plan
-from h2k.guest.driver_repairs import binding_repairs
+from h2k.disk.reader import VolumeRef
+from h2k.guest.changes import DeleteKey, DeleteValue, SetValue, WriteFile
+from h2k.guest.driver_repairs import (
+    binding_repairs,
+    file_repairs,
+    first_boot_mark,
+    installed,
+    moving,
+    service_repairs,
+    staged_first_boot,
+)  # fmt: skip
 from h2k.guest.guest import Guest
-from tests.unit.memory_reader import apply_changes, windows_guest
+from h2k.guest.virtio_win import DriverPackage, DriverSource
+from h2k.windows import first_boot
+from tests.guests.pe import make_pe
+from tests.unit.memory_reader import MemoryReader, apply_changes, driver, sys_files, windows_guest
+from tests.unit.moved_guests import MODERN, THREE, VIRTIO
 from tests.unit.test_pnp import HDC, SCSI, package
 
 ROLE = load_plan().storage("virtio")
@@ -75,3 +91,182 @@ def test_what_virt_v2v_has_bound_is_left_alone(legacy: str, modern: str) -> None
     guest = windows_guest(package("guestor.inf", legacy) + package("guestor.inf", modern))
     assert findings(guest) == []
     assert ROLE is not None and list(binding_repairs(guest, 1, ROLE)) == []
+
+
+# The service
+
+KEY = "ControlSet001\\Services\\viostor"
+FILE = "Windows/System32/drivers/viostor.sys"
+
+
+def asked(guest: Guest, start: int = 0, package: Optional[DriverPackage] = None) -> tuple[list[tuple[str, str]], list[Any]]:
+    """(id and evidence of each finding, the changes) for the service of the first control set."""
+    assert ROLE is not None
+    items = list(service_repairs(guest, 1, ROLE, package, start))
+    found = [(f.id, f.evidence) for f in items if isinstance(f, Finding)]
+    return found, [c for c in items if not isinstance(c, Finding)]
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 3])
+@pytest.mark.parametrize("has", [0, 1, 2, 3, 4])
+def test_the_service_starts_when_it_is_wanted(has: int, wanted: int) -> None:
+    guest = windows_guest(driver("viostor", has))
+    found, changes = asked(guest, wanted)
+    assert found == ([] if has == wanted else [("driver-not-boot-start", f"Type 1, Start {has}")])
+    after = apply_changes(guest, changes)
+    service = after.service(1, "viostor")
+    assert service is not None and (service.type, service.start) == (1, wanted)
+    assert asked(after, wanted) == ([], [])
+
+
+@pytest.mark.parametrize("kind", [2, 16, 32])
+def test_the_service_is_a_kernel_driver(kind: int) -> None:
+    guest = windows_guest(driver("viostor") + f'[$cs\\Services\\viostor]\n"Type"=dword:{kind:08x}\n')
+    found, changes = asked(guest)
+    assert found == [("driver-not-boot-start", f"Type {kind}, Start 0")]
+    assert asked(apply_changes(guest, changes)) == ([], [])
+
+
+def test_a_service_that_is_missing_is_made() -> None:
+    guest = windows_guest("[$cs\\Services]\n")
+    found, changes = asked(guest)
+    assert found == [("driver-not-boot-start", "missing")]
+    service = apply_changes(guest, changes).service(1, "viostor")
+    assert service is not None and (service.type, service.start) == (1, 0)
+    assert service.image_path == r"system32\drivers\viostor.sys"
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_a_service_without_a_path_gets_one(path: str) -> None:
+    guest = windows_guest(driver("viostor") + f'[$cs\\Services\\viostor]\n"ImagePath"=expand:"{path}"\n')
+    service = apply_changes(guest, asked(guest)[1]).service(1, "viostor")
+    assert service is not None and service.image_path == r"system32\drivers\viostor.sys"
+
+
+@pytest.mark.parametrize(("start", "value", "demotes"), [(0, 0, False), (0, 1, True), (0, 3, True), (1, 1, False), (1, 2, True), (3, 3, False), (3, 4, True)])
+def test_start_override(start: int, value: int, demotes: bool) -> None:
+    guest = windows_guest(driver("viostor", start, f'[$cs\\Services\\viostor\\StartOverride]\n"0"=dword:{value:08x}\n'))
+    found, changes = asked(guest, start)
+    assert found == ([("driver-start-override", f"StartOverride 0={value} keeps the loader from loading it")] if demotes else [])
+    assert changes == ([DeleteKey("SYSTEM", f"{KEY}\\StartOverride")] if demotes else [])
+
+
+# GroupOrderList: a count, then the tags in their order.
+ORDER = '[$cs\\Control\\GroupOrderList]\n"SCSI miniport"=hex:02,00,00,00,21,00,00,00,05,00,00,00\n'
+
+
+@pytest.mark.parametrize(("tag", "order", "wrong"), [(5, ORDER, False), (0x21, ORDER, False), (6, ORDER, True), (2, ORDER, True), (6, "", False), (None, ORDER, False)])
+def test_a_tag_that_its_group_does_not_know(tag: Optional[int], order: str, wrong: bool, drivers: DriverSource) -> None:
+    assert ROLE is not None
+    bare = windows_guest(driver("viostor"))
+    package = drivers.find(load_plan(), ROLE, bare.windows)
+    found, changes = asked(bare, 0, package)
+    assert [i for i, _ in found] == ["driver-parameters-missing"] and all(isinstance(c, SetValue) for c in changes)
+    text = driver("viostor") + (f'[$cs\\Services\\viostor]\n"Tag"=dword:{tag:08x}\n' if tag is not None else "") + order
+    guest = windows_guest(text)
+    ready = apply_changes(guest, [c for c in asked(guest, 0, package)[1] if isinstance(c, SetValue)])
+    found, changes = asked(ready, 0, package)
+    assert found == ([("driver-parameters-missing", f"Tag {tag} is not in GroupOrderList\\SCSI miniport")] if wrong else [])
+    assert changes == ([DeleteValue("SYSTEM", KEY, "Tag")] if wrong else [])
+
+
+# The file
+
+
+def file_findings(guest: Guest, package: Optional[DriverPackage] = None) -> list[tuple[str, str]]:
+    assert ROLE is not None
+    return [(f.id, f.subject) for f in file_repairs(guest, ROLE, package) if isinstance(f, Finding)]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (make_pe("amd64", b"viostor"), ""),
+        (make_pe("x86", b"viostor"), "driver-file-invalid"),
+        (b"", "driver-file-invalid"),
+        (b"no program", "driver-file-invalid"),
+        (None, "driver-file-missing"),
+    ],
+    ids=["right", "x86", "empty", "no program", "missing"],
+)
+def test_the_file_is_a_program_for_this_machine(content: Optional[bytes], found: str, drivers: DriverSource) -> None:
+    guest = windows_guest(driver("viostor"), files={FILE: content} if content is not None else {})
+    assert [i for i, _ in file_findings(guest)] == ([found] if found else [])
+    assert ROLE is not None
+    package = drivers.find(load_plan(), ROLE, guest.windows)
+    changes = [c for c in file_repairs(guest, ROLE, package) if not isinstance(c, Finding)]
+    assert [c.path for c in changes if isinstance(c, WriteFile)] == ([f"/{FILE}"] if found else [])
+    assert file_findings(apply_changes(guest, changes), package) == []
+
+
+def test_a_file_that_can_t_be_read_is_not_missing() -> None:
+    guest = windows_guest(driver("viostor"), files=sys_files("viostor"))
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.unreadable[VolumeRef(0, 2), f"/{FILE}".lower()] = "WOF-compressed"
+    assert [i for i, _ in file_findings(guest)] == ["driver-file-invalid"]
+
+
+def test_a_path_that_names_no_file_is_put_right() -> None:
+    text = driver("viostor") + '[$cs\\Services\\viostor]\n"ImagePath"=expand:"%ProgramFiles%\\\\viostor.sys"\n'
+    guest = windows_guest(text, files=sys_files("viostor"))
+    assert file_findings(guest) == [("driver-file-missing", KEY)]
+    assert ROLE is not None
+    after = apply_changes(guest, [c for c in file_repairs(guest, ROLE, None) if not isinstance(c, Finding)])
+    assert file_findings(after) == []
+
+
+def test_each_control_set_s_own_file() -> None:
+    text = driver("viostor") + '[ControlSet002\\Services\\viostor]\n"ImagePath"=expand:"System32\\\\drivers\\\\other.sys"\n'
+    guest = windows_guest(text, files=sys_files("viostor"), sets=(1, 2))
+    assert file_findings(guest) == [("driver-file-missing", "/Windows/System32/drivers/other.sys")]
+
+
+# How far the guest has come
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (VIRTIO, True),
+        (VIRTIO.replace("oem3.inf", "guestor.inf"), False),
+        (VIRTIO.replace("oem3.inf", OURS), False),
+        (VIRTIO.replace('"Service"="viostor"', '"Service"="other"'), False),
+        (VIRTIO.replace("VEN_1AF4&DEV_1042", "VEN_1AF4&DEV_1048"), False),
+        ("", False),
+    ],
+    ids=["Windows' own", "virt-v2v's placeholder", "ours", "another service", "another device", "nothing"],
+)
+def test_what_windows_has_installed(text: str, expected: bool) -> None:
+    assert ROLE is not None
+    assert installed(windows_guest(MODERN + text), ROLE) is expected
+    assert moving(windows_guest(MODERN + text), load_plan(), "virtio") is not expected
+    assert moving(windows_guest(MODERN + text), load_plan(), "sata") is False, "no driver of ours is needed there"
+
+
+def test_a_guest_with_another_hypervisor_s_cards_is_moving() -> None:
+    assert moving(windows_guest(MODERN + VIRTIO + THREE), load_plan(), "virtio")
+    assert moving(windows_guest(MODERN + THREE), load_plan(), "sata")
+
+
+@pytest.mark.parametrize(("value", "over"), [('"FirstBoot"="done"', True), ('"FirstBoot"="begun"', False), ('"Other"="done"', False)])
+def test_the_mark_of_a_first_boot(value: str, over: bool) -> None:
+    assert first_boot_mark(windows_guest("", f"[h2k]\n{value}\n")) is over
+
+
+SERVICE = f'[$cs\\Services\\{first_boot.SERVICE}]\n"Start"=dword:00000002\n'
+SETTINGS = first_boot.settings_text(first_boot.FirstBoot("virtio", retries=7))
+
+
+@pytest.mark.parametrize("place", [first_boot.SETTINGS, first_boot.OLD_SETTINGS])
+def test_the_first_boot_that_is_staged(place: str) -> None:
+    staged = staged_first_boot(windows_guest(SERVICE, files={place.lstrip("/"): SETTINGS}))
+    assert staged is not None and staged.retries == 7
+    assert staged_first_boot(windows_guest("", files={place.lstrip("/"): SETTINGS})) is None, "without its service it never runs"
+    assert staged_first_boot(windows_guest(SERVICE)) is None
+    assert staged_first_boot(windows_guest(SERVICE, files={place.lstrip("/"): b"junk"})) is None
+
+
+@pytest.mark.parametrize(("more", "there"), [(0, True), (-1, False)])
+def test_settings_that_are_too_large_are_not_ours(more: int, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_boot, "MAX_SETTINGS", len(SETTINGS) + more)
+    assert (staged_first_boot(windows_guest(SERVICE, files={first_boot.SETTINGS.lstrip("/"): SETTINGS})) is not None) is there

@@ -155,3 +155,36 @@ def test_a_dynamic_disk_that_the_firmware_starts_is_windows_own() -> None:
     guest = with_disk(retyped(make_disk(1, ["ntfs"]), "0x42"))
     guest.__dict__["boot_place"] = BootPlace("bios", guest.disks[1].volumes[0], True, (), ())
     assert volume_findings(guest) == {"disk-dynamic": {"refused"}}
+
+
+def unreadable(guest: Guest, ref: VolumeRef) -> Guest:
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.files.setdefault(ref, {})["/hiberfil.sys"] = b"HIBR"
+    guest.reader.unreadable[ref, "/hiberfil.sys"] = "its record is damaged"
+    return guest
+
+
+def test_a_volume_that_can_t_be_read() -> None:
+    said = ask("volumes", unreadable(windows_guest(), WINDOWS))
+    assert said.states() == {"file-unreadable": {"refused"}} and said.findings[0].repair == "run chkdsk /f on the source"
+    said = ask("volumes", unreadable(windows_guest(data_disks=1), VolumeRef(1, 1)))
+    assert said.states() == {"file-unreadable": {"warning"}} and "does not start from it" in said.findings[0].repair
+
+
+def test_the_boot_partition_of_a_bios_guest_is_needed_too() -> None:
+    guest = windows_guest(firmware="bios", data_disks=1)
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.states[VolumeRef(0, 1)] = NtfsVolumeState(True, False, "3.1")
+    said = ask("volumes", guest)
+    assert said.states() == {"volume-dirty": {"refused"}} and "--h2k-accept volume-dirty" in said.findings[0].repair
+    guest.reader.states = {VolumeRef(1, 1): NtfsVolumeState(True, False, "3.1")}
+    assert ask("volumes", guest).states() == {"volume-dirty": {"warning"}}
+
+
+@pytest.mark.parametrize(("firmware", "what"), [("bios", "MBR signature 0x1234abcd"), ("uefi", "GPT disk GUID ")])
+def test_what_two_disks_share_is_named(firmware: str, what: str) -> None:
+    guest = windows_guest(firmware=firmware, data_disks=1)
+    table = dataclasses.replace(guest.disks[1].table, id=guest.disks[0].table.id)
+    same = Guest(MemoryReader([guest.disks[0], dataclasses.replace(guest.disks[1], table=table)], guest.reader.files))  # type: ignore[attr-defined]
+    (finding,) = ask("volumes", same).findings
+    assert finding.id == "disk-signature-duplicate" and finding.evidence.startswith(what)

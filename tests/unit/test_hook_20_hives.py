@@ -1,11 +1,18 @@
-"""Hives that can be read, and the Windows that h2k knows."""
+"""Hives that are dirty, damaged or missing, and the Windows that h2k knows."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from h2k.disk.reader import VolumeRef
+from h2k.guest.changes import ReplayLogs
+from h2k.guest.guest import Guest
+from tests.guests.hivelog import make_dirty_pair
+from tests.guests.regfile import build_hive, make_dirty
 from tests.unit.hooks import ask
-from tests.unit.memory_reader import windows_guest
+from tests.unit.memory_reader import MemoryReader, windows_guest
 
 DISK = "$cs\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}"
 
@@ -31,3 +38,83 @@ def test_an_architecture_without_drivers_is_left_alone() -> None:
 def test_windows_for_arm64_has_no_domain_to_run_in() -> None:
     said = ask("hives", windows_guest(arch="arm64"))
     assert said.states() == {"windows-unsupported": {"refused"}} and "arm64" in said.findings[0].evidence
+
+
+CONFIG = "Windows/System32/config"
+
+
+def with_hive(name: str, data: bytes, **more: Any) -> Guest:
+    return windows_guest(files={f"{CONFIG}/{name}": data, **more.pop("files", {})}, **more)
+
+
+def dirty(name: str, fmt: str, **more: Any) -> Guest:
+    """A guest whose hive has its newest changes in its logs."""
+    clean = windows_guest(drivers=build_hive("[New]\n"), **more).hive_bytes(name)
+    newer = build_hive('[Newest]\n"a"="b"\n', clean)
+    data, logs = make_dirty_pair(clean, newer, fmt)
+    files = {f"{CONFIG}/{name}.{suffix}": log for suffix, log in logs.items()}
+    return with_hive(name, data, files=files, **more)
+
+
+@pytest.mark.parametrize("fmt", ["new", "old"])
+@pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE", "DRIVERS"])
+def test_a_dirty_hive_is_reported_and_its_logs_are_replayed(name: str, fmt: str) -> None:
+    said = ask("hives", dirty(name, fmt))
+    assert said.states() == {"hive-dirty": {"broken"}}
+    (finding,) = said.findings
+    assert finding.subject == f"/{CONFIG}/{name}" and "only the logs hold" in finding.evidence
+    assert [(c.hive, c.applied in finding.evidence) for c in said.changes if isinstance(c, ReplayLogs)] == [(name, True)]
+    assert len(said.changes) == 1
+
+
+def test_a_dirty_hive_does_not_hide_what_windows_it_is() -> None:
+    assert ask("hives", dirty("SYSTEM", "new", version="6.0", build="6002")).states() == {
+        "hive-dirty": {"broken"}, "windows-unsupported": {"warning"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE", "DRIVERS"])
+def test_a_dirty_hive_without_its_logs_is_refused(name: str) -> None:
+    clean = windows_guest(drivers=build_hive("[New]\n")).hive_bytes(name)
+    said = ask("hives", with_hive(name, make_dirty(clean)))
+    assert said.states() == {"hive-unrecoverable": {"refused"}} and said.changes == ()
+    assert said.findings[0].subject == f"/{CONFIG}/{name}" and "shutdown /s /t 0" in said.findings[0].repair
+
+
+@pytest.mark.parametrize("data", [b"", b"no hive", b"regf" + bytes(8188)])
+@pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE", "DRIVERS"])
+def test_a_hive_that_is_none_is_refused(name: str, data: bytes) -> None:
+    said = ask("hives", with_hive(name, data))
+    assert {f.state for f in said.findings} == {"refused"} and said.changes == ()
+    assert {f.id for f in said.findings} <= {"hive-corrupt", "hive-unrecoverable"}
+    assert said.findings[0].subject == f"/{CONFIG}/{name}"
+
+
+@pytest.mark.parametrize(("firmware", "word"), [("uefi", "/f UEFI"), ("bios", "/f BIOS")])
+def test_a_boot_store_that_is_no_hive_has_its_own_way_out(firmware: str, word: str) -> None:
+    said = ask("hives", windows_guest(bcd=b"no hive", firmware=firmware))
+    assert said.states() == {"bcd-corrupt": {"refused"}} and word in said.findings[0].repair
+    assert ask("hives", windows_guest(firmware=firmware)).states() == {}, "a missing one is the boot loader hook's"
+
+
+def test_a_required_hive_that_is_missing_is_refused() -> None:
+    guest = windows_guest()
+    assert isinstance(guest.reader, MemoryReader)
+    del guest.reader.files[VolumeRef(0, 2)][f"/{CONFIG}/SOFTWARE"]
+    said = ask("hives", guest)
+    assert [(f.id, f.state, f.subject) for f in said.findings] == [("hive-corrupt", "refused", "SOFTWARE")]
+
+
+@pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE"])
+def test_a_compressed_hive_is_named(name: str) -> None:
+    guest = windows_guest()
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.unreadable[VolumeRef(0, 2), f"/{CONFIG}/{name}".lower()] = "compressed"
+    said = ask("hives", guest)
+    assert [(f.id, f.state, f.evidence) for f in said.findings] == [("file-unreadable", "refused", "compressed")]
+    assert "compact /u" in said.findings[0].repair
+
+
+def test_what_h2k_knows_is_said_of_a_windows_that_it_does_not() -> None:
+    (finding,) = ask("hives", windows_guest(version="6.0", build="6002")).findings
+    assert finding.evidence.startswith("NT 6.0 for amd64; h2k knows 6.1 and later, for ")

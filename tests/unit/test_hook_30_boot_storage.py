@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
 from h2k.disk.reader import VolumeRef
+from h2k.guest.changes import DeleteKey, SetValue
 from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverSource, PackageBad, PackageMissing
+from h2k.windows.values import dword
 from tests.guests.pe import make_pe
 from tests.unit.hooks import ask, options
 from tests.unit.memory_reader import MemoryReader, apply_changes, driver, sys_files, windows_guest
@@ -77,3 +80,141 @@ def test_a_boot_stack_file_that_may_be_elsewhere_is_no_refusal(image: str) -> No
     if "Harddisk" in image:
         there = windows_guest(text, files=sys_files(*stack))
         assert "boot-stack-driver-disabled" not in ask("boot-storage", there, bus="sata").states()
+
+
+# The bootstrap's controller
+
+CONTROLLER = "ControlSet001\\Services\\storahci"
+AHCI = MSAHCI.replace("msahci", "storahci")
+
+
+def ahci(start: int, more: str = "") -> Guest:
+    return windows_guest(AHCI + driver("storahci", start, more), files=sys_files("storahci"))
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 4])
+def test_the_bootstrap_s_controller_starts_at_boot(start: int) -> None:
+    guest = ahci(start)
+    said = ask("boot-storage", guest, bus="sata")
+    assert said.settings == {"bootstrap-bus": "sata"}
+    assert bootstrap(guest) == ({(CONTROLLER, f"Start {start}")} if start else set())
+    own = [c for c in said.changes if getattr(c, "key", "") == CONTROLLER]
+    assert own == ([SetValue("SYSTEM", CONTROLLER, "Start", dword(0))] if start else [])
+    assert bootstrap(apply_changes(guest, own)) == set()
+
+
+@pytest.mark.parametrize("value", [0, 1, 3, 4])
+def test_nothing_overrides_the_start_of_the_bootstrap_s_controller(value: int) -> None:
+    guest = ahci(0, f'[$cs\\Services\\storahci\\StartOverride]\n"0"=dword:{value:08x}\n')
+    said = ask("boot-storage", guest, bus="sata")
+    evidence = f"StartOverride 0={value} keeps the loader from loading it"
+    assert bootstrap(guest) == ({(CONTROLLER, evidence)} if value else set())
+    own = [c for c in said.changes if isinstance(c, DeleteKey)]
+    assert own == ([DeleteKey("SYSTEM", f"{CONTROLLER}\\StartOverride")] if value else [])
+    assert bootstrap(apply_changes(guest, own)) == set()
+
+
+def test_the_controller_starts_in_every_control_set() -> None:
+    text = AHCI + driver("storahci") + '[ControlSet002\\Services\\storahci]\n"Start"=dword:00000003\n'
+    assert bootstrap(windows_guest(text, files=sys_files("storahci"), sets=(1, 2))) == {("ControlSet002\\Services\\storahci", "Start 3")}
+
+
+IDE = AHCI.replace("CC_0106", "CC_0101").replace("storahci", "intelide")
+
+
+def test_the_next_bus_serves_where_the_first_has_no_driver() -> None:
+    text = AHCI + driver("storahci") + IDE + driver("intelide") + driver("atapi")
+    said = ask("boot-storage", windows_guest(text, files=sys_files("intelide", "atapi")), bus="sata")
+    assert said.settings == {"bootstrap-bus": "ide"} and "bootstrap-controller-not-boot-start" not in said.states()
+
+
+@pytest.mark.parametrize("files", [(), ("storahci",)])
+def test_no_controller_at_all_is_refused(files: tuple[str, ...]) -> None:
+    text = driver("storahci") if files else AHCI + driver("storahci")
+    said = ask("boot-storage", windows_guest(text, files=sys_files(*files)), bus="sata")
+    (finding,) = [f for f in said.findings if f.id == "bootstrap-controller-not-boot-start"]
+    assert (finding.state, finding.subject) == ("refused", "sata, ide") and said.settings == {}
+
+
+# The package
+
+
+class NoPackage:
+    """A virtio-win that has not what is wanted."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def find(self, *_: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (PackageBad("viostor.sys: truncated", hint="the hint"), "driver-file-invalid"),
+        (PackageMissing("no viostor.inf", hint="the hint"), "driver-package-missing"),
+    ],
+)
+def test_a_virtio_win_that_does_not_serve_is_refused(error: Any, found: str) -> None:
+    said = ask("boot-storage", ahci(0), drivers=NoPackage(error))
+    (finding,) = [f for f in said.findings if f.id == found]
+    assert (finding.state, finding.evidence, finding.repair) == ("refused", error.message, "the hint")
+    assert not any("viostor" in str(getattr(c, "key", "") + getattr(c, "path", "")) for c in said.changes)
+
+
+def test_a_guest_with_its_driver_needs_no_virtio_win_and_a_bad_one_is_named(drivers: DriverSource) -> None:
+    bare = windows_guest()
+    whole = apply_changes(bare, ask("boot-storage", bare, drivers=drivers).changes)
+    quiet = {"boot-stack-driver-disabled", "bootstrap-controller-not-boot-start"}
+    assert set(ask("boot-storage", whole).states()) == quiet
+    assert set(ask("boot-storage", whole, drivers=NoPackage(PackageMissing("no viostor.inf"))).states()) == quiet
+    assert set(ask("boot-storage", whole, drivers=NoPackage(PackageBad("truncated"))).states()) == quiet | {"driver-file-invalid"}
+
+
+def test_a_control_set_that_differs_is_named(drivers: DriverSource) -> None:
+    bare = windows_guest(sets=(1, 2))
+    assert "control-set-differs" not in ask("boot-storage", bare, drivers=drivers).states(), "both are wrong alike"
+    changes = [c for c in ask("boot-storage", bare, drivers=drivers).changes if "ControlSet002" not in getattr(c, "key", "")]
+    half = apply_changes(bare, changes)
+    (finding,) = [f for f in ask("boot-storage", half, drivers=drivers).findings if f.id == "control-set-differs"]
+    assert finding.evidence == "ControlSet002 would not boot like ControlSet001"
+
+
+# The boot stack
+
+
+def stack_findings(text: str, **more: Any) -> list[tuple[str, str, str]]:
+    names = [entry.name for entry in options().plan.boot_stack]
+    said = ask("boot-storage", windows_guest(text, files=sys_files(*names), **more), bus="sata")
+    return [(f.state, f.subject.rpartition("\\")[2], f.evidence) for f in said.findings if f.id == "boot-stack-driver-disabled"]
+
+
+def whole_stack(**starts: int) -> str:
+    return "".join(driver(e.name, starts.get(e.name, e.starts[0])) for e in options().plan.boot_stack)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "wrong"),
+    [("pci", 0, False), ("pci", 1, True), ("pci", 3, True), ("pci", 4, True), ("Ntfs", 3, False), ("Ntfs", 0, False), ("Ntfs", 1, False),
+     ("Ntfs", 2, True), ("Ntfs", 4, True), ("volume", 4, True)],
+)  # fmt: skip
+def test_a_driver_that_every_boot_needs_is_enabled(name: str, start: int, wrong: bool) -> None:
+    assert stack_findings(whole_stack(**{name: start})) == ([("broken", name, f"Start {start}")] if wrong else [])
+
+
+def test_one_that_is_missing_hides_no_other() -> None:
+    names = [entry.name for entry in options().plan.boot_stack]
+    without = "".join(driver(n, 4 if n == "Ntfs" else 0) for n in names if n != "volume")
+    assert stack_findings(without) == [("broken", "Ntfs", "Start 4")], "volume is optional"
+    none = "".join(driver(n, 4 if n == "Ntfs" else 0) for n in names if n != "pci")
+    assert stack_findings(none) == [("refused", "pci", "the service is missing"), ("broken", "Ntfs", "Start 4")]
+    lost = whole_stack(Ntfs=4) + '[$cs\\Services\\pci]\n"ImagePath"=expand:"System32\\\\drivers\\\\gone.sys"\n'
+    assert [(state, name) for state, name, _ in stack_findings(lost)] == [("refused", "pci"), ("broken", "Ntfs")]
+
+
+def test_the_type_and_the_override_of_the_boot_stack() -> None:
+    assert stack_findings(whole_stack() + '[$cs\\Services\\disk]\n"Type"=dword:00000010\n') == [("refused", "disk", "Type 16")]
+    assert stack_findings(whole_stack() + '[$cs\\Services\\disk]\n"Type"=dword:00000002\n') == []
+    demoted = whole_stack() + f"[$cs\\Services\\disk\\StartOverride]\n{OVERRIDE}\n"
+    assert [(state, name) for state, name, _ in stack_findings(demoted)] == [("broken", "disk")]
