@@ -218,7 +218,7 @@ def keep_logs(guest: Guest, directory: Path) -> list[Path]:
             continue
         directory.mkdir(parents=True, exist_ok=True)
         # Never the guest's own name as a host path: its last component, of harmless characters.
-        name = "".join(c if c.isalnum() or c in ".-_" else "_" for c in path.rsplit("/", 1)[-1])[:80]
-        write_bytes(directory / name.lstrip("."), data)
+        name = "".join(c if c.isalnum() or c in ".-_" else "_" for c in path.rsplit("/", 1)[-1])[:80].lstrip(".")
+        write_bytes(directory / name, data)
         kept.append(directory / name)
     return kept

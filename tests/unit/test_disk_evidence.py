@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import pytest
 
+from h2k.base.errors import BadData
 from h2k.boot import disk_evidence
 from h2k.boot.com1 import OWN_RESTARTS, Signal
-from h2k.boot.disk_evidence import Check
-from h2k.disk.reader import FileStat
+from h2k.boot.disk_evidence import Check, Evidence, collect, keep_logs
+from h2k.disk.reader import FileStat, VolumeRef
+from h2k.guest.guest import Guest
 from h2k.guest.virt_v2v_first_boot import VirtV2vFirstBoot
-from h2k.windows import first_boot_steps
+from h2k.windows import first_boot, first_boot_steps
 from h2k.windows.first_boot_steps import NAMES as STEPS
 from h2k.windows.services import control_sets, read_service
 from tests.unit.helpers import hive
+from tests.unit.memory_reader import MemoryReader, windows_guest
 from tests.unit.test_hardware import BOUND, LEGACY, MODERN, SELECT, SERVICE
 
 INSTANCE = "[ControlSet001\\Enum\\PCI\\VEN_1AF4&DEV_1042&SUBSYS_11001AF4&REV_01\\3&11583659&0&08]\n"
@@ -49,8 +53,7 @@ def test_bound_by_plug_and_play() -> None:
         INSTANCE,
         INSTANCE + '"ConfigFlags"=dword:00000000\n',
         INSTANCE + '"Service"="vhost"\n',
-        MET.replace("dword:00000000", "dword:00000040"),  # the installation failed
-        MET.replace("dword:00000000", "dword:00000001"),  # switched off in Device Manager
+        *(MET.replace("dword:00000000", f"dword:{flag:08x}") for flag in (0x1, 0x2, 0x20, 0x40, 0x41)),  # off, or not installed
         MET.replace("DEV_1042", "DEV_1041"),  # the network card
         MET.replace("ControlSet001", "ControlSet002"),
     ],
@@ -155,3 +158,123 @@ def test_what_a_report_says() -> None:
 def test_what_the_guest_says_is_fit_to_be_shown() -> None:
     check = Check("os", "passed", "a\x1b[31m", "pretty\nh2k: READY")
     assert check.subject.isprintable() and check.evidence.isprintable()
+
+
+@pytest.mark.parametrize("flags", [0x4, 0x8, 0x10, 0x80, 0x400])
+def test_other_flags_of_a_device_do_not_matter(flags: int) -> None:
+    assert checks(SERVICE + BOUND + MET.replace("dword:00000000", f"dword:{flags:08x}"))["virtio-bound"] == "passed"
+
+
+# All that is collected after a boot
+
+STEPPING = f'[$cs\\Services\\{first_boot.SERVICE}]\n"Start"=dword:00000002\n'
+DONE = {f"{first_boot.DIRECTORY.lstrip('/')}/done/{step}": b"ok" for step in STEPS}
+SETUPAPI = {"Windows/INF/setupapi.dev.log": b"installed"}
+
+
+def collected(found: Union[Guest, Exception], logs: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> Evidence:
+    """What the disks of a guest show after the bootstrap, its steps over, unless `changed` says otherwise."""
+
+    def open_reader(images: Any) -> Any:
+        if isinstance(found, Exception):
+            raise found
+        return found.reader
+
+    monkeypatch.setattr(disk_evidence, "open_reader", open_reader)
+    asked = {"controllers": (), "signals": (), "stepped": True, "last": True, **changed}
+    return collect([(Path("/made/disk0.qcow2"), "qcow2")], logs=logs, **asked)
+
+
+def by_name(evidence: Evidence) -> dict[str, str]:
+    return {check.name.replace("first-boot: ", ""): check.state for check in evidence.checks}
+
+
+def test_a_boot_that_went_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = collected(windows_guest(files={**DONE, **SETUPAPI}), tmp_path / "evidence" / "logs", monkeypatch)
+    assert by_name(found) == {"shut-down-cleanly": "passed", **dict.fromkeys((*first_boot_steps.WORK, "done"), "passed")}
+    assert found.failed == () and found.expects_signals is False
+    assert (tmp_path / "evidence" / "logs" / "setupapi.dev.log").read_bytes() == b"installed"
+
+
+def test_the_steps_are_asked_where_they_were_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = windows_guest()
+    assert [c.name for c in collected(bare, tmp_path, monkeypatch).failed] == ["first-boot: done"]
+    assert by_name(collected(bare, tmp_path, monkeypatch, stepped=False)) == {"shut-down-cleanly": "passed"}
+    heard = (Signal(0.0, "done", "ok"),)
+    assert by_name(collected(bare, tmp_path, monkeypatch, signals=heard, last=False))["done"] == "passed"
+    assert by_name(collected(bare, tmp_path, monkeypatch, signals=heard))["done"] == "failed"
+
+
+def test_what_is_left_to_the_next_boot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collected(windows_guest(STEPPING), tmp_path, monkeypatch, last=False).expects_signals is True
+    assert Evidence(()).expects_signals is False
+
+
+def test_each_controller_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = collected(windows_guest(files=DONE), tmp_path, monkeypatch, controllers=(MODERN,))
+    assert [c.name for c in found.failed] == ["driver-starts-at-boot", "virtio-bound"]
+    text = (SERVICE + BOUND + MET).replace("ControlSet001", "$cs")
+    assert collected(windows_guest(text, files=DONE), tmp_path, monkeypatch, controllers=(MODERN,)).failed == ()
+
+
+def test_a_guest_that_was_not_shut_down_is_asked_for_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hibernated = windows_guest(STEPPING, files={"hiberfil.sys": b"HIBR", **SETUPAPI})
+    found = collected(hibernated, tmp_path / "logs", monkeypatch, controllers=(MODERN,))
+    (check,) = found.checks
+    assert (check.name, check.state) == ("shut-down-cleanly", "failed") and check.subject.startswith("volume-hibernated, ")
+    assert found.expects_signals is False and not (tmp_path / "logs").exists()
+
+
+def test_disks_that_can_t_be_read_are_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (check,) = collected(BadData("disk0.qcow2: no partition table"), tmp_path, monkeypatch).failed
+    assert (check.name, check.evidence) == ("disks-readable", "disk0.qcow2: no partition table")
+    assert check.subject == "/made/disk0.qcow2"
+
+
+# The logs that are kept
+
+
+def test_logs_are_kept_by_names_that_harm_nothing(tmp_path: Path) -> None:
+    ours = first_boot.DIRECTORY.lstrip("/")
+    files = {
+        **SETUPAPI,
+        "Windows/Panther/setupact.log": b"set up",
+        f"{ours}/runner.log": b"ran",
+        f"{ours}/..log": b"hidden",
+        f"{ours}/a b;c.log": b"odd",
+        f"{ours}/{'x' * 90}.log": b"long",
+        f"{ours}/settings.txt": b"no log",
+        f"{ours}/directory.log/": b"",
+    }
+    kept = keep_logs(windows_guest(files=files), tmp_path / "a" / "b")
+    assert {path.name: path.read_bytes() for path in kept} == {
+        "setupapi.dev.log": b"installed", "setupact.log": b"set up", "runner.log": b"ran", "log": b"hidden",
+        "a_b_c.log": b"odd", "x" * 80: b"long",
+    }  # fmt: skip
+    assert sorted(kept) == sorted((tmp_path / "a" / "b").iterdir())
+
+
+def test_a_log_that_can_t_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = windows_guest(files={**SETUPAPI, "Windows/Panther/setupact.log": b"set up"})
+    reader = made.reader
+    assert isinstance(reader, MemoryReader)
+    place = "/windows/inf/setupapi.dev.log"
+    reader.unreadable[VolumeRef(0, 2), place] = "compressed"
+    assert [path.name for path in keep_logs(made, tmp_path)] == ["setupact.log"]
+    del reader.unreadable[VolumeRef(0, 2), place]
+    read = reader.read
+
+    def damaged(ref: VolumeRef, path: str, limit: int) -> bytes:
+        if path.lower() == place:
+            raise BadData(f"{path}: damaged")
+        return read(ref, path, limit)
+
+    monkeypatch.setattr(reader, "read", damaged)
+    assert [path.name for path in keep_logs(made, tmp_path)] == ["setupact.log"]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(9, True), (8, False)])
+def test_a_log_that_is_too_large_stays_in_the_guest(limit: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_evidence, "LOG_LIMIT", limit)
+    assert bool(keep_logs(windows_guest(files=SETUPAPI), tmp_path / "logs")) is kept
+    assert (tmp_path / "logs").exists() is kept, "no directory without a log"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import uuid
 
 import pytest
 
-from h2k.guest.disks_online import identity, to_bring_online
-from tests.unit.memory_reader import SIGNATURE, make_disk, windows_guest
+from h2k.guest.disks_online import BUSES, identity, to_bring_online
+from h2k.guest.guest import Guest
+from tests.unit.memory_reader import SIGNATURE, MemoryReader, make_disk, windows_guest
 
 PLACE = "[$cs\\Enum\\SCSI\\Disk&Ven_VMware_&Prod_VMware_Virtual_S\\5&1ec51bf7&0&000100\\Device Parameters\\Partmgr]\n"
 
@@ -54,3 +56,42 @@ def test_two_disks_that_are_alike_stay_as_they_are(monkeypatch: pytest.MonkeyPat
     guest = windows_guest(data_disks=1, firmware="bios")
     monkeypatch.setattr("h2k.guest.disks_online.identity", lambda disk: "1234abcd")
     assert to_bring_online(guest) == ()
+
+
+def test_a_disk_without_a_signature_has_no_identity() -> None:
+    disk = make_disk(1, ["ntfs"], "mbr")
+    nothing = dataclasses.replace(disk, table=dataclasses.replace(disk.table, id="0x00000000"))
+    assert identity(nothing) is None and identity(disk) is not None
+    guest = windows_guest(firmware="bios", data_disks=2)
+    assert isinstance(guest.reader, MemoryReader)
+    blank = [dataclasses.replace(d, table=dataclasses.replace(d.table, id="0x00000000")) for d in guest.disks[1:]]
+    assert to_bring_online(Guest(MemoryReader([guest.disks[0], *blank], guest.reader.files))) == (identity(guest.disks[0]),)
+
+
+def test_two_of_three_disks_that_are_alike_keep_all_offline() -> None:
+    guest = windows_guest(firmware="bios", data_disks=2)
+    assert isinstance(guest.reader, MemoryReader)
+    copy = dataclasses.replace(guest.disks[2], table=dataclasses.replace(guest.disks[2].table, id=guest.disks[1].table.id))
+    assert to_bring_online(Guest(MemoryReader([*guest.disks[:2], copy], guest.reader.files))) == ()
+    assert len(to_bring_online(guest)) == 3
+
+
+@pytest.mark.parametrize("bus", BUSES)
+def test_a_disk_of_any_bus_and_any_instance_is_kept_back(bus: str) -> None:
+    disk = windows_guest(data_disks=1).disks[1]
+    text = noted(gpt(disk.table.id), 1).replace("SCSI\\", f"{bus}\\")
+    first = text.replace("5&1ec51bf7&0&000100", "5&1ec51bf7&0&000000").replace("dword:00000001", "dword:00000000")
+    assert len(to_bring_online(windows_guest(first + text, data_disks=1))) == 1
+
+
+@pytest.mark.parametrize(("size", "read"), [(24, True), (23, False)])
+def test_a_note_that_was_cut_short_names_no_disk(size: int, read: bool) -> None:
+    disk = windows_guest(data_disks=1).disks[1]
+    assert len(to_bring_online(windows_guest(noted(gpt(disk.table.id)[:size], 1), data_disks=1))) == (1 if read else 2)
+
+
+def test_the_control_set_that_boots_decides() -> None:
+    disk = windows_guest(data_disks=1).disks[1]
+    other = noted(gpt(disk.table.id), 1).replace("$cs", "ControlSet002")
+    assert len(to_bring_online(windows_guest(other, data_disks=1, sets=(1, 2)))) == 2
+    assert len(to_bring_online(windows_guest(other, data_disks=1, sets=(2, 1)))) == 1

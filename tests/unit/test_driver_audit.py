@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from h2k.config.driver_plan import load_plan
-from h2k.guest.driver_audit import Row, audit
+from h2k.config.driver_plan import Bucket, load_plan
+from h2k.guest.driver_audit import Row, _windows, audit
 from h2k.guest.virtio_win import open_source
 from tests.guests.virtio_win import RELEASES, make_tree
 
@@ -63,3 +63,10 @@ def test_late_cross_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     make_pe.cache_clear()
     assert {r.starts for r in found if r.windows == "Windows 11"} == {"without Secure Boot"}
     assert {r.starts for r in found if r.windows == "Windows 8"} == {"yes"}
+
+
+@pytest.mark.parametrize("bucket", PLAN.buckets, ids=lambda b: b.name)
+def test_the_windows_of_a_bucket_lies_in_it(bucket: Bucket) -> None:
+    windows = _windows(bucket, "amd64")
+    assert bucket.min_build <= windows.build <= bucket.max_build and windows.build > 0
+    assert PLAN.bucket(windows) == bucket

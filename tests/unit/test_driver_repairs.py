@@ -18,7 +18,7 @@ from h2k.guest.driver_repairs import (
     moving,
     service_repairs,
     staged_first_boot,
-)  # fmt: skip
+)
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverPackage, DriverSource
 from h2k.windows import first_boot

@@ -14,7 +14,7 @@ from h2k.domain.uefi_variables import TrustedKeys
 from h2k.engine.hooks import propose
 from h2k.guest.changes import WriteFile
 from h2k.guest.guest import Guest
-from h2k.guest.virtio_win import DriverSource, open_source
+from h2k.guest.virtio_win import DriverSource, PackageBad, PackageMissing, open_source
 from h2k.windows.signature import program_digest, read_signatures
 from tests.guests.pe import make_pe
 from tests.guests.virtio_win import RELEASES, make_tree
@@ -196,3 +196,14 @@ def test_without_secure_boot_or_with_keys_that_can_t_be_read_nothing_is_said() -
 def test_accepted_the_domains_have_no_secure_boot() -> None:
     said = loader_findings(loader("windows-2023"), loader("windows"), accept=frozenset({"secure-boot-db-mismatch"}))
     assert said.settings == {"secure-boot": "off"}
+
+
+@pytest.mark.parametrize("error", [PackageBad("viostor.sys: truncated"), PackageMissing("no viostor.inf")])
+@pytest.mark.parametrize(("by", "found"), [("whql", {}), ("", {"driver-unsigned": {"refused"}})])
+def test_a_package_that_is_bad_or_missing_is_the_boot_storage_hook_s(error: Exception, by: str, found: dict[str, set[str]]) -> None:
+    class NoPackage:
+        def find(self, *_: Any) -> Any:
+            raise error
+
+    assert states(with_driver(by), drivers=NoPackage()) == found
+    assert states(windows_guest(), drivers=NoPackage()) == {}

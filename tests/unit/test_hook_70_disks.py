@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Optional
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from h2k.guest.changes import pending
 from h2k.guest.virtio_win import DriverSource
 from tests.unit.hooks import ask as plain_ask
-from tests.unit.memory_reader import apply_changes, gpt_letter, windows_guest
+from tests.unit.memory_reader import SIGNATURE, apply_changes, gpt_letter, mbr_letter, windows_guest
 from tests.unit.moved_guests import MODERN, THREE, ask, ids, settings_of
 
 
@@ -75,3 +76,19 @@ def test_a_page_file_on_a_drive_that_is_not_here() -> None:
     assert page_file_findings('"?:\\\\pagefile.sys"', letters) == []
     assert page_file_findings('"E:\\\\pagefile.sys 0 0"', {"C:": own, "E:": own}) == []
     assert page_file_findings('"D:\\\\pagefile.sys 0 0"', {}) == []
+
+
+def test_letters_of_mbr_disks() -> None:
+    disks = windows_guest(firmware="bios", data_disks=1).disks
+    own, data = disks[0].table.partitions[1], disks[1].table.partitions[0]
+    letters = {
+        "C:": mbr_letter(own), "D:": mbr_letter(data, 1),
+        "E:": mbr_letter(own, 7),  # a disk that is not here
+        "F:": struct.pack("<IQ", SIGNATURE, own.start + 512),  # a partition that is not there
+        "G:": struct.pack("<IQ", SIGNATURE + 1, own.start),  # one of the other disk
+    }  # fmt: skip
+    mounted = LETTER + "".join(f'"\\\\DosDevices\\\\{k}"=hex:{v.hex(",")}\n' for k, v in letters.items())
+    said = plain_ask("disks", windows_guest(mounted, firmware="bios", data_disks=1))
+    found = {f.subject: f.evidence for f in said.findings if f.id == "drive-letter-unresolved"}
+    assert set(found) == {"E:", "F:", "G:"}
+    assert found["F:"] == f"no partition at {own.start + 512} on a disk with signature {SIGNATURE:#010x}"

@@ -238,3 +238,9 @@ def test_what_an_older_h2k_staged_is_not_lost(drivers: DriverSource) -> None:
     found = ask(Guest(reader), drivers)
     assert settings_of(found).cards == settings_of(first).cards and settings_of(found).drivers
     assert settings_of(ask(Guest(reader), None)).drivers == (), "a package that is not there can't be installed"
+
+
+@pytest.mark.parametrize(("nic", "cards"), [("auto", 0), ("virtio", 0), ("e1000e", 1)])
+def test_a_card_that_only_the_bootstrap_has_is_removed_at_the_end(nic: str, cards: int, drivers: DriverSource) -> None:
+    found = settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=Policy(bootstrap_nic="".join(nic))))
+    assert len(found.bootstrap_cards) == cards and all(card.startswith("VEN_8086&DEV_10D3&") for card in found.bootstrap_cards)

@@ -23,7 +23,7 @@ def domain(*nics: NicFacts) -> DomainFacts:
 
 def steps(**options: Any) -> list[dict[str, Any]]:
     (document,) = ask("validation", windows_guest(NETWORK, data_disks=1), **options).changes
-    assert isinstance(document, Document) and document.name == "validate.json"
+    assert isinstance(document, Document) and document.name == "validate.json" and document.content["schema"] == 1
     found: list[dict[str, Any]] = document.content["steps"]
     return found
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -330,3 +333,22 @@ def test_the_iso_for_the_bootstrap(tmp_path: Path) -> None:
     assert iso_for_cdrom(iso) is None
     iso.touch()
     assert iso_for_cdrom(tmp_path) == iso_for_cdrom(iso) == iso.resolve()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "disc"),
+    [(["iso9660"], True), ([], False), (["fat"], False), (["ntfs"], False), (["iso9660", "iso9660"], False), (["fat", "iso9660"], False)],
+)
+def test_a_file_that_is_no_disc_is_refused(kinds: list[str], disc: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iso = tmp_path / "virtio-win.iso"
+    iso.touch()
+    reader = SimpleNamespace(disks=[SimpleNamespace(volumes=[SimpleNamespace(kind=kind) for kind in kinds])])
+
+    def open_reader(images: Any) -> Any:
+        assert images == [(iso, "raw")]
+        return nullcontext(reader)
+
+    monkeypatch.setattr("h2k.guest.virtio_win.open_reader", open_reader)
+    expected: Any = nullcontext() if disc else pytest.raises(UsageError, match="neither a directory nor an ISO 9660 image")
+    with expected, open_source(iso) as source:
+        assert source.path == iso
