@@ -22,6 +22,12 @@ SYSTEM = f"""[{KEY}]
 "Blob"=hex:{",".join(["ab"] * 30)}
 [{KEY}\\StartOverride]
 "0"=dword:00000003
+[Five]
+"a"=dword:00000001
+"b"=dword:00000002
+"c"=dword:00000003
+"d"=dword:00000004
+"e"=dword:00000005
 """
 WINDOWS = VolumeRef(0, 2)
 
@@ -66,6 +72,7 @@ CHANGES: list[tuple[Any, bool, str]] = [
         f"{hashlib.sha256(b'new driver').hexdigest()[:12]}…, from viostor/2k22/amd64/viostor.sys",
     ),
     (WriteFile(WINDOWS, "/Windows/x", b"", "nowhere"), False, "+ /Windows/x: 0 bytes, sha256 e3b0c44298fc…, from nowhere"),
+    (DeleteKey("SYSTEM", "Five"), False, "- SYSTEM\\Five\\ (a=1, b=2, c=3, d=4)"),
 ]
 
 

@@ -242,5 +242,6 @@ def test_what_an_older_h2k_staged_is_not_lost(drivers: DriverSource) -> None:
 
 @pytest.mark.parametrize(("nic", "cards"), [("auto", 0), ("virtio", 0), ("e1000e", 1)])
 def test_a_card_that_only_the_bootstrap_has_is_removed_at_the_end(nic: str, cards: int, drivers: DriverSource) -> None:
-    found = settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=Policy(bootstrap_nic="".join(nic))))
+    read = "".join(nic)  # a string of its own, as one that comes out of a file
+    found = settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=Policy(bootstrap_nic=read)))
     assert len(found.bootstrap_cards) == cards and all(card.startswith("VEN_8086&DEV_10D3&") for card in found.bootstrap_cards)
