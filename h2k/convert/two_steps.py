@@ -22,9 +22,8 @@ def refusal(command: V2vCommand, argv: Sequence[str]) -> UsageError:
     """What to say of such an output: nothing can be repaired there, and the two commands that do it."""
     first, second = in_two_steps(argv, PLACE, name_of(command, None) or "NAME")
     return UsageError(
-        f"-o {command.output_mode}: the guest would leave this machine before it can be repaired\n"
-        f"in two steps:\n  h2k-v2v {shlex.join(first)}\n  virt-v2v {shlex.join(second)}\n"
-        f"or both by --h2k-stage {PLACE}"
+        f"-o {command.output_mode}: the guest would leave this machine before it can be repaired",
+        hint=f"in two steps: `h2k-v2v {shlex.join(first)}`, then `virt-v2v {shlex.join(second)}`; or both by --h2k-stage {PLACE}",
     )
 
 

@@ -55,7 +55,7 @@ def _failed(run: Run, error: H2kError) -> Outcome:
 def end(run: Run, outcome: Outcome) -> int:
     """Write the record, tell people or programs, and return the exit status."""
     record = record_of(run, outcome)
-    if run.records is not None and outcome.status != USAGE:
+    if run.records is not None and outcome.word != outcomes.WORDS[USAGE]:  # another program's status may be 2 as well
         outcome = _kept(run, outcome, record)
     if run.error is not None and run.seen is None:
         print(f"{run.command.split(' ', maxsplit=1)[0]}: {run.spelled(str(run.error))}", file=sys.stderr)
