@@ -18,6 +18,7 @@ import pytest
 
 from h2k.base.run import CommandFailed
 from h2k.disk import blocks, in_use, overlay, undo
+from h2k.disk.journal import JournalFile
 from h2k.disk.overlay import DiskSet
 
 PAGE, SIZE = 4096, 4 * 4096
@@ -91,6 +92,7 @@ class Storage:
         backing, form = options.get("-b"), options.get("-F")
         path, size = (Path(argv[-1]), len(self.read(Path(backing), str(form)))) if backing else (Path(argv[-2]), int(argv[-1]))
         self.event(f"create {path.name}")
+        assert not os.path.lexists(path)  # QEMU would follow a link
         path.write_text(json.dumps({"backing": backing, "form": form, "size": size, "pieces": {}}))
 
     def _info(self, argv: list[str]) -> None:
@@ -147,6 +149,14 @@ class Guest:
         self.first = self.content
         self.before: dict[int, list[bytes]] = {}  # by the number of the commit
         self.storage.watch = self._watch
+        self.stored: list[tuple[str, bool]] = []  # what the journal was to say, and whether its reserve was still there
+        store = JournalFile.store
+
+        def noted(file: JournalFile, phase: str, *rest: Any) -> Any:
+            self.stored.append((phase, (self.state / "journal.spare").exists()))
+            return store(file, phase, *rest)
+
+        patch.setattr(JournalFile, "store", noted)
         patch.setattr(in_use, "_running", lambda: iter(()))
         patch.setattr(overlay, "_ORPHAN_LIMIT", 0.0)
 
@@ -206,6 +216,19 @@ class Guest:
         assert str(at) in json.loads(undo_image.read_bytes())["pieces"]
         saved = self.storage.read(undo_image, "qcow2")
         assert saved[at : at + len(data)] == self.before[depth][index][at : at + len(data)]
+
+
+class Signs:
+    """on_step that notes at which steps a run says that it lives: each time anew, after somebody made that look old."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.fresh: list[str] = []
+
+    def __call__(self, step: str) -> None:
+        if self.file.exists() and self.file.stat().st_mtime > 2:
+            self.fresh.append(step)
+            os.utime(self.file, (1, 1))
 
 
 def killer(step: str) -> Callable[[str], None]:

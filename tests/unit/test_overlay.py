@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from h2k.base.errors import H2kError, Refused
-from h2k.disk import journal
+from h2k.disk import journal, undo
 from h2k.disk.overlay import Companion, DiskSet, RollbackResult
-from tests.unit.fake_images import PAGE, Guest, Killed, used
+from tests.unit.fake_images import PAGE, Guest, Killed, Signs, used
 
 VARIABLES, BOOTED = (b"QFI\xfb" + bytes([n]) * 60 for n in (1, 2))
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -81,10 +82,21 @@ def test_the_overlays_rest_on_the_images_and_hold_the_locks(guest: Guest) -> Non
     require_free(guest)
 
 
+def test_locks_are_let_go_when_the_directory_is_gone(guest: Guest) -> None:
+    disks = guest.disks()
+    disks.create_overlays()
+    shutil.rmtree(guest.state)
+    disks.release()
+    require_free(guest)
+
+
 def test_the_journal_knows_of_overlays_before_there_are_any(guest: Guest) -> None:
     guest.storage.before["create overlay-0.qcow2"] = lambda: phases.append(guest.journal["phase"])
     phases: list[str] = []
+    guest.state.mkdir(mode=0o711)
+    (guest.state / "overlay-0.qcow2").symlink_to(guest.images[0])  # which QEMU would follow
     guest.disks().create_overlays()
+    assert guest.content == guest.first
     assert phases == ["applying"]
 
 
@@ -160,6 +172,18 @@ def test_locks_are_held_over_several_calls(guest: Guest) -> None:
     require_free(guest)
 
 
+@pytest.mark.parametrize("call", ["create_overlays", "commit", "discard", "recover", "rollback"])
+def test_nothing_is_done_while_another_run_has_the_disks(call: str, guest: Guest) -> None:
+    disks = guest.prepared(0xA0)
+    before = guest.journal, guest.left
+    with pytest.raises(Refused, match="another h2k works on this guest"):
+        getattr(guest.disks(), call)()
+    assert (guest.journal, guest.left) == before
+    disks.commit()
+    getattr(disks, call if call in ("recover", "rollback") else "recover")()
+    require_free(guest)
+
+
 # Discard and keep
 
 
@@ -214,6 +238,18 @@ def test_a_commit_in_its_order(guest: Guest) -> None:
     assert (disks.phase, disks.history, guest.left) == ("idle", ("fix",), ["undo-0-0.qcow2", "undo-0-1.qcow2"])
     assert {(guest.state / name).stat().st_mode & 0o777 for name in guest.left} == {0o600}
     require_free(guest)
+
+
+def test_a_commit_says_that_it_lives(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo, "BEAT", 10.0)
+    signs = Signs(guest.state / "alive")
+    guest.prepared(0xA0).commit(signs)
+    assert signs.fresh == ["committing", "commit-0", "committed"]
+
+
+def test_the_reserve_is_used_for_the_last_journal(guest: Guest) -> None:
+    guest.prepared(0xA0).commit()
+    assert guest.stored == [("applying", False), ("committing", True), ("idle", False)]
 
 
 def test_nothing_to_commit(guest: Guest) -> None:
@@ -275,7 +311,7 @@ def test_a_commit_that_fails_in_its_midst(error: Any, guest: Guest) -> None:
     guest.storage.before["restore g-sda"] = lambda: phases.append(f"{guest.journal['phase']} {(guest.state / 'journal.spare').exists()}")
     with pytest.raises(H2kError, match=r"the disks have their old content again: .*(Input/output|No space)"):
         disks.commit()
-    assert set(phases) == {"rolling-back False"}
+    assert set(phases) == {"rolling-back False"} and guest.stored[-2:] == [("rolling-back", False), ("idle", False)]
     assert (guest.content, disks.phase, disks.history) == (old, "idle", ("fix",))
     assert guest.left == ["undo-0-0.qcow2", "undo-0-1.qcow2"]
     require_free(guest)

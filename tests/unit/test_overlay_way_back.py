@@ -12,7 +12,7 @@ import pytest
 from h2k.base.errors import H2kError, Refused
 from h2k.disk import overlay, undo
 from h2k.disk.overlay import Companion, DiskSet
-from tests.unit.fake_images import FORMATS, PAGE, Guest, Killed, killer, used
+from tests.unit.fake_images import FORMATS, PAGE, Guest, Killed, Signs, killer, used
 
 VARIABLES, BOOTED = (b"QFI\xfb" + bytes([n]) * 60 for n in (1, 2))
 NEW = 0xA0  # what the commit writes
@@ -93,6 +93,35 @@ def test_a_kill_on_the_way_back_is_rolled_back(step: str, guest: Guest) -> None:
     assert disks.phase == "rolling-back"
     assert disks.recover() == "rolled back"
     assert (guest.content, disks.phase, disks.history, guest.left) == (guest.first, "idle", (), [])
+
+
+def test_the_way_back_says_that_it_lives(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo, "BEAT", 10.0)
+    guest.committed(NEW)
+    signs = Signs(guest.state / "alive")
+    guest.disks().rollback(on_step=signs)
+    assert signs.fresh == ["rolling-back", "restore-0"]
+
+
+@pytest.mark.parametrize("step", ["commit-1", "rolling-back"])
+def test_the_way_back_uses_the_reserve(step: str, guest: Guest) -> None:
+    if step == "commit-1":
+        guest.killed_at(step)
+    else:
+        rolling_back(guest, step)
+        (guest.state / "journal.spare").touch()
+    guest.stored.clear()
+    guest.disks().rollback()
+    assert guest.stored == [("rolling-back", False), ("idle", False)]
+    assert guest.content == guest.first
+
+
+def test_recovery_uses_the_reserve(guest: Guest) -> None:
+    rolling_back(guest, "restore-1")
+    (guest.state / "journal.spare").touch()
+    guest.stored.clear()
+    guest.disks().recover()
+    assert guest.stored == [("idle", False)]
 
 
 def test_recovery_of_a_piece_that_is_half_new(guest: Guest) -> None:
