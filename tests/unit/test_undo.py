@@ -274,3 +274,5 @@ def test_a_sign_of_life_is_no_link(tmp_path: Path) -> None:
         os.utime(tmp_path / "alive", (1, 1))
     assert (tmp_path / "alive").stat().st_mtime > 2  # the last one, when the block ends
     assert not (tmp_path / "elsewhere").exists()
+    with undo.beating(tmp_path / "alive"):
+        (tmp_path / "alive").unlink()  # no reason for a commit to fail
