@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Optional
 
 import pytest
@@ -168,6 +169,21 @@ def test_a_tag_that_its_group_does_not_know(tag: Optional[int], order: str, wron
     found, changes = asked(ready, 0, package)
     assert found == ([("driver-parameters-missing", f"Tag {tag} is not in GroupOrderList\\SCSI miniport")] if wrong else [])
     assert changes == ([DeleteValue("SYSTEM", KEY, "Tag")] if wrong else [])
+
+
+@pytest.mark.parametrize(("keep", "value"), [(False, 1), (True, 9)])
+def test_a_parameter_is_as_the_inf_says_unless_it_is_to_be_kept(keep: bool, value: int, drivers: DriverSource) -> None:
+    assert ROLE is not None
+    guest = windows_guest(driver("viostor") + '[$cs\\Services\\viostor\\Parameters]\n"BusType"=dword:00000009\n')
+    found = drivers.find(load_plan(), ROLE, guest.windows)
+    values = tuple(dataclasses.replace(entry, keep=keep) for entry in found.driver.service.values)
+    inf = dataclasses.replace(found.driver, service=dataclasses.replace(found.driver.service, values=values))
+    package = dataclasses.replace(found, driver=inf)
+    changes = asked(guest, 0, package)[1]
+    after = apply_changes(guest, changes)
+    assert after.system.dword(f"{KEY}\\Parameters", "BusType") == value
+    assert after.system.dword(f"{KEY}\\Parameters", "DmaRemappingCompatible") == 0, "what is not there is set either way"
+    assert after.system.text(KEY, "Group") == "SCSI miniport" and asked(after, 0, package) == ([], [])
 
 
 # The file

@@ -118,3 +118,9 @@ def test_a_compressed_hive_is_named(name: str) -> None:
 def test_what_h2k_knows_is_said_of_a_windows_that_it_does_not() -> None:
     (finding,) = ask("hives", windows_guest(version="6.0", build="6002")).findings
     assert finding.evidence.startswith("NT 6.0 for amd64; h2k knows 6.1 and later, for ")
+
+
+def test_a_damaged_hive_that_windows_does_not_need_to_be_known_by_hides_nothing() -> None:
+    said = ask("hives", with_hive("DRIVERS", b"no hive", version="6.0", build="6002"))
+    assert said.states() == {"hive-corrupt": {"refused"}, "windows-unsupported": {"warning"}}
+    assert ask("hives", with_hive("SOFTWARE", b"no hive")).states() == {"hive-corrupt": {"refused"}}
