@@ -29,7 +29,7 @@ from h2k.windows.services import control_set_name
 META = {
     "name": "first-boot",
     "summary": "Stages the first-boot runner and its steps; reports what may hold the first boot up",
-    "answers": ["first-boot-loop", "guestor-leftover", "reboot-pending"],
+    "answers": ["first-boot-loop", "guestor-leftover", "reboot-pending", "driver-package-missing"],
 }
 
 UNINSTALL = ("Microsoft\\Windows\\CurrentVersion\\Uninstall", "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall")

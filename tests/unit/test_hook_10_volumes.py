@@ -188,3 +188,7 @@ def test_what_two_disks_share_is_named(firmware: str, what: str) -> None:
     same = Guest(MemoryReader([guest.disks[0], dataclasses.replace(guest.disks[1], table=table)], guest.reader.files))  # type: ignore[attr-defined]
     (finding,) = ask("volumes", same).findings
     assert finding.id == "disk-signature-duplicate" and finding.evidence.startswith(what)
+
+
+def test_a_dirty_volume_with_an_unclean_log_is_told_once() -> None:
+    assert volume_findings(with_states(windows_guest(), windows=NtfsVolumeState(True, True, "3.1"))) == {"volume-dirty": {"refused"}}

@@ -86,6 +86,7 @@ def test_letters_of_mbr_disks() -> None:
         "E:": mbr_letter(own, 7),  # a disk that is not here
         "F:": struct.pack("<IQ", SIGNATURE, own.start + 512),  # a partition that is not there
         "G:": struct.pack("<IQ", SIGNATURE + 1, own.start),  # one of the other disk
+        "H:": "\\??\\FDC#G_1".encode("utf-16-le")[:24].ljust(24, b"\0"),  # a device's name, as long as a GUID is
     }  # fmt: skip
     mounted = LETTER + "".join(f'"\\\\DosDevices\\\\{k}"=hex:{v.hex(",")}\n' for k, v in letters.items())
     said = plain_ask("disks", windows_guest(mounted, firmware="bios", data_disks=1))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 
 from h2k.config.policy import Policy
 from h2k.domain.facts import NicFacts
 from h2k.guest.changes import pending
 from h2k.guest.guest import Guest
-from h2k.guest.virtio_win import DriverSource
+from h2k.guest.virtio_win import DriverPackage, DriverSource
 from h2k.windows.first_boot import Runner
 from h2k.windows.network import Gateway
-from tests.unit.memory_reader import apply_changes, windows_guest
+from tests.unit.memory_reader import MemoryReader, apply_changes, make_disk, windows_guest
 from tests.unit.moved_guests import MACS, MODERN, NATIVE, THREE, UNKNOWN, VIRTIO, ask, domain, hooks, ids, settings_of
 
 
@@ -92,7 +95,6 @@ def test_between_the_two_boots_the_staged_state_holds(drivers: DriverSource) -> 
     reader = fixed.reader
     # Windows has met its VirtIO devices, and given the cards their addresses.
     from tests.guests.regfile import build_hive
-    from tests.unit.memory_reader import MemoryReader
 
     assert isinstance(reader, MemoryReader)
     files = {ref: dict(tree) for ref, tree in reader.files.items()}
@@ -245,3 +247,43 @@ def test_a_card_that_only_the_bootstrap_has_is_removed_at_the_end(nic: str, card
     read = "".join(nic)  # a string of its own, as one that comes out of a file
     found = settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=Policy(bootstrap_nic=read)))
     assert len(found.bootstrap_cards) == cards and all(card.startswith("VEN_8086&DEV_10D3&") for card in found.bootstrap_cards)
+
+
+class Other:
+    """Another virtio-win: the same packages with other content, or without one of their files."""
+
+    def __init__(self, source: DriverSource, missing: tuple[str, ...] = ()) -> None:
+        self.source, self.missing = source, missing
+
+    def find(self, plan: Any, role: Any, windows: Any) -> DriverPackage:
+        found = self.source.find(plan, role, windows)
+        files = {name: data + b"newer" for name, data in found.files.items()}
+        return dataclasses.replace(found, files=files, missing=self.missing)
+
+
+def test_a_package_that_is_staged_stays_as_it_is(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE)
+    fixed = apply_changes(guest, pending(ask(guest, drivers).changes, guest))
+    newer: Any = Other(drivers)
+    assert any("/h2k/drivers/viostor/" in getattr(c, "path", "") for c in ask(guest, newer).changes)
+    assert not any("/h2k/drivers/" in getattr(c, "path", "") for c in ask(fixed, newer).changes)
+
+
+def test_a_package_that_windows_can_not_install_is_told_and_not_staged(drivers: DriverSource) -> None:
+    lacking: Any = Other(drivers, ("some.cat",))
+    found = ask(windows_guest(MODERN + THREE), lacking)
+    told = {f.subject.lower(): f.evidence for f in found.findings if f.id == "driver-package-missing" and f.state == "warning"}
+    assert set(told) == {"viostor.inf", "netkvm.inf"} and all("lacks some.cat" in evidence for evidence in told.values())
+    assert settings_of(found).drivers == () and not any("/h2k/drivers/" in getattr(c, "path", "") for c in found.changes)
+
+
+def test_the_disks_that_were_noted_first_stay_the_ones(drivers: DriverSource) -> None:
+    """A disk that is given to a later run was none of the guest's own when its SAN policy was noted."""
+    san = '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'
+    guest = windows_guest(MODERN + THREE + san, data_disks=1)
+    first = ask(guest, drivers)
+    fixed = apply_changes(guest, pending(first.changes, guest))
+    reader = fixed.reader
+    assert isinstance(reader, MemoryReader)
+    more = Guest(MemoryReader([*reader.disks, make_disk(2, ["ntfs"])], reader.files))
+    assert settings_of(ask(more, drivers)).disks == settings_of(first).disks != ()
