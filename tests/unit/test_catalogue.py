@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 from h2k.engine.catalogue import ENTRIES, OF_THE_WRAPPER, in_domain, page
@@ -24,6 +25,15 @@ def test_each_id_is_there_once() -> None:
 def test_what_hooks_answer_is_in_the_catalogue() -> None:
     answers = {hook.path.name: set(hook.answers) - KNOWN for hook in find_hooks()}
     assert not any(answers.values()), answers
+
+
+def test_what_the_text_of_a_hook_names_is_announced() -> None:
+    """A finding that is not announced ends the run, at a guest that nobody may have tried."""
+    for hook in find_hooks():
+        if hook.path.suffix == ".py":
+            tree = ast.parse(hook.path.read_text(encoding="utf-8"))
+            named = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)} & KNOWN
+            assert named <= set(hook.answers), hook.name
 
 
 def test_every_finding_belongs_to_a_hook_or_to_the_wrapper() -> None:
