@@ -201,3 +201,21 @@ def test_a_ghost_is_named_by_what_windows_knows_of_it(drivers: DriverSource) -> 
     nameless = "\n".join(line for line in THREE.splitlines() if not line.startswith(('"DriverDesc"', '"DeviceDesc"', '"FriendlyName"')))
     found = ask(windows_guest(MODERN + nameless), drivers)
     assert all(f.evidence.startswith("a card of ") for f in found.findings if f.id == "nic-ghost")
+
+
+def test_a_sibling_that_stays_keeps_its_device(drivers: DriverSource) -> None:
+    device = "Enum\\PCI\\VEN_8086&DEV_10D3&SUBSYS_07D015AD&REV_00"
+    guest = windows_guest(MODERN + THREE + f'[$cs\\{device}\\another]\n"Service"="other"\n')
+    system = apply_changes(guest, pending(ask(guest, drivers).changes, guest)).system
+    found = system.key(f"ControlSet001\\{device}")
+    assert found is not None and [key.name for key in found.subkeys()] == ["another"]
+    assert system.key("ControlSet001\\Enum\\PCI\\VEN_15AD&DEV_07B0&SUBSYS_07B015AD&REV_01") is None, "all of these leave"
+
+
+@pytest.mark.parametrize(("removed", "told"), [(2, False), (0, True)])
+def test_the_address_of_a_card_that_was_gone_already_is_nobody_s_to_carry(removed: int, told: bool, drivers: DriverSource) -> None:
+    device = "$cs\\Enum\\PCI\\VEN_15AD&DEV_07B0&SUBSYS_07B015AD&REV_01\\4&2f4c1a3&0&00B0\\Properties\\{83da6326-97a6-4088-9453-a1923f573b29}"
+    times = "".join(f"[{device}\\{name}]\n@=hex:{at:02x},00,00,00,00,00,00,00\n" for name, at in (("0066", 1), ("0067", removed)))
+    found = ask(windows_guest(MODERN + THREE + times), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    assert any(f.id == "nic-static-stranded" and f.subject.startswith("Ethernet0 ") and "192.0.2.10" in f.evidence for f in found.findings) is told
+    assert len([f for f in found.findings if f.id == "nic-ghost"]) == 3, "a ghost it is all the same"
