@@ -1,0 +1,51 @@
+"""The table of h2k's options: every program spells its own, and texts name them as the command at hand does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from h2k.base.option_table import BY_NAME, H2K, OPTIONS, PROGRAMS, QEMU_IMG, V2V, did_you_mean, options_of, spelled
+from h2k.engine.request import Request
+
+
+def test_what_shapes_a_look_is_a_field_of_the_request_and_every_command_has_it() -> None:
+    fields = {field.name for field in dataclasses.fields(Request)}
+    assert {o.field for o in OPTIONS if o.request} == fields - {"keys"}  # which are virt-v2v's own
+    for option in OPTIONS:
+        assert option.help and option.programs and option.programs <= set(PROGRAMS), option
+        assert option.metavar or not (option.many or option.choices), option
+        assert not option.request or H2K in option.programs, option
+    assert len(BY_NAME) == len(OPTIONS)
+
+
+def test_each_program_has_its_own_in_the_order_of_the_table() -> None:
+    names = {program: [o.name for o in options_of(program)] for program in PROGRAMS}
+    assert set(names[V2V]) - set(names[H2K]) == {"mode", "boot", "define", "stage", "help", "version"}
+    assert set(names[QEMU_IMG]) - set(names[V2V]) == {"root", "name", "memory", "vcpus", "firmware", "domain"}
+    assert names[V2V] == [o.name for o in OPTIONS if V2V in o.programs]
+    assert (BY_NAME["bus"].spelling(H2K), BY_NAME["bus"].spelling(V2V), BY_NAME["bus"].spelling(QEMU_IMG)) == (
+        "--bus", "--h2k-bus", "--h2k-bus"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("give --h2k-bus sata", "give --bus sata"),
+        ("--h2k-dry-run, or --h2k-drivers X", "--dry-run, or --drivers X"),
+        ("convert with --h2k-stage DIR", "convert with --h2k-stage DIR"),  # which h2k has not
+        ("--h2k-busses stays", "--h2k-busses stays"),
+        ("--h2k-plan-b stays", "--h2k-plan-b stays"),
+    ],
+)
+def test_texts_name_options_as_the_command_spells_them(text: str, told: str) -> None:
+    assert spelled(text, "h2k fix") == told == spelled(text, H2K)
+    assert spelled(text, V2V) == text == spelled(text, QEMU_IMG)
+
+
+def test_the_nearest_word_else_all_or_the_command_that_lists_them() -> None:
+    assert did_you_mean("boot-storag", ["x", "boot-storage"]) == "did you mean boot-storage?"
+    assert did_you_mean("nothing", ["b", "a", "b"]) == "one of a, b"
+    assert did_you_mean("nothing", ["b"], "h2k explain") == "h2k explain lists them"
