@@ -183,3 +183,25 @@ def test_what_json_says_before_there_is_a_guest() -> None:
     record = error_record("h2k", ["verify", "http://u:secret@h/x"], UsageError("no such file", "give one"))
     assert (record["status"], record["word"], record["hint"]) == (2, "USAGE ERROR", "give one")
     assert "secret" not in json.dumps(record)
+
+
+def test_the_record_has_the_disks_as_they_are_at_the_end(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(records, "disks_now", lambda images: [str(path) for path, _ in images])
+    guarded(run, ready)
+    assert printed(capsys)["disks"] == ["/image"]
+    run.files = None
+    guarded(run, ready)
+    assert printed(capsys)["disks"] == []
+
+
+def test_another_program_s_status_is_kept_in_a_record(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(run, lambda: Outcome(2, "FAILED", "virt-v2v ended with status 2")) == 2
+    assert json.loads((run.records / "report.json").read_text())["status"] == 2  # type: ignore[operator]
+
+
+def test_where_it_failed_is_in_the_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "h2k.ending")
+    for error in (H2kError("no"), OSError(28, "full"), ZeroDivisionError("oops")):
+        caplog.clear()
+        guarded(run, raising(error))
+        assert [r.exc_info[1] for r in caplog.records if r.name == "h2k.ending" and r.exc_info] == [error]

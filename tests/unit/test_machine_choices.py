@@ -41,3 +41,8 @@ def test_sectors_are_counted_as_the_images_are(value: str, boot: str, expected: 
 @pytest.mark.parametrize(("text", "version"), [("6.3", (6, 3)), ("10.0", (10, 0)), ("x", (6, 1))])
 def test_versions(text: str, version: tuple[int, int]) -> None:
     assert chosen({"version": text})["version"] == version
+
+
+def test_a_version_is_two_numbers() -> None:
+    assert chosen({"version": "10.0.20348"})["version"] == (10, 0)
+    assert chosen({})["version"] == chosen({"version": "ten"})["version"] == (6, 1)

@@ -106,3 +106,18 @@ def test_a_pipe_gets_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", out)
     explain(record(40))
     assert all(f"finding-{n} " in out.getvalue() for n in range(40)) and "\x1b" not in out.getvalue()
+
+
+def test_no_findings_is_said_of_a_windows_that_has_none_and_of_nothing_else() -> None:
+    none = "  no findings: the guest is as h2k would leave it"
+    assert none in text(record(0)) and none in text(record(0), brief=True)
+    assert none not in text(record(3)) and none not in text(record(5), brief=True)
+    held = {**record(0), "findings": [{"id": "x", "state": "ok", "subject": "s", "evidence": "e", "repair": ""}]}
+    assert none not in text(held, brief=True), "what holds is a finding"
+    assert none not in text(record(0, guest={"windows": False}))
+
+
+def test_files_stand_in_one_column() -> None:
+    shown = text(record(0, files={"a": "/one", "bootstrap-machine": "/two"}))
+    assert f"  {'a:':<18} /one" in shown and "  bootstrap-machine: /two" in shown
+    assert f"  {'a:':<10} /one" in text(record(0, files={"a": "/one"}))
