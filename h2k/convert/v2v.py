@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
@@ -61,7 +62,7 @@ def main_v2v(argv: Sequence[str]) -> int:
     if command.informational:
         status = pass_through(["virt-v2v", *command.passed])
         if command.asks_help:
-            print(_HELP)
+            print(_HELP, file=sys.stderr)  # standard output is virt-v2v's, to the byte
         return status
     run.aside, run.dry_run = command.machine_readable, command.h2k.dry_run
     run.source = " ".join(command.arguments)
