@@ -9,12 +9,13 @@ READY, FAILED, USAGE, REFUSED, NOT_READY, NOT_VERIFIED = 0, 1, 2, 3, 4, 5
 
 class H2kError(Exception):
     """An expected failure: one line for the user, and a hint that says what to do about it; both are fit to be shown,
-    whatever a guest, an archive or a command line put into them."""
+    whatever a guest, an archive or a command line put into them. `commands` are whole commands that would do it."""
 
     exit_status = FAILED
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", commands: tuple[str, ...] = ()) -> None:
         super().__init__(message)
+        self.commands = tuple(map(shown, commands))
         self.message = shown(message)
         self.hint = shown(hint)
 

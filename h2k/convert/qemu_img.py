@@ -169,6 +169,7 @@ def _convert(run: Run, command: ConvertCommand, places: Places) -> Outcome:
             if seen.windows:
                 seen = _repaired(run, image, overlay, seen)
             elif not _another_system(image):
+                run.records = None  # a disk of data is nobody's guest
                 _copy(command, places, overlay)
                 return Outcome(READY, LEFT_ALONE, "no operating system on this disk: it was copied as it is, without a domain")
             else:

@@ -23,7 +23,8 @@ def refusal(command: V2vCommand, argv: Sequence[str]) -> UsageError:
     first, second = in_two_steps(argv, PLACE, name_of(command, None) or "NAME")
     return UsageError(
         f"-o {command.output_mode}: the guest would leave this machine before it can be repaired",
-        hint=f"in two steps: `h2k-v2v {shlex.join(first)}`, then `virt-v2v {shlex.join(second)}`; or both by --h2k-stage {PLACE}",
+        hint=f"both steps by --h2k-stage {PLACE}, or one after the other",
+        commands=(f"h2k-v2v {shlex.join(first)}", f"virt-v2v {shlex.join(second)}"),
     )
 
 

@@ -76,7 +76,7 @@ def main_v2v(argv: Sequence[str]) -> int:
 def _is_virt_v2vs(command: V2vCommand) -> bool:
     """Whether virt-v2v would refuse the command line itself, before it reads anything."""
     try:
-        if is_nobodys(command) or is_missing(command):
+        if not command.arguments or is_nobodys(command) or is_missing(command):
             return True
         output = choose(command) if not command.boots else None
         return output is not None and output.fails_at_once()
@@ -205,7 +205,7 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
         output.begin()
         status = _run_virt_v2v(run, source, output)
         if status != 0:
-            return Outcome(status, WORDS[FAILED], f"virt-v2v ended with status {status}; nothing more was done")
+            return _virt_v2v_failed(run, status)
         run.report.findings = source.findings()
         run.files = _result(source, output)
         run.records = run.files.state
@@ -237,9 +237,13 @@ def _run_as_ever(run: Run, source: _Source, looked: Outcome) -> Outcome:
     """-o null: there is no result to repair. 3 when virt-v2v went through and h2k would have refused."""
     with run.steps.step("convert", replayable(["virt-v2v", *source.command.passed])):
         status = pass_through(["virt-v2v", *source.command.passed])
-    if status != 0:
-        return Outcome(status, WORDS[FAILED], f"virt-v2v ended with status {status}")
-    return looked
+    return looked if status == 0 else _virt_v2v_failed(run, status)
+
+
+def _virt_v2v_failed(run: Run, status: int) -> Outcome:
+    """virt-v2v's own failure: its status is passed on, and standard output stays as virt-v2v left it."""
+    run.aside = True
+    return Outcome(status, WORDS[FAILED], f"virt-v2v ended with status {status}; nothing more was done")
 
 
 def _preflight(run: Run, command: V2vCommand, files: GuestFiles) -> Examination:

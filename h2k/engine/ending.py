@@ -57,8 +57,9 @@ def end(run: Run, outcome: Outcome) -> int:
     record = record_of(run, outcome)
     if run.records is not None and outcome.word != outcomes.WORDS[USAGE]:  # another program's status may be 2 as well
         outcome = _kept(run, outcome, record)
-    if run.error is not None and run.seen is None:
-        print(f"{run.command.split(' ', maxsplit=1)[0]}: {run.spelled(str(run.error))}", file=sys.stderr)
+    on_terminal = sys.stdout is not None and sys.stdout.isatty() and not run.aside
+    if run.error is not None and not (run.seen is not None and on_terminal):  # scripts look for it there
+        print(f"{run.command.split(' ', maxsplit=1)[0]}: {run.spelled(str(run.error))}", *run.error.commands, sep="\n  ", file=sys.stderr)
     if run.as_json or run.error is None or run.seen is not None:
         told(record, as_json=run.as_json, aside=run.aside, plan=run.show_plan)
     return outcome.status

@@ -80,7 +80,7 @@ def only_domains_wrong(findings: Sequence[Finding], todo: int) -> bool:
 def of_error(error: H2kError) -> Outcome:
     """An expected failure, before anything was written. A status that is another program's has not our meaning."""
     ours = error.exit_status == type(error).exit_status
-    return Outcome(error.exit_status, WORDS.get(error.exit_status, WORDS[FAILED]) if ours else WORDS[FAILED], str(error))
+    return Outcome(error.exit_status, WORDS.get(error.exit_status, WORDS[FAILED]) if ours else WORDS[FAILED], str(error), error.commands)
 
 
 def after_commit(error: H2kError, done: str) -> Outcome:

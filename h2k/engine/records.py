@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k import __version__
-from h2k.base.errors import NOT_READY, H2kError, UsageError
+from h2k.base.errors import NOT_READY, REFUSED, H2kError, UsageError
 from h2k.base.files import own_directory, write_json
 from h2k.base.run import CommandFailed, run
 from h2k.base.text import mask_argv
@@ -72,9 +72,16 @@ def ready_record(report_dir: Path) -> Optional[dict[str, Any]]:
         if command.endswith(" rollback"):
             if undone not in ("boot", "kept overlay", "unfinished boot") and current is not None and record.get("status") == 0:
                 current = {**current, "status": NOT_READY, "verdict": "the repair was rolled back"}
-        elif not command.endswith((" boot", " validate")):
+        elif not command.endswith((" boot", " validate")) and not _was_kept_out(record):
             current = record
     return current
+
+
+def _was_kept_out(record: dict[str, Any]) -> bool:
+    """Whether a run was refused for what is around the guest (in use, rights, kept overlays), and so says nothing of it."""
+    findings = record.get("findings")
+    states = [f.get("state") for f in findings if isinstance(f, dict)] if isinstance(findings, list) else []
+    return record.get("status") == REFUSED and "refused" not in states
 
 
 def _numbered(report_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:

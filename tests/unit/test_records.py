@@ -79,7 +79,8 @@ def test_command_lines_are_kept_without_secrets() -> None:
         ([record(), record("h2k boot", 5), record("h2k rollback", 0, rollback={"kind": "unfinished boot"})], 0),
         ([record(), record("h2k rollback", 0, rollback={"kind": "fix"})], 4),
         ([record(), record("h2k rollback", 3)], 0),
-        ([record(), record("h2k-v2v", 3)], 3),
+        ([record(), record("h2k-v2v", 3, findings=[{"state": "refused"}])], 3),
+        ([record(), record("h2k fix", 3)], 0),  # in use: nothing is said of the guest
         ([record("h2k boot", 5)], None),
     ],
 )
