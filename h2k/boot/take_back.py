@@ -31,6 +31,7 @@ def take_back(
             if domain is not None:
                 _make_free(domain, state.resolve(), say)
             result = disks.rollback(force=force)
+            Evidence(state.resolve()).throw_away()
             if domain is not None:
                 done = forget(domain.virt, domain.name, domain.uuid, state.resolve())
                 if done:

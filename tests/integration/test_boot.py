@@ -182,17 +182,17 @@ def test_both_boots_commit_and_production(machine: Machine, host: VirtHost) -> N
     """libvirtd is killed and started anew in each of the two phases meanwhile: the guests do not notice, nor do we."""
     content = machine.content()
     with host.begin(H2K, "boot", machine.state, "--policy", machine.policy()) as process:
-        said = until(process, "bootstrap: booting")
+        told = until(process, "bootstrap: booting")
         host.wait_for("grep", "-q", "BdsDxe: starting", machine.state / "boot/bootstrap-com1.log")
         host.kill_libvirtd()
         host.start_libvirtd()
-        said += until(process, "final: booting")
+        told += until(process, "final: booting")
         host.wait_for("grep", "-q", "BdsDxe: starting", machine.state / "boot/final-com1.log")
         assert machine.same(content), "nothing is written before the commit"
         host.kill_libvirtd()
         host.start_libvirtd()
         output, errors = process.communicate()
-    assert process.returncode == 0, said + errors
+    assert process.returncode == 0, told + errors
     assert output.startswith("h2k: BOOTED: both boots observed and committed")
     report = json.loads((machine.state / "boot/boot.json").read_text())
     assert [phase["phase"] for phase in report["phases"]] == ["bootstrap", "final", "production"]
@@ -602,7 +602,7 @@ def test_verify_ask_qemu(machine: Machine, host: VirtHost) -> None:
     # The registry knows nothing of virtio-scsi, which this domain would show.
     machine.edit("final", r'<target dev="vda" bus="virtio"/>\s*<address[^>]*/>', '<target dev="sda" bus="scsi"/>')
     machine.edit("final", "</devices>", '<controller type="scsi" index="0" model="virtio-scsi"/></devices>')
-    done = host.run(H2K, "verify", xml, "--ask-qemu", "--json", check=False)
+    done = host.run(H2K, "verify", xml, "--ask-qemu", "--bus", "virtio", "--json", check=False)
     assert done.returncode == 4, done.stderr
     broken = [f for f in json.loads(done.stdout)["findings"] if f["state"] == "broken"]
     assert [f["id"] for f in broken] == ["device-id-unbound"] and "1AF4:1048" in broken[0]["subject"]

@@ -562,7 +562,9 @@ def test_qemu_nbd_that_fails_says_why(disk: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(Refused, match=r"image.qcow2: qemu-nbd can't read this image: .*not in qcow2 format"):
         DirectReader([info])
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert direct_reader.missing() == ["qemu-nbd"]
+    direct_reader.missing.cache_clear()
+    assert direct_reader.missing() == ("qemu-nbd",)
+    direct_reader.missing.cache_clear()
 
 
 # The choice
