@@ -8,7 +8,7 @@ import pytest
 
 from h2k.base.errors import UsageError
 from h2k.engine import request
-from h2k.engine.request import Request, open_tools
+from h2k.engine.request import Request, named_hook, open_tools
 from tests.guests.pe import make_pe
 
 
@@ -28,4 +28,40 @@ def test_the_hosts_runner_comes_with_its_machine_type(tmp_path: Path, monkeypatc
     (tmp_path / "rhsrvany.exe").unlink()
     (tmp_path / "rhsrvany.exe").mkdir()
     with pytest.raises(UsageError, match="can't be read"), open_tools(Request()):
+        pass
+
+
+def test_a_request_is_what_shapes_a_look_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[object] = []
+    monkeypatch.setattr(request, "allow_under", allowed.append)
+    given = {"bus": "sata", "plans": ["a", "b"], "skip": [], "root": None, "allow_under": ["/x"], "as_json": True, "report": "/r"}
+    assert Request.of(given) == Request(bus="sata", plans=("a", "b"), allow_under=("/x",)) and allowed == [["/x"]]
+    assert Request.of({}) == Request()
+
+
+@pytest.fixture
+def no_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VIRT_TOOLS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(request, "virtio_win_path", lambda given: None)
+
+
+@pytest.mark.parametrize("name", ["boot-storage", "30-boot-storage.py", "30-boot-storage"])
+def test_hooks_are_skipped_by_any_of_their_names(no_host: None, name: str) -> None:
+    with open_tools(Request(skip=(name,), accept=("volume-encrypted",))) as tools:
+        assert tools.request.skip == ("boot-storage",) and tools.request.accept == ("volume-encrypted",)
+        assert tools.options("source", None).accept == frozenset({"volume-encrypted"})
+        assert (tools.bus, tools.drivers, tools.drivers_path) == ("virtio", None, None)
+        hook = named_hook(name, tools.hooks)
+        assert hook is not None and hook.name == "boot-storage" and named_hook("nothing", tools.hooks) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (Request(skip=("boot-storag",)), "--h2k-skip boot-storag: no such hook .*did you mean boot-storage"),
+        (Request(accept=("volume-encrypte",)), "--h2k-accept volume-encrypte: no such finding .*did you mean volume-encrypted"),
+    ],
+)
+def test_what_does_not_exist_is_wrong_usage(no_host: None, wrong: Request, said: str) -> None:
+    with pytest.raises(UsageError, match=said), open_tools(wrong):
         pass
