@@ -274,7 +274,7 @@ def test_a_disk_without_a_system_is_copied_as_it_is(other: Disk, monkeypatch: py
     monkeypatch.setattr(qemu_img, "holds_another_system", lambda reader: False)
     assert convert(other) == 0
     assert [argv[0] for argv in other.tool] == ["qemu-img"] and not (other.place / "web.xml").exists()
-    assert record(other)["word"] == "LEFT ALONE"
+    assert other.files_beside() == {"web.qcow2"}, "a disk of data is nobody's guest, and has no record"
 
 
 # Boots
