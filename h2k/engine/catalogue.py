@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from h2k.engine.finding_entry import DOMAIN
+from h2k.engine.finding_entry import DOMAIN, REFUSE
 from h2k.engine.findings_boot import BOOT
 from h2k.engine.findings_disks import DISKS
 from h2k.engine.findings_drivers import DRIVERS
@@ -20,8 +20,13 @@ _BY_ID = {entry.id: entry for entry in ENTRIES}
 # Refusals that --h2k-accept overrides: going on risks what the owner can judge, and never the disks' content.
 ACCEPTABLE = frozenset((
     "driver-unsigned", "driver-test-signed", "driver-sha2-unsupported", "secure-boot-db-mismatch", "volume-dirty",
-    "volume-log-unclean", "first-boot-runner-missing", "space-short", "system-files-compressed",
+    "volume-log-unclean", "first-boot-runner-missing", "system-files-compressed",
 ))  # fmt: skip
+
+
+def never_accepted(found: str) -> bool:
+    """Whether it is always a refusal: going on would lose data, or end in a guest that can't boot."""
+    return found in _BY_ID and _BY_ID[found].answer == REFUSE and found not in ACCEPTABLE
 
 
 def known_ids() -> frozenset[str]:

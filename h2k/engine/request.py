@@ -19,7 +19,7 @@ from h2k.disk.reach import allow_under
 from h2k.domain.facts import DomainFacts
 from h2k.domain.firmware import choose_firmware
 from h2k.domain.uefi_variables import TrustedKeys, read_trusted
-from h2k.engine.catalogue import known_ids
+from h2k.engine.catalogue import known_ids, never_accepted
 from h2k.engine.hooks import Hook, Options, find_hooks
 from h2k.guest.virtio_win import DriverSource, open_source
 from h2k.windows.first_boot import Runner
@@ -156,4 +156,6 @@ def _accepted(ids: Sequence[str], hooks: Sequence[Hook]) -> tuple[str, ...]:
     for found in ids:
         if found not in known:
             raise UsageError(f"--h2k-accept {found}: no such finding", hint=did_you_mean(found, known, "h2k explain"))
+        if never_accepted(found):
+            raise UsageError(f"--h2k-accept {found}: this refusal can't be overridden", hint=f"h2k explain {found}")
     return tuple(ids)

@@ -47,9 +47,9 @@ def no_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["boot-storage", "30-boot-storage.py", "30-boot-storage"])
 def test_hooks_are_skipped_by_any_of_their_names(no_host: None, name: str) -> None:
-    with open_tools(Request(skip=(name,), accept=("volume-encrypted",))) as tools:
-        assert tools.request.skip == ("boot-storage",) and tools.request.accept == ("volume-encrypted",)
-        assert tools.options("source", None).accept == frozenset({"volume-encrypted"})
+    with open_tools(Request(skip=(name,), accept=("volume-dirty",))) as tools:
+        assert tools.request.skip == ("boot-storage",) and tools.request.accept == ("volume-dirty",)
+        assert tools.options("source", None).accept == frozenset({"volume-dirty"})
         assert (tools.bus, tools.drivers, tools.drivers_path) == ("virtio", None, None)
         hook = named_hook(name, tools.hooks)
         assert hook is not None and hook.name == "boot-storage" and named_hook("nothing", tools.hooks) is None
@@ -59,6 +59,7 @@ def test_hooks_are_skipped_by_any_of_their_names(no_host: None, name: str) -> No
     ("wrong", "said"),
     [
         (Request(skip=("boot-storag",)), "--h2k-skip boot-storag: no such hook .*did you mean boot-storage"),
+        (Request(accept=("volume-encrypted",)), "--h2k-accept volume-encrypted: this refusal can't be overridden"),
         (Request(accept=("volume-encrypte",)), "--h2k-accept volume-encrypte: no such finding .*did you mean volume-encrypted"),
     ],
 )
