@@ -49,8 +49,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
     yield found
-    found.stream.close()
-    os.close(found.master)
+    found.close()
 
 
 @pytest.fixture
