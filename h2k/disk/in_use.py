@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import Refused
+from h2k.base.errors import BadData, Refused
 from h2k.base.files import own_directory
 
 _TAKEN, _GRANTED = 100, 200  # QEMU's RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE
@@ -166,7 +166,7 @@ def _files(xml: str, name: str) -> list[str]:
 
     try:
         root = parse_xml(xml.encode(), name)
-    except Exception:
+    except (BadData, ValueError):  # no domain that can be read: QEMU's own lock on the image still speaks for it
         return []
     found = [s.get("file") or s.get("dev") for disk in root.iterfind("devices/disk") if _writes(disk) for s in disk.iter("source")]
     nvram = root.findtext("os/nvram")
