@@ -61,6 +61,8 @@ def _bus_driver(guest: Guest, options: Options, role: Role) -> Iterator[Proposed
     file = list(file_repairs(guest, role, package))
     if refusal is not None and (refusal.id != "driver-package-missing" or file or any(sets.values())):
         yield refusal
+        if options.drivers is None and options.phase == "result":  # what the disk lacks is told all the same
+            yield from (p for p in (*file, *(f for n in sets for f in sets[n])) if isinstance(p, Finding))
         return
     yield from file
     for number in guest.control_sets.boot:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from typing import Optional
 
 from h2k.base.finding import Finding
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import SetValue
+from h2k.guest.drive_letters import MAX_LETTERS, drive_letters
 from h2k.guest.driver_repairs import moving
 from h2k.guest.guest import Guest
 from h2k.guest.san_policy import ONLINE, cluster_member, offline_sets, policy_key, shown
@@ -20,8 +19,6 @@ META = {
     "summary": "Keeps data disks online through the change of their bus, and checks the drive letters",
     "answers": ["disks-offline-policy", "drive-letter-unresolved", "cluster-member", "page-file-misplaced"],
 }
-
-MAX_LETTERS = 1024
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
@@ -51,40 +48,17 @@ def _san_policy(guest: Guest, options: Options) -> Iterator[Proposed]:
 
 
 def _letters(guest: Guest) -> Iterator[Finding]:
-    """MountedDevices: an MBR signature with an offset, or a GPT partition's GUID; both stay with the disk."""
-    key = guest.system.key("MountedDevices")
-    for value in (key.values() if key is not None else ())[:MAX_LETTERS]:
-        letter = value.name.rpartition("\\")[2]
-        if not value.name.lower().startswith("\\dosdevices\\") or len(letter) != 2 or letter[1] != ":":
-            continue
-        missing = _unresolved(guest, value.raw)
-        if missing is not None:
+    """Letters that lead to no partition of these disks."""
+    for letter in drive_letters(guest):
+        if letter.missing is not None:
             repair = "a removed disk or a dynamic volume needs nothing; else give h2k all disks of the guest"
-            yield Finding("drive-letter-unresolved", "warning", letter, missing, repair)
-
-
-def _unresolved(guest: Guest, raw: bytes) -> Optional[str]:
-    """What the letter names and none of the disks has; None when it resolves, or names no partition (a CD-ROM)."""
-    if len(raw) == 12:
-        signature, start = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:], "little")
-        for disk in guest.disks:
-            ours = disk.table.scheme == "mbr" and int(disk.table.id, 16) == signature
-            if ours and any(p.start == start for p in disk.table.partitions):
-                return None
-        return f"no partition at {start} on a disk with signature {signature:#010x}"
-    if len(raw) == 24 and raw[:8] == b"DMIO:ID:":
-        guid = str(uuid.UUID(bytes_le=raw[8:])).upper()
-        for disk in guest.disks:
-            if any((p.guid or "").upper() == guid for p in disk.table.partitions):
-                return None
-        return f"no partition with the GUID {guid}"
-    return None
+            yield Finding("drive-letter-unresolved", "warning", letter.name, letter.missing, repair)
 
 
 def _page_files(guest: Guest) -> Iterator[Finding]:
     """Page files on a drive that will not be there: Azure's temporary disk, D:, is none of the guest's own."""
     key = f"{control_set_name(guest.control_sets.default)}\\Control\\Session Manager\\Memory Management"
-    drives = _drives(guest)
+    drives = {letter.name.upper(): letter.missing is None for letter in drive_letters(guest)}
     for entry in guest.system.multi(key, "PagingFiles", ())[:MAX_LETTERS]:
         letter = entry.strip()[:2].upper()
         own = letter == guest.hive("SOFTWARE").text("Microsoft\\Windows NT\\CurrentVersion", "SystemRoot", "C:")[:2].upper()
@@ -92,14 +66,3 @@ def _page_files(guest: Guest) -> Iterator[Finding]:
             evidence = f"the page file {entry.strip()[:80]!r} lies on {letter}, which is on none of these disks"
             repair = "Windows makes a small one on C:; set it there on the source, or afterwards"
             yield Finding("page-file-misplaced", "warning", f"SYSTEM\\{key} PagingFiles", evidence, repair)
-
-
-def _drives(guest: Guest) -> dict[str, bool]:
-    """Each drive letter of MountedDevices, and whether it is on these disks, or nothing that h2k could tell."""
-    key = guest.system.key("MountedDevices")
-    letters = {}
-    for value in (key.values() if key is not None else ())[:MAX_LETTERS]:
-        letter = value.name.rpartition("\\")[2].upper()
-        if value.name.lower().startswith("\\dosdevices\\") and len(letter) == 2:
-            letters[letter] = _unresolved(guest, value.raw) is None
-    return letters

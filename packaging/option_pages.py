@@ -15,7 +15,7 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from h2k.base.option_table import QEMU_IMG, V2V, options_of  # noqa: E402
+from h2k.base.option_table import QEMU_IMG, V2V, as_sentence, options_of  # noqa: E402
 from h2k.cli.main import cli  # noqa: E402
 
 TOOLS = {V2V: "virt-v2v", QEMU_IMG: "qemu-img"}
@@ -30,7 +30,7 @@ def wrapper_section(program: str) -> str:
         value = f" *{option.metavar}*" if option.metavar else ""
         chosen = f" One of {', '.join(f'**{c}**' for c in option.choices)}." if option.choices else ""
         again = " May be repeated." if option.many else ""
-        found += [f"**{option.spelling(program)}**{value}", f": {_sentence(option.help)}{chosen}{again}", ""]
+        found += [f"**{option.spelling(program)}**{value}", f": {as_sentence(option.help)}{chosen}{again}", ""]
     return "\n".join(found)
 
 
@@ -41,7 +41,7 @@ def h2k_section() -> str:
         for option in (p for p in command.params if isinstance(p, click.Option)):
             spelt = ", ".join(f"**{o}**" for o in sorted(option.opts, key=len))
             value = "" if option.is_flag or option.count else f" *{option.make_metavar().strip('[]')}*"
-            text = f": {_sentence(re.sub(r'  *', ' ', option.help or ''))}" + (" May be repeated." if option.multiple else "")
+            text = f": {as_sentence(option.help or '')}" + (" May be repeated." if option.multiple else "")
             lines.setdefault(spelt + value, (text, []))[1].append(name)
     found = ["# OPTIONS", ""]
     for key in sorted(lines, key=lambda k: k.lstrip("*-")):
@@ -91,11 +91,6 @@ def _cases(program: str) -> str:
         found += [f"    {option.spelling(program)})", f"        mapfile -t COMPREPLY < <({words})", "        return", "        ;;"]
     files = [o.spelling(program) for o in options_of(program) if o.metavar and o.name not in (*_DIRECTORIES, *_NO_FILES)]
     return "\n".join([*found, f"    {' | '.join(files)})", "        return", "        ;;", "    # end of the table", ""])
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", ")")) else ".")
 
 
 def written() -> dict[Path, str]:

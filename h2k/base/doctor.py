@@ -21,6 +21,8 @@ DESCRIPTORS = Path("/usr/share/qemu/firmware")
 BOOT = Path("/boot")
 PATH = "/usr/sbin:/sbin:/usr/libexec"  # beside the user's own
 _ANSWER = 30  # seconds
+# The virtio-win project's stable builds (virtio-win-pkg-scripts, README).
+_ISO = "https://fedorapeople.org/groups/virt/virtio-win/direct-downloads/stable-virtio/virtio-win.iso"
 _EL_RUNNER = "dnf install mingw-srvany-redistributable"
 
 
@@ -63,8 +65,10 @@ _MODULES = (
     Module("asn1crypto", "python3-asn1crypto", "python3-asn1crypto"),
     Module("pytsk3", "python3-tsk", "python3-pytsk3", "disks are read in an appliance, seconds slower"),
     Module("rich", "python3-rich", "python3-rich", "plain lines instead of progress bars"),
+    Module("jinja2", "python3-jinja2", "python3-jinja2", "h2k report --html writes no page"),
     Module("PIL", "python3-pil", "python3-pillow", "screenshots are kept unread: a guest without signals settles later"),
 )
+_DISTRIBUTIONS = {"yaml": "PyYAML", "PIL": "Pillow", "jinja2": "Jinja2"}
 _SAYS: Mapping[str, Callable[[Any], str]] = {
     "guestfs": lambda module: "{major}.{minor}.{release}".format(**module.GuestFS(python_return_dict=True).version()),
     "nbd": lambda module: str(module.NBD().get_version()),
@@ -83,6 +87,7 @@ _PROGRAMS = (
 _OTHER_NAMES = {"qemu-system-x86_64": ("qemu-kvm",)}
 # A host runs one libvirtd, or a daemon for each part (libvirt's documentation, "daemons").
 _DAEMONS = ("virtqemud", "libvirtd")
+_NETWORKS = "virtnetworkd"
 _SOCKETS = {"virtqemud": Path("/run/libvirt/virtqemud-sock"), "libvirtd": Path("/run/libvirt/libvirt-sock")}
 
 
@@ -161,6 +166,12 @@ def _libvirt() -> Check:
             "libvirt", False, "neither libvirtd nor virtqemud", way,
             "apt install libvirt-daemon-system", "dnf install libvirt-daemon-kvm", "boots",
         )  # fmt: skip
+    if "libvirtd" not in installed and not _find(_NETWORKS):
+        way = "libvirt's networks have a daemon of their own here, and guests are on one"
+        return Check(
+            "libvirt", False, f"{installed[0]} without {_NETWORKS}", way,
+            "apt install libvirt-daemon-system", "dnf install libvirt-daemon-driver-network", "boots",
+        )  # fmt: skip
     state = f"{running} listens" if running else f"{installed[0]} is installed; it listens on no socket of the system's"
     return Check("libvirt", True, state, needed="boots")
 
@@ -190,7 +201,7 @@ def _module_version(name: str) -> str:
             return _SAYS[name](importlib.import_module(name))
         except (ImportError, RuntimeError, AttributeError) as e:
             return f"can't be used: {e}"
-    for distribution in (name, f"{name}-python", {"yaml": "PyYAML"}.get(name, name)):
+    for distribution in (name, f"{name}-python", _DISTRIBUTIONS.get(name, name)):
         try:
             return importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -207,9 +218,9 @@ def _firmware() -> Check:
 def _drivers() -> Check:
     path = virtio_win_path()
     found = path is not None and path.exists()
-    get = "get virtio-win.iso from the virtio-win project; export VIRTIO_WIN=/path/to/virtio-win.iso"
+    get = f"curl -LO {_ISO}; export VIRTIO_WIN=$PWD/virtio-win.iso"
     way = "set VIRTIO_WIN or give --h2k-drivers" if path is None else f"{path} is not there"
-    return Check("virtio-win", found, str(path.resolve()) if path is not None and found else "not found", way, get, "dnf install virtio-win")
+    return Check("virtio-win", found, str(path.resolve()) if path is not None and found else "not found", way, get, "dnf install virtio-win (Fedora: from the project's virtio-win.repo)")
 
 
 def _runner() -> Check:

@@ -44,7 +44,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("drivers", "drivers", "virtio-win ISO or directory [default: $VIRTIO_WIN, then /usr/share/virtio-win]", "PATH", request=True),
+    Option("drivers", "drivers", "the virtio-win ISO or directory [default: $VIRTIO_WIN, then /usr/share/virtio-win]", "PATH", request=True),
     Option("plan", "plans", "a driver plan, merged over the earlier ones", "FILE", many=True, request=True),
     Option("policy", "policies", "a policy, merged over the earlier ones", "FILE", many=True, request=True),
     Option("config", "config", "a hyper2kvm configuration, below the plans and policies", "FILE", request=True),
@@ -59,12 +59,12 @@ OPTIONS = (
            request=True),
     Option("report", "report", "report directory [default: NAME.h2k]", "DIR"),
     Option("dry-run", "dry_run", "look and plan only; write nothing"),
-    Option("mode", "mode", "report: look, refuse nothing, write nothing to the guest [default: $H2K_MODE, then repair]", "MODE",
+    Option("mode", "mode", "whether to repair, or only to report: refuse nothing, write nothing to the guest [default: $H2K_MODE, then repair]", "MODE",
            choices=MODES, programs=_WRAPPERS),
     Option("boot", "boot", "boot both phases afterwards, as h2k boot does", programs=_WRAPPERS),
     Option("define", "define", "the phase that -o libvirt leaves defined [default: bootstrap]", "PHASE", choices=PHASES,
            programs=frozenset((V2V,))),
-    Option("stage", "stage", "a directory for an output that leaves this machine: repaired there first", "DIR",
+    Option("stage", "stage", "a directory in which an output that leaves this machine is repaired first", "DIR",
            programs=frozenset((V2V,))),
     Option("name", "name", "the guest's name", "NAME", programs=frozenset((QEMU_IMG,))),
     Option("memory", "memory", "the guest's memory: 4096 (MiB), 4G", "SIZE", programs=frozenset((QEMU_IMG,))),
@@ -90,10 +90,21 @@ def spelled(text: str, program: str) -> str:
     return _SPELT.sub(lambda match: f"--{match.group(1)}" if H2K in BY_NAME[match.group(1)].programs else match.group(0), text)
 
 
+def as_sentence(text: str) -> str:
+    """The text of an option as help and manual pages print it: a whole sentence."""
+    text = re.sub(r"  *", " ", text.strip())
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant; "" where none is near."""
+    return next(iter(difflib.get_close_matches(word, sorted(set(known)), n=1)), "")
+
+
 def did_you_mean(word: str, known: Iterable[str], listing: str = "") -> str:
     """A hint for a word that is not known: the nearest one, else all of them, or the command that lists them."""
     names: Sequence[str] = sorted(set(known))
-    near = difflib.get_close_matches(word, names, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
+    found = near(word, names)
+    if found:
+        return f"did you mean {found}?"
     return f"{listing} lists them" if listing else f"one of {', '.join(names)}"

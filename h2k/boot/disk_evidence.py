@@ -35,8 +35,8 @@ MAX_LOGS = 32
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One step that was looked at: "passed", "failed", or "unknown" when it could not be observed. Its texts are fit to
-    be shown, whatever the guest put into them."""
+    """One step: "passed", "failed", "skipped" when it was left out, or "unknown" when it could not be observed. Its texts
+    are fit to be shown, whatever the guest put into them."""
 
     name: str
     state: str
@@ -188,7 +188,8 @@ def _step(guest: Guest, step: str, signal: Optional[Signal], final: bool) -> Che
     if signal is not None and signal.state == "failed":
         return Check(name, "failed" if final and step not in first_boot_steps.OPTIONAL else "unknown", step, told)
     if marker is not None:
-        return Check(name, "passed", step, f"{marker.path} is there; {told}")
+        state = "skipped" if signal is not None and signal.state == "skipped" else "passed"
+        return Check(name, state, step, f"{marker.path} is there; {told}")
     return Check(name, "unknown", step, f"{told}, not seen: no marker" if signal is not None else "no signal and no marker")
 
 
@@ -198,7 +199,7 @@ def _done(guest: Guest, signal: Optional[Signal], final: bool) -> Check:
     if marker is not None:
         return Check("first-boot: done", "passed", "done", f"{marker.path} is there; {detail}")
     if signal is not None and not final:
-        return Check("first-boot: done", "passed", "done", detail)
+        return Check("first-boot: done", "unknown", "done", f"{detail}; not seen: no marker, the next boot goes on")
     return Check("first-boot: done", "failed", "done", f"{MARKERS}/done is missing; {detail}")
 
 

@@ -43,7 +43,9 @@ def boot_command(
     allow_under: Sequence[str],
     as_json: bool,
 ) -> int:
-    """Boot both phases on overlays, watch them, commit, and leave the guest running. Status 5: as it was before.
+    """Boot both phases on overlays, watch them, and commit.
+
+    The guest is left running in production. When a boot fails, the disks are what they were.
 
     Example: h2k boot NAME.h2k
     """
@@ -70,7 +72,9 @@ def boot_command(
 @json_option
 @verbose_option
 def validate_command(name: str, connect: str, policies: Sequence[str], as_json: bool) -> int:
-    """Validate a running guest: agent, disks, addresses, ports, services, crashes. Status 4: something failed.
+    """Check a running guest: agent, disks, addresses, ports, services.
+
+    A check that can't be made from here is told as not observed, and never as passed.
 
     Example: h2k validate NAME
     """
@@ -78,10 +82,11 @@ def validate_command(name: str, connect: str, policies: Sequence[str], as_json: 
 
     def work() -> Outcome:
         checks: Sequence[Any] = validate_target(name, connect, load_policy(paths(policies)))
-        failed, unknown = ([c for c in checks if c.state == state] for state in ("failed", "unknown"))
+        failed, unknown, skipped = ([c for c in checks if c.state == state] for state in ("failed", "unknown", "skipped"))
         run.report.more["checks"] = [check.as_json() for check in checks]
         run.report.more["details"] = list(explain_checks(checks))
         seen = f"{counted(len(checks), 'step')}, {len(failed)} failed, {len(unknown)} not observed"
+        seen += f", {len(skipped)} skipped" if skipped else ""
         return Outcome(NOT_READY, "NOT VALIDATED", seen) if failed else Outcome(READY, "VALIDATED", seen)
 
     return guarded(run, work)

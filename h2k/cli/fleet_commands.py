@@ -21,6 +21,7 @@ import yaml
 from h2k.base.errors import FAILED, NOT_READY, READY, REFUSED, Refused, UsageError
 from h2k.base.steps import counted
 from h2k.base.text import shown
+from h2k.cli.command_help import Group
 from h2k.cli.options import json_option, new_run, verbose_option
 from h2k.engine.ending import guarded, print_json
 from h2k.engine.outcome import Outcome
@@ -39,9 +40,12 @@ _COLUMNS = ("state", "wave", "guest", "time", "estimate", "reason")
 States = dict[str, GuestState]
 
 
-@click.group()
+@click.group(cls=Group)
 def fleet() -> None:
-    """Many guests: waves from a survey, their run, and what has become of each."""
+    """Convert many guests, in waves that a survey proposes.
+
+    Example: h2k fleet run waves.yaml
+    """
 
 
 @fleet.command(name="plan")
@@ -59,7 +63,9 @@ def plan_waves(
     survey_file: str, output: str, jobs: int, per_source: int, hours: float, most: int, window: Optional[str], options: Sequence[str],
     as_json: bool,
 ) -> int:  # fmt: skip
-    """Write waves on standard output, to be edited: what is ready first, small guests first; what is refused as comments.
+    """Write waves from a survey on standard output, to be edited.
+
+    What is ready comes first, small guests first; what is refused is a comment.
 
     Example: h2k fleet plan survey.json --output /var/lib/libvirt/images > waves.yaml
     """
@@ -97,10 +103,10 @@ def _run_options(command: Any) -> Any:
 @fleet.command(name="run")
 @_run_options
 def run_waves(waves_file: str, **given: Any) -> int:
-    """Convert the guests of the waves, each by its own command, within the limits. Given again it goes on.
+    """Convert the guests of the waves, within their limits.
 
-    Ctrl-C once: none is begun any more; twice: what runs is stopped. Status 0: all are done; 1: one failed; 3: one was
-    refused; 4: some are left.
+    Each guest is one command of its own. The same command given again goes on where it was. After Ctrl-C no guest is
+    begun any more; Ctrl-C once more stops those that run.
 
     Example: h2k fleet run waves.yaml --wave 1 --until 06:00
     """
@@ -183,7 +189,9 @@ def _alone(path: Path) -> Iterator[None]:
 @json_option
 @verbose_option
 def ansible_site(waves_file: str, output: str, hosts: Sequence[str], as_json: bool) -> int:
-    """Write an inventory and a playbook that convert the guests of the waves on many hosts, within the same limits.
+    """Write an inventory and a playbook, for many conversion hosts.
+
+    Ansible then converts the guests of the waves, within the same limits.
 
     Example: h2k fleet ansible waves.yaml -o site --host conv1 --host conv2
     """

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import click
 
-from h2k.base.errors import READY, REFUSED, UsageError
+from h2k.base.errors import NOT_READY, READY, REFUSED, UsageError
 from h2k.base.host import guestfs_settings
 from h2k.base.libvirt_connection import DEFAULT_URI
 from h2k.boot.hardware import shown_hardware
 from h2k.boot.take_back import take_back
-from h2k.cli.handles import record_directory
+from h2k.cli.handles import opened, record_directory
 from h2k.cli.inspect_table import inspect_table
-from h2k.cli.options import guest_argument, guest_options, json_option, new_run, table_option, verbose_option
+from h2k.cli.options import guest_argument, guest_options, json_option, new_run, request_words, table_option, verbose_option
 from h2k.disk.in_use import locked_directory
 from h2k.domain.handles import open_guest_files
 from h2k.engine.ending import guarded, print_json, told
@@ -26,21 +26,11 @@ from h2k.engine.examination import RESULT, Examination
 from h2k.engine.outcome import Outcome, of_repair, of_result, only_domains_wrong
 from h2k.engine.pipeline import facts_of, finished, fix, look, look_deep
 from h2k.engine.records import command_line, records
-from h2k.engine.request import Request, open_tools
+from h2k.engine.request import Request
 from h2k.engine.runs import Run
 from h2k.engine.standing import standing
 from h2k.engine.write_domains import build_domains
 from h2k.pages.guest_page import write_page
-
-
-@contextmanager
-def _opened(run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any]) -> Iterator[None]:
-    """The guest's files and the tools, for as long as this block lasts."""
-    request = Request.of(wishes)
-    run.files = open_guest_files(images, report)
-    with open_tools(request) as run.tools:
-        run.know_the_bus()
-        yield
 
 
 @click.command()
@@ -72,7 +62,7 @@ def inspect(images: Sequence[str], allow_under: Sequence[str], as_json: bool) ->
 @click.command()
 @guest_options
 def plan(images: Sequence[str], report: Optional[str], as_json: bool, **wishes: Any) -> int:
-    """Show what fix would change, as a diff. Status 4: there is something to do.
+    """Show what fix would change, as a diff.
 
     Example: h2k plan NAME.xml --drivers virtio-win.iso
     """
@@ -87,7 +77,7 @@ def plan(images: Sequence[str], report: Optional[str], as_json: bool, **wishes: 
 def verify(
     images: Sequence[str], report: Optional[str], as_json: bool, deep: bool, ask_qemu: bool, connect: str, **wishes: Any
 ) -> int:
-    """Check every guarantee, read-only. Status 0 ready, 3 refused, 4 not ready.
+    """Check every guarantee, read-only.
 
     Example: h2k verify NAME.xml
     """
@@ -98,14 +88,17 @@ def _looked(
     run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any], ask: Optional[str] = None, deep: bool = False
 ) -> int:
     def work() -> Outcome:
-        with _opened(run, images, report, wishes):
+        with opened(run, images, report, wishes):
             seen = look(run, RESULT)
             if deep and seen.windows:
                 look_deep(run)
             if ask is not None and seen.windows and seen.outcome.status != REFUSED:
                 run.report.findings += shown_hardware(run.guest_files, ask)
-                return of_result(run.report.findings, len(seen.todo))
-            return of_result(run.report.findings, len(seen.todo)) if deep and seen.windows else seen.outcome
+            outcome = of_result(run.report.findings, len(seen.todo)) if seen.windows else seen.outcome
+            if outcome.status == NOT_READY:
+                words = shlex.join([*images, *request_words(wishes), *(("--report", report) if report else ())])
+                return dataclasses.replace(outcome, next=(f"h2k fix {words}", f"h2k explain {shlex.join(images)}"))
+            return outcome
 
     return guarded(run, work)
 
@@ -114,9 +107,9 @@ def _looked(
 @guest_options
 @table_option("dry-run")
 def fix_command(images: Sequence[str], report: Optional[str], as_json: bool, dry_run: bool, **wishes: Any) -> int:
-    """Repair on an overlay, prove it through other code, commit; a healthy guest gets no write.
+    """Repair a guest on an overlay, prove the repair, and commit it.
 
-    Status 0 ready, 3 refused and nothing written, 5 the repair did not verify and was thrown away.
+    A healthy guest gets no write. A repair that can't be proven is thrown away.
 
     Example: h2k fix NAME.xml --drivers virtio-win.iso
     """
@@ -126,7 +119,7 @@ def fix_command(images: Sequence[str], report: Optional[str], as_json: bool, dry
         settings = guestfs_settings()
         if settings:
             run.steps.say(settings)
-        with _opened(run, images, report, wishes):
+        with opened(run, images, report, wishes):
             run.records = None if dry_run else run.guest_files.state
             return fix(run)
 
@@ -136,14 +129,14 @@ def fix_command(images: Sequence[str], report: Optional[str], as_json: bool, dry
 @click.command()
 @guest_options
 def domains(images: Sequence[str], report: Optional[str], as_json: bool, **wishes: Any) -> int:
-    """Write bootstrap.xml and final.xml for a guest, without touching its disks.
+    """Write bootstrap.xml and final.xml; the disks stay as they are.
 
     Example: h2k domains NAME.xml
     """
     run = new_run(as_json)
 
     def work() -> Outcome:
-        with _opened(run, images, report, wishes):
+        with opened(run, images, report, wishes):
             if run.domain is None:
                 raise UsageError("domains needs a description of the guest", hint="h2k domains NAME.xml")
             seen = look(run, RESULT)
@@ -171,7 +164,7 @@ def _for_domains(run: Run, seen: Examination) -> Outcome:
 @json_option
 @verbose_option
 def rollback(images: Sequence[str], report: Optional[str], allow_under: Sequence[str], force: bool, as_json: bool) -> int:
-    """Give the disks back the content that they had before the last repair or boot.
+    """Give the disks back what they held before the last run.
 
     Example: h2k rollback NAME.h2k
     """
@@ -196,7 +189,7 @@ def rollback(images: Sequence[str], report: Optional[str], allow_under: Sequence
 @json_option
 @verbose_option
 def report(guest: str, history: bool, html: Optional[str], connect: Optional[str], as_json: bool) -> int:
-    """Show the record of the last run, and whether the disks still are what it speaks of. Status 4: they are not.
+    """Show the record of the last run, and what it is worth now.
 
     Example: h2k report NAME.h2k
     """

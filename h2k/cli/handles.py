@@ -1,13 +1,28 @@
-"""From what a person gives (NAME, NAME.xml, NAME.h2k, a domain of libvirt) to the guest's report directory."""
+"""From what a person gives (NAME, NAME.xml, NAME.h2k, images, a domain of libvirt) to the guest and its report directory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from h2k.base.errors import UsageError
 from h2k.convert.libvirt_result import report_directory
+from h2k.domain.handles import open_guest_files
 from h2k.engine.records import NEWEST, RUNS
+from h2k.engine.request import Request, open_tools
+from h2k.engine.runs import Run
+
+
+@contextmanager
+def opened(run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any]) -> Iterator[None]:
+    """The guest's files and the tools of a run, for as long as this block lasts."""
+    request = Request.of(wishes)
+    run.files = open_guest_files(images, report)
+    with open_tools(request) as run.tools:
+        run.know_the_bus()
+        yield
 
 
 def record_directory(handle: str, uri: Optional[str] = None) -> Path:

@@ -12,6 +12,8 @@ import click
 from h2k.base.errors import NOT_READY, READY, UsageError
 from h2k.base.finding import Finding
 from h2k.base.option_table import did_you_mean
+from h2k.cli.command_help import Group
+from h2k.cli.completion import hook_names
 from h2k.cli.options import guest_argument, json_option, new_run, request_options, verbose_option
 from h2k.disk.open_reader import open_reader
 from h2k.domain.handles import known_bus, open_guest_files
@@ -27,12 +29,15 @@ from h2k.guest.guest import Guest
 _extra = click.option("--hooks", "extra", multiple=True, metavar="DIR", help="a directory with more hooks")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @_extra
 @json_option
 @click.pass_context
 def hooks(context: click.Context, extra: Sequence[str], as_json: bool) -> int:
-    """List, run and check hooks."""
+    """List, run and check hooks.
+
+    Example: h2k hooks list
+    """
     return _list(extra, as_json) if context.invoked_subcommand is None else READY
 
 
@@ -68,27 +73,33 @@ def _described(hook: Hook) -> dict[str, Any]:
 
 @hooks.command()
 @click.argument("files", nargs=-1, required=True, metavar="HOOK…")
+@json_option
 @verbose_option
-def check(files: Sequence[str]) -> int:
-    """Load each hook file as a run would, and show what it says of itself. Status 2 when one can't be loaded.
+def check(files: Sequence[str], as_json: bool) -> int:
+    """Load hook files as a run would, and show what they say.
 
     Example: h2k hooks check ./76-mine.py
     """
-    for name in files:
-        hook = load_hook(Path(name))
+    loaded = [load_hook(Path(name)) for name in files]
+    if as_json:
+        print_json({"status": READY, "hooks": [_described(hook) for hook in loaded]})
+        return READY
+    for hook in loaded:
         click.echo(f"{hook.path}: {hook.name}: {hook.summary}")
         click.echo(f"  answers: {', '.join(hook.answers) or 'nothing'}" + ("; a refusal stops later hooks" if hook.gate else ""))
     return READY
 
 
 @hooks.command()
-@click.argument("name", metavar="HOOK")
+@click.argument("name", metavar="HOOK", shell_complete=hook_names)
 @guest_argument
 @request_options
 @json_option
 @verbose_option
 def run(name: str, images: Sequence[str], as_json: bool, **wishes: Any) -> int:
-    """Show what one hook, by its name or its file, finds and would change. Status 4: something to do. Nothing is written.
+    """Show what one hook finds and would change; nothing is written.
+
+    HOOK is a hook's name, as h2k hooks list prints it, or its file.
 
     Example: h2k hooks run boot-storage NAME.xml
     """

@@ -31,7 +31,7 @@ from h2k.guest.guest import Guest
 @json_option
 @verbose_option
 def drivers(images: Sequence[str], audit: Optional[str], as_json: bool, **wishes: Any) -> int:
-    """Show which driver packages the plan chooses for a guest. Status 4: one is missing, or would not start.
+    """Show which driver packages a guest gets.
 
     Example: h2k drivers NAME.xml --drivers virtio-win.iso
     """
@@ -97,7 +97,9 @@ def _chosen(tools: Tools, files: GuestFiles) -> list[dict[str, Any]]:
 @json_option
 @verbose_option
 def doctor(as_json: bool) -> int:
-    """Check this host: KVM that works, kernel, virt-v2v, OVMF, libvirt, virtio-win, which writer. Status 4: something lacks.
+    """Check that this host has what conversions and boots need.
+
+    For each thing that lacks, the way to it on Debian and on EL or Fedora is told.
 
     Example: h2k doctor
     """

@@ -13,6 +13,7 @@ from h2k import __version__
 from h2k.base.errors import FAILED, H2kError, UsageError
 from h2k.base.option_table import H2K
 from h2k.cli.boot_commands import boot_command, validate_command
+from h2k.cli.command_help import Group, complete_help, message_of
 from h2k.cli.explain_command import explain
 from h2k.cli.fleet_commands import fleet
 from h2k.cli.guest_commands import domains, fix_command, inspect, plan, report, rollback, verify
@@ -26,8 +27,8 @@ from h2k.engine.ending import error_record, print_json, quiet_output
 _LOG = "%(name)s: %(message)s"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="log every external command")
 def cli(verbose: bool) -> None:
     """Makes converted Windows guests boot on KVM: verified, reversible, logged.
@@ -46,6 +47,7 @@ for command in (
     survey, fleet,
 ):  # fmt: skip
     cli.add_command(command)
+complete_help(cli)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -59,7 +61,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except H2kError as e:
         return _failed(arguments, e)
     except click.ClickException as e:
-        return _failed(arguments, UsageError(e.format_message(), hint=_help_of(e)))
+        return _failed(arguments, UsageError(message_of(e), hint=_help_of(e)))
     except (click.Abort, KeyboardInterrupt):
         return _failed(arguments, H2kError("interrupted"))
     except BrokenPipeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
@@ -12,6 +12,8 @@ import click
 
 from h2k.base.option_table import BY_NAME, H2K, OPTIONS, Option
 from h2k.base.steps import Steps
+from h2k.cli.command_help import Word
+from h2k.cli.completion import COMPLETES
 from h2k.engine.runs import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,8 +25,10 @@ def _click_option(option: Option) -> Callable[[F], F]:
     declaration = (f"--{option.name}", option.field)
     if not option.metavar:
         return click.option(*declaration, is_flag=True, help=option.help)
-    kind = click.Choice(option.choices) if option.choices else None
-    return click.option(*declaration, metavar=option.metavar, multiple=option.many, type=kind, help=option.help)
+    kind = Word(option.choices) if option.choices else None
+    return click.option(
+        *declaration, metavar=option.metavar, multiple=option.many, type=kind, help=option.help, shell_complete=COMPLETES.get(option.name)
+    )
 
 
 def request_options(command: F) -> F:
@@ -32,6 +36,16 @@ def request_options(command: F) -> F:
     for option in reversed([o for o in OPTIONS if o.request and H2K in o.programs]):
         command = _click_option(option)(command)
     return command
+
+
+def request_words(wishes: Mapping[str, Any]) -> list[str]:
+    """The options that shape a look, as they were given: for the next command."""
+    words: list[str] = []
+    for option in (o for o in OPTIONS if o.request and H2K in o.programs):
+        given = wishes.get(option.field)
+        values = (given or ()) if option.many else [given] if given else []
+        words += [word for value in values for word in (f"--{option.name}", str(value))]
+    return words
 
 
 def table_option(name: str) -> Callable[[F], F]:

@@ -48,9 +48,9 @@ def survey(
     paths: Sequence[str], uris: Sequence[str], running: bool, lists: Sequence[str], output: Optional[str], csv_file: Optional[str],
     since: Optional[str], workers: Optional[int], limit: float, as_json: bool, **wishes: Any,
 ) -> int:  # fmt: skip
-    """Look at every guest below directories, in lists and in libvirt, read-only, before any copy.
+    """Look at many guests before any copy, read-only.
 
-    Status 0: every guest can be converted; 3: one is refused; 4: one is unknown.
+    They are found below directories, in lists of paths, and in libvirt.
 
     Example: h2k survey /exports -o survey.json --csv survey.csv
     """

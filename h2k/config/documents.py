@@ -13,6 +13,7 @@ import yaml
 
 from h2k.base.errors import UsageError
 from h2k.base.files import require_trusted
+from h2k.base.option_table import near
 
 MAX_SIZE = 128 * 1024  # bytes; hand-written files have a few KiB
 Step = Union[str, int]
@@ -104,6 +105,28 @@ def check(document: Document, schema: dict[str, Any], hint: str) -> None:
         jsonschema.Draft7Validator(schema).iter_errors(document.content)
     )
     if fault is not None:
-        # What a schema never allows is {"not": {}} and not false, of which newer versions of jsonschema lose the path.
-        message = f"{fault.instance!r} is not allowed here" if fault.validator_value == {} else fault.message
-        raise document.error(list(fault.absolute_path), message[:200], hint, fault)
+        meant = _meant(fault)
+        raise document.error(list(fault.absolute_path), _told(fault)[:200], f"did you mean {meant}? {hint}" if meant else hint, fault)
+
+
+def _told(fault: Any) -> str:
+    """What is wrong, in our words where jsonschema's are its own."""
+    if fault.validator_value == {}:  # what a schema never allows is {"not": {}} and not false, of which newer versions of jsonschema lose the path
+        return f"{fault.instance!r} is not allowed here"
+    if fault.validator == "additionalProperties" and isinstance(fault.instance, dict):
+        return f"no such key: {', '.join(str(key) for key in fault.instance if key not in fault.schema.get('properties', {}))}"
+    if fault.validator == "enum":
+        return f"{fault.instance!r} is not one of {', '.join(map(str, fault.validator_value))}"
+    return str(fault.message)
+
+
+def _meant(fault: Any) -> str:
+    """The key, or the word, that was probably meant."""
+    if fault.validator == "additionalProperties" and isinstance(fault.instance, dict):
+        known = fault.schema.get("properties", {})
+        return next(filter(None, (near(str(key), known) for key in fault.instance if key not in known)), "")
+    if fault.validator == "enum" and isinstance(fault.instance, str):
+        return near(fault.instance, [word for word in fault.validator_value if isinstance(word, str)])
+    if fault.validator in ("anyOf", "oneOf"):
+        return next(filter(None, map(_meant, fault.context or ())), "")
+    return ""

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from h2k import __version__
 from h2k.base.errors import UsageError
-from h2k.base.option_table import BY_NAME, Option, did_you_mean, options_of
+from h2k.base.option_table import BY_NAME, QEMU_IMG, V2V, Option, as_sentence, did_you_mean, options_of
 from h2k.engine.request import Request
 
 OURS = ("--h2k-", "-h2k-")
@@ -91,14 +91,15 @@ def help_text(program: str, tool: str) -> str:
         left = f"  {option.spelling(program)}" + (f" {option.metavar}" if option.metavar else "")
         chosen = f" ({', '.join(option.choices)})" if option.choices else ""
         again = "; may be given again" if option.many else ""
-        lines.append(f"{left:<36} {option.help}{chosen}{again}")
-    return "\n".join([*lines, "", *_ENDING])
+        lines.append(f"{left:<31} {as_sentence(f'{option.help}{chosen}{again}')}")
+    return "\n".join([*lines, "", "Example:", f"  {EXAMPLES[program]}", "", *_STATUSES])
 
 
-_ENDING = (
-    "Example:",
-    "  h2k-v2v -i vmx guest.vmx -o local -os /var/lib/libvirt/images --h2k-drivers virtio-win.iso",
-    "",
+EXAMPLES = {
+    V2V: "h2k-v2v -i vmx guest.vmx -o local -os /var/lib/libvirt/images --h2k-drivers virtio-win.iso",
+    QEMU_IMG: "h2k-qemu-img convert -p -O qcow2 guest.vmdk guest.qcow2 --h2k-drivers virtio-win.iso",
+}
+_STATUSES = (
     "Exit status: 0 ready; 1 failed (the other tool's own failure is passed on unchanged); 2 wrong usage or",
     "configuration; 3 refused, nothing was written; 4 not ready; 5 the repair did not verify and was thrown away.",
 )

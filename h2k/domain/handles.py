@@ -108,6 +108,14 @@ def _handle(path: Path, report_dir: Optional[Path]) -> Optional[GuestFiles]:
     raise UsageError(f"{path}: No such file, and neither {name.name}.xml nor {name.name}.h2k", hint=_HINT)
 
 
+def is_handle(name: str) -> bool:
+    """Whether a word names a guest: by a path that is there, by a description's suffix, or by a NAME with one beside it."""
+    path = Path(name)
+    if path.exists() or "/" in name or path.suffix.lower() in (*DOCUMENTS, REPORT_SUFFIX):
+        return True
+    return bool(path.suffix) or _beside(path) is not None or path.with_name(f"{path.name}{REPORT_SUFFIX}").is_dir()
+
+
 def open_document(path: Path, report_dir: Optional[Path] = None) -> GuestFiles:
     """The guest of a description, by its suffix; NAME.h2k beside it is the report directory."""
     state = report_dir or path.with_name(path.stem + REPORT_SUFFIX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from h2k.engine.finding_entry import DOMAIN, REFUSE
@@ -14,7 +15,7 @@ from h2k.engine.findings_guest import GUEST
 OF_THE_WRAPPER = frozenset({"first-boot-runner-missing"})
 
 ENTRIES = (*DRIVERS, *DISKS, *BOOT, *GUEST)
-_BY_ID = {entry.id: entry for entry in ENTRIES}
+BY_ID = {entry.id: entry for entry in ENTRIES}
 
 
 # Refusals that --h2k-accept overrides: going on risks what the owner can judge, and never the disks' content.
@@ -26,17 +27,23 @@ ACCEPTABLE = frozenset((
 
 def never_accepted(found: str) -> bool:
     """Whether it is always a refusal: going on would lose data, or end in a guest that can't boot."""
-    return found in _BY_ID and _BY_ID[found].answer == REFUSE and found not in ACCEPTABLE
+    return found in BY_ID and BY_ID[found].answer == REFUSE and found not in ACCEPTABLE
 
 
 def known_ids() -> frozenset[str]:
     """Every id of the catalogue."""
-    return frozenset(_BY_ID)
+    return frozenset(BY_ID)
+
+
+def explaining(text: str) -> tuple[str, ...]:
+    """The commands that explain the findings which a message names."""
+    named = re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)+", text)
+    return tuple(f"h2k explain {found}" for found in dict.fromkeys(named) if found in BY_ID)
 
 
 def in_domain(found: str) -> bool:
     """Whether a finding with this id is repaired by the domains that h2k writes, and not on the disks."""
-    return found in _BY_ID and _BY_ID[found].answer == DOMAIN
+    return found in BY_ID and BY_ID[found].answer == DOMAIN
 
 
 def page() -> Iterator[str]:

@@ -16,6 +16,7 @@ from h2k.base.files import json_text, own_directory
 from h2k.base.text import mask_argv, mask_secrets
 from h2k.engine import outcome as outcomes
 from h2k.engine import records
+from h2k.engine.catalogue import explaining
 from h2k.engine.edited import write_editable
 from h2k.engine.outcome import Outcome
 from h2k.engine.runs import Run
@@ -48,6 +49,7 @@ def guarded(run: Run, work: Callable[[], Outcome], quiet: bool = False) -> int:
 def _failed(run: Run, error: H2kError) -> Outcome:
     if isinstance(error, Unknown):
         error = H2kError(error.message, error.hint)
+    error.commands = (*error.commands, *(c for c in explaining(error.message) if c not in f"{error.hint} {error.commands}"))
     run.error = error
     return outcomes.after_commit(error, run.committed) if run.committed else outcomes.of_error(error)
 

@@ -10,6 +10,7 @@ from typing import Any
 from h2k.base.finding import Finding
 from h2k.base.text import shown
 from h2k.guest.changes import Change, WriteFile
+from h2k.guest.drive_letters import drive_letters
 from h2k.guest.guest import Guest
 
 
@@ -72,11 +73,16 @@ def guest_facts(guest: Guest) -> dict[str, Any]:
 
 
 def windows_facts(guest: Guest) -> dict[str, Any]:
-    """Version, edition and control sets; BadData when the hives can't be parsed."""
+    """Version, edition, control sets and drive letters; BadData when the hives can't be parsed."""
     return {
         **dataclasses.asdict(guest.windows),
         "version": ".".join(map(str, guest.windows.version)),
         "control_sets": dataclasses.asdict(guest.control_sets),
+        "letters": {
+            letter.name: {"disk": letter.disk, "partition": letter.partition}
+            for letter in drive_letters(guest)
+            if letter.disk is not None
+        },
     }
 
 

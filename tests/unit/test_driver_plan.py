@@ -221,8 +221,8 @@ def test_a_vendor_that_nobody_described(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("skip: []\n\nunknown: 1\n", 3, "the top: Additional properties are not allowed ('unknown' was unexpected)"),
-        (ROLE + "    colour: red\n", 11, "roles/0: Additional properties are not allowed ('colour' was unexpected)"),
+        ("skip: []\n\nunknown: 1\n", 3, "the top: no such key: unknown"),
+        (ROLE + "    colour: red\n", 11, "roles/0: no such key: colour"),
         (ROLE.replace("    bus: virtio\n", ""), 2, "roles/0: 'bus' is a required property"),
         (ROLE.replace("storage", "network"), 4, "roles/0/bus: 'virtio' is not allowed here"),
         (ROLE.replace("bus: virtio", "bus: nvme"), 4, "roles/0/bus: 'nvme' is not one of"),
@@ -251,7 +251,7 @@ def test_a_vendor_that_nobody_described(tmp_path: Path) -> None:
         ("", 1, "the top: None is not of type 'object'"),
         ("skip: []\n---\nskip: []\n", 2, "not a plan: but found another document"),
         ("skip: []\n\x07\n", 2, "not a plan: special characters are not allowed"),
-        ("vendors:\n  acme:\n    role: []\n", 3, "vendors/acme: Additional properties are not allowed"),
+        ("vendors:\n  acme:\n    role: []\n", 3, "vendors/acme: no such key: role"),
     ],
 )  # fmt: skip
 def test_a_fault_names_file_and_line(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -262,7 +262,7 @@ def test_a_fault_names_file_and_line(tmp_path: Path, text: str, line: int, messa
     ("text", "message"),
     [
         ('{\n"skip": [],\n}', "line [23]: not JSON: "),  # Python 3.13 names the comma, earlier ones what follows it
-        ('{\n"skip": [],\n"extra": 1\n}', "line 3: the top: Additional properties"),
+        ('{\n"skip": [],\n"extra": 1\n}', "line 3: the top: no such key"),
         ('{"skip": [],\n"skip": []}', "line 2: not a plan: a key that is there twice"),
         ("skip: []", "line 1: not JSON"),
         ("[" * 100_000, ": not a plan: "),

@@ -50,6 +50,14 @@ def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.parametrize("hint", ["", "h2k explain hive-corrupt"])
+def test_an_error_that_names_a_finding_says_the_command_that_explains_it(hint: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(run, raising(BadData("SYSTEM: hive-corrupt: at 0x20, not hive-corrupted", hint=hint))) == 3
+    seen = capsys.readouterr()
+    assert seen.err.count("h2k explain hive-corrupt") == 1
+    assert json.loads(seen.out)["next"] == ([] if hint else ["h2k explain hive-corrupt"]) if seen.out else True
+
+
 def test_a_good_end(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(run, ready) == 0
     record = printed(capsys)

@@ -163,6 +163,14 @@ def test_a_virtio_win_that_does_not_serve_is_refused(error: Any, found: str) -> 
     assert not any("viostor" in str(getattr(c, "key", "") + getattr(c, "path", "")) for c in said.changes)
 
 
+def test_without_any_virtio_win_a_result_is_told_what_it_lacks() -> None:
+    said = ask("boot-storage", windows_guest(), phase="result")
+    lacks = {f.id for f in said.findings if f.subject != "storahci"}
+    assert {"driver-package-missing", "driver-file-missing", "driver-not-boot-start", "device-id-unbound"} <= lacks
+    assert not any("viostor" in str(getattr(c, "key", "") + getattr(c, "path", "")) for c in said.changes)
+    assert "driver-file-missing" not in {f.id for f in ask("boot-storage", windows_guest(), phase="source").findings}
+
+
 def test_a_guest_with_its_driver_needs_no_virtio_win_and_a_bad_one_is_named(drivers: DriverSource) -> None:
     bare = windows_guest()
     whole = apply_changes(bare, ask("boot-storage", bare, drivers=drivers).changes)

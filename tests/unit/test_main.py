@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def test_every_schema_is_one(path: Path) -> None:
     [
         (["verify", "--bus", "scsi", "x", "--json"], "scsi"),
         (["verify", "--json"], "Missing argument"),
-        (["fx", "--json"], "No such command"),
+        (["fx", "--json"], "no such command"),
         (["verify", "--nosuch", "x", "--json"], "nosuch"),
     ],
 )
@@ -65,7 +66,7 @@ def test_a_guest_that_is_not_there(command: str, tmp_path: Path, capsys: pytest.
 def test_a_hook_or_finding_that_does_not_exist(
     option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("h2k.cli.guest_commands.open_guest_files", lambda images, report: World(tmp_path / "g.h2k").files)
+    monkeypatch.setattr("h2k.cli.handles.open_guest_files", lambda images, report: World(tmp_path / "g.h2k").files)
     assert main(["verify", "x", *option, "--json"]) == 2
     assert "did you mean" in checked(capsys.readouterr().out, "record")["verdict"]
 
@@ -78,10 +79,24 @@ def test_a_hook_is_known_by_each_of_its_names(
         assert run.opened.request.skip == ("boot-storage",)
         raise ZeroDivisionError("far enough")
 
-    monkeypatch.setattr("h2k.cli.guest_commands.open_guest_files", lambda images, report: World(tmp_path / "g.h2k").files)
+    monkeypatch.setattr("h2k.cli.handles.open_guest_files", lambda images, report: World(tmp_path / "g.h2k").files)
     monkeypatch.setattr("h2k.cli.guest_commands.look", look)
     assert main(["verify", "x", "--skip", name]) == 1
     assert "far enough" in capsys.readouterr().err
+
+
+def test_what_is_not_ready_says_the_next_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    world = World(tmp_path / "g.h2k")
+
+    @contextlib.contextmanager
+    def opened(run: Any, images: Any, report: Any, wishes: Any) -> Any:
+        run.files, run.tools, run.parts = world.files, world.run().tools, world.run().parts
+        yield
+
+    monkeypatch.setattr("h2k.cli.guest_commands.opened", opened)
+    assert main(["verify", "my disk", "--bus", "sata", "--skip", "a", "--skip", "b", "--json"]) == 4
+    record = checked(capsys.readouterr().out, "record")
+    assert record["next"] == ["h2k fix 'my disk' --bus sata --skip a --skip b", "h2k explain 'my disk'"]
 
 
 def test_hooks_list_prints_the_names_that_skip_takes(capsys: pytest.CaptureFixture[str]) -> None:

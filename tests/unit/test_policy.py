@@ -168,3 +168,21 @@ def test_what_is_no_policy(tmp_path: Path, content: bytes) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't be read as a policy"):
         load_policy([tmp_path / "none.yaml"], NONE)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("adresses: keep\n", "line 1: the top: no such key: adresses (did you mean addresses?"),
+        ("\nbootstrap: {nik: virtio}\n", "line 2: bootstrap: no such key: nik (did you mean nic?"),
+        ("ghosts: remov\n", "line 1: ghosts: 'remov' is not one of remove, keep (did you mean remove?"),
+        ("bootstrap: requird\n", "did you mean required?"),
+        ("timeouts:\n  drivrs: 3\n", "did you mean drivers?"),
+    ],
+)
+def test_a_wrong_key_or_word_is_told_with_the_one_that_was_meant(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_policy([file])
+    assert told in str(caught.value) and str(caught.value).startswith(str(file))

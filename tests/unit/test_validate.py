@@ -135,7 +135,7 @@ def test_an_agent_that_may_run_nothing_leaves_those_unknown() -> None:
 
 @pytest.mark.parametrize(
     "state, noise, wanted",
-    [("running", None, ["passed", "passed"]), ("running", "crashed", ["passed", "failed"]), ("running", "reboot", ["passed", "failed"]),
+    [("running", None, ["passed", "skipped"]), ("running", "crashed", ["passed", "failed"]), ("running", "reboot", ["passed", "failed"]),
      ("crashed", None, ["failed", "failed"]), ("gone", None, ["failed", "failed"])],
 )  # fmt: skip
 def test_running_and_quiet(state: str, noise: Optional[str], wanted: list[str]) -> None:
