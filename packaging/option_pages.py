@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from h2k.base.option_table import QEMU_IMG, V2V, as_sentence, options_of  # noqa: E402
-from h2k.cli.main import cli  # noqa: E402
+from h2k.cli.main import cli, every_command  # noqa: E402
 
 TOOLS = {V2V: "virt-v2v", QEMU_IMG: "qemu-img"}
 _DIRECTORIES = ("hooks", "report", "stage", "allow-under")
@@ -37,7 +36,7 @@ def wrapper_section(program: str) -> str:
 def h2k_section() -> str:
     """The OPTIONS section of h2k.1: every option of every command, with the commands that have it."""
     lines: dict[str, tuple[str, list[str]]] = {}
-    for name, command in [("", cli), *commands(cli)]:
+    for name, command in [("", cli), *every_command()]:
         for option in (p for p in command.params if isinstance(p, click.Option)):
             spelt = ", ".join(f"**{o}**" for o in sorted(option.opts, key=len))
             value = "" if option.is_flag or option.count else f" *{option.make_metavar().strip('[]')}*"
@@ -49,14 +48,6 @@ def h2k_section() -> str:
         where = ", ".join(f"**{n}**" for n in names if n)
         found += [key, f"{text} Of {where}." if where and "" not in names else text, ""]
     return "\n".join(found)
-
-
-def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command with its name, `hooks run` for those below another."""
-    for name, command in group.commands.items():
-        yield f"{above}{name}", command
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{name} ")
 
 
 def page(name: str, section: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Optional
 
 import click
@@ -56,7 +56,7 @@ class Group(click.Group):
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[Optional[str], Optional[click.Command], list[str]]:
         """The command that the first argument names."""
         if args and self.get_command(context, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f"{args[0]}: no such command{meant(args[0], self.commands)}", context)
+            raise click.UsageError(f"{args[0]}: no such command{meant(args[0], self.list_commands(context))}", context)
         return super().resolve_command(context, args)
 
 
@@ -76,20 +76,12 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {found}?" if found else ""
 
 
-def complete_help(group: click.Group, above: str = "") -> None:
-    """Give every command below a group its exit statuses, and every option a whole sentence."""
-    for name, command in commands_of(group, above):
-        for option in (p for p in command.params if isinstance(p, click.Option)):
-            option.help = as_sentence(option.help or "")
-        if not isinstance(command, click.Group):
-            command.epilog = f"Exit status: {_STATUSES[name]}; {_ALWAYS}."
-    for option in (p for p in group.params if isinstance(p, click.Option)):
+def complete_help(name: str, command: click.Command) -> None:
+    """Give a command, and every one below it, its exit statuses, and every option a whole sentence."""
+    for option in (p for p in command.params if isinstance(p, click.Option)):
         option.help = as_sentence(option.help or "")
-
-
-def commands_of(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command with its name, `hooks run` for those below another."""
-    for name, command in group.commands.items():
-        yield f"{above}{name}", command
-        if isinstance(command, click.Group):
-            yield from commands_of(command, f"{above}{name} ")
+    if isinstance(command, click.Group):
+        for below, one in command.commands.items():
+            complete_help(f"{name} {below}", one)
+    else:
+        command.epilog = f"Exit status: {_STATUSES[name]}; {_ALWAYS}."

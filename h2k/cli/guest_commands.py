@@ -1,12 +1,10 @@
-"""The commands of `h2k` that work on one guest: inspect, plan, verify, fix, domains, rollback, report."""
+"""The commands of `h2k` that look at one guest or repair it: inspect, plan, verify, fix, domains."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Optional
 
 import click
@@ -14,23 +12,18 @@ import click
 from h2k.base.errors import NOT_READY, READY, REFUSED, UsageError
 from h2k.base.host import guestfs_settings
 from h2k.base.libvirt_connection import DEFAULT_URI
-from h2k.boot.hardware import shown_hardware
-from h2k.boot.take_back import take_back
-from h2k.cli.handles import opened, record_directory
+from h2k.cli.handles import opened
 from h2k.cli.inspect_table import inspect_table
 from h2k.cli.options import guest_argument, guest_options, json_option, new_run, request_words, table_option, verbose_option
 from h2k.disk.in_use import locked_directory
 from h2k.domain.handles import open_guest_files
-from h2k.engine.ending import guarded, print_json, told
+from h2k.engine.ending import guarded, print_json
 from h2k.engine.examination import RESULT, Examination
 from h2k.engine.outcome import Outcome, of_repair, of_result, only_domains_wrong
 from h2k.engine.pipeline import facts_of, finished, fix, look, look_deep
-from h2k.engine.records import command_line, records
 from h2k.engine.request import Request
 from h2k.engine.runs import Run
-from h2k.engine.standing import standing
 from h2k.engine.write_domains import build_domains
-from h2k.pages.guest_page import write_page
 
 
 @click.command()
@@ -93,6 +86,8 @@ def _looked(
             if deep and seen.windows:
                 look_deep(run)
             if ask is not None and seen.windows and seen.outcome.status != REFUSED:
+                from h2k.boot.hardware import shown_hardware  # libvirt's side, for this option alone
+
                 run.report.findings += shown_hardware(run.guest_files, ask)
             outcome = of_result(run.report.findings, len(seen.todo)) if seen.windows else seen.outcome
             if outcome.status == NOT_READY:
@@ -154,77 +149,3 @@ def _for_domains(run: Run, seen: Examination) -> Outcome:
     if only_domains_wrong(run.report.findings, len(seen.todo)):
         return of_repair(run.report.findings, 0, ())
     return seen.outcome
-
-
-@click.command()
-@guest_argument
-@table_option("report")
-@table_option("allow-under")
-@click.option("--force", is_flag=True, help="go back even though somebody has written to the disks since")
-@json_option
-@verbose_option
-def rollback(images: Sequence[str], report: Optional[str], allow_under: Sequence[str], force: bool, as_json: bool) -> int:
-    """Give the disks back what they held before the last run.
-
-    Example: h2k rollback NAME.h2k
-    """
-    run = new_run(as_json)
-
-    def work() -> Outcome:
-        Request.of({"allow_under": allow_under})
-        run.files = open_guest_files(images, report)
-        result = take_back(run.files.writable(), run.files.state, force, run.steps.say)
-        run.records = run.files.state
-        run.report.more["rollback"] = dataclasses.asdict(result)
-        return Outcome(READY, "ROLLED BACK", str(result))
-
-    return guarded(run, work)
-
-
-@click.command()
-@click.argument("guest", metavar="NAME|NAME.xml|NAME.h2k|DOMAIN")
-@click.option("--history", is_flag=True, help="a line for each run of this guest")
-@click.option("--html", metavar="FILE", help="write a page to look at: one file, without scripts and without a network")
-@click.option("--connect", metavar="URI", default=None, help="libvirt, for a DOMAIN that it knows")
-@json_option
-@verbose_option
-def report(guest: str, history: bool, html: Optional[str], connect: Optional[str], as_json: bool) -> int:
-    """Show the record of the last run, and what it is worth now.
-
-    Example: h2k report NAME.h2k
-    """
-    run = new_run(as_json)
-    found: list[dict[str, Any]] = []
-
-    def work() -> Outcome:
-        directory = record_directory(guest, connect)
-        found.extend(records(directory))
-        if not found:
-            raise UsageError(f"{directory}: no record of h2k here", hint="h2k report NAME.h2k")
-        if html is not None:
-            write_page(Path(html), directory, found)
-        return Outcome(READY, "READ", "")
-
-    status = guarded(run, work, quiet=True)
-    if not found:
-        return status
-    if history:
-        return _history(found, as_json)
-    now = standing(found)
-    record: dict[str, Any] = {**found[-1], "standing": dataclasses.asdict(now)}
-    if now.sentence:
-        record["verdict"] = f"{record['verdict']}; but now: {now.sentence}"
-        record["word"] = f"{record.get('word', 'READY')}, {now.state.upper()}"
-    told(record, as_json=as_json)
-    return now.status(int(record["status"]))
-
-
-def _history(found: Sequence[dict[str, Any]], as_json: bool) -> int:
-    if as_json:
-        print_json({"status": READY, "runs": list(found)})
-        return READY
-    for number, record in enumerate(found):
-        state = standing(found, number).state if number == len(found) - 1 else ""
-        word = record.get("word") or json.dumps(record.get("status"))
-        click.echo(f"{record.get('started', '?'):<26} {word:<14} {command_line(record)}" + (f"  [{state}]" if state else ""))
-    return READY

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import UsageError
-from h2k.convert.libvirt_result import report_directory
 from h2k.domain.handles import open_guest_files
 from h2k.engine.records import NEWEST, RUNS
 from h2k.engine.request import Request, open_tools
@@ -33,6 +32,8 @@ def record_directory(handle: str, uri: Optional[str] = None) -> Path:
     path = Path(handle)
     if path.suffix in (".xml", ".h2k") or "/" in handle or path.exists():
         raise UsageError(f"{handle}: no report directory of h2k", hint="h2k fix NAME.xml makes NAME.h2k")
+    from h2k.convert.libvirt_result import report_directory  # as large as the rest of this command, and seldom asked for
+
     return report_directory(handle, uri)
 
 

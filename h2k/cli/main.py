@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 import click
@@ -12,22 +13,44 @@ import click
 from h2k import __version__
 from h2k.base.errors import FAILED, H2kError, UsageError
 from h2k.base.option_table import H2K
-from h2k.cli.boot_commands import boot_command, validate_command
 from h2k.cli.command_help import Group, complete_help, message_of
-from h2k.cli.explain_command import explain
-from h2k.cli.fleet_commands import fleet
-from h2k.cli.guest_commands import domains, fix_command, inspect, plan, report, rollback, verify
-from h2k.cli.hooks_command import hooks
-from h2k.cli.host_commands import doctor, drivers
 from h2k.cli.options import log_everything
-from h2k.cli.post_command import post
-from h2k.cli.survey_command import survey
 from h2k.engine.ending import error_record, print_json, quiet_output
 
 _LOG = "%(name)s: %(message)s"
+# Each command and its module. A module is imported when its command is asked for: all of them together are all of h2k,
+# and that takes longer than to look at a guest.
+_COMMANDS = {
+    **dict.fromkeys(("inspect", "plan", "fix", "verify", "domains"), "guest_commands"),
+    **dict.fromkeys(("boot", "validate"), "boot_commands"),
+    "rollback": "rollback_command",
+    "report": "report_command",
+    "hooks": "hooks_command",
+    **dict.fromkeys(("drivers", "doctor"), "host_commands"),
+    "post": "post_command",
+    "explain": "explain_command",
+    "survey": "survey_command",
+    "fleet": "fleet_commands",
+}
+_NAMES = {"fix": "fix_command", "boot": "boot_command", "validate": "validate_command"}  # where the module's name is another
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(Group):
+    """The group of h2k's commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module = importlib.import_module(f"h2k.cli.{_COMMANDS[cmd_name]}")
+            command: click.Command = getattr(module, _NAMES.get(cmd_name, cmd_name))
+            complete_help(cmd_name, command)
+            self.add_command(command, cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="log every external command")
 def cli(verbose: bool) -> None:
@@ -41,13 +64,17 @@ def cli(verbose: bool) -> None:
         log_everything()
 
 
-for command in (
-    inspect, plan, fix_command, verify, domains, boot_command, validate_command, rollback, report, hooks, drivers, doctor, post,
-    explain,
-    survey, fleet,
-):  # fmt: skip
-    cli.add_command(command)
-complete_help(cli)
+complete_help("", cli)
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """Every command with its name; groups too, and as `hooks run` what is below them."""
+    for name in _COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        yield name, command
+        for below, one in command.commands.items() if isinstance(command, click.Group) else ():
+            yield f"{name} {below}", one
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

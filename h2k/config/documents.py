@@ -6,14 +6,14 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Union
 
-import jsonschema
 import yaml
 
 from h2k.base.errors import UsageError
 from h2k.base.files import require_trusted
 from h2k.base.option_table import near
+from h2k.config.schema_check import first_fault
 
 MAX_SIZE = 128 * 1024  # bytes; hand-written files have a few KiB
 Step = Union[str, int]
@@ -101,9 +101,7 @@ def read_document(path: Path, what: str, limit: int = MAX_SIZE) -> Document:
 
 def check(document: Document, schema: dict[str, Any], hint: str) -> None:
     """UsageError with the line of what the schema (draft 7) refuses."""
-    fault: Optional[Any] = jsonschema.exceptions.best_match(
-        jsonschema.Draft7Validator(schema).iter_errors(document.content)
-    )
+    fault = first_fault(document.content, schema)
     if fault is not None:
         meant = _meant(fault)
         raise document.error(list(fault.absolute_path), _told(fault)[:200], f"did you mean {meant}? {hint}" if meant else hint, fault)

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-import jsonschema
-
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.base.finding import STATES, Finding
 from h2k.base.run import CommandFailed, run
+from h2k.config import schema_check
 from h2k.guest.changes import Change, DeleteKey, DeleteValue, SetValue, WriteFile
 from h2k.guest.guest import Guest
 from h2k.windows import values
@@ -176,7 +175,7 @@ def _checked(output: bytes, schema: Mapping[str, Any], path: Path) -> dict[str, 
 
 def first_fault(answer: Any, schema: Mapping[str, Any], whole: str = "the answer") -> Optional[str]:
     """What is wrong with an answer or a META, and where, in one line; None when it is as the schema says."""
-    fault = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema).iter_errors(answer))
+    fault = schema_check.first_fault(answer, schema)
     if fault is None:
         return None
     place = "/".join(map(str, fault.absolute_path))

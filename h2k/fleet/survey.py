@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-import jsonschema
-
 from h2k import __version__
 from h2k.base.errors import NOT_READY, REFUSED, UsageError
 from h2k.base.errors import READY as READY_STATUS
+from h2k.config.schema_check import first_fault
 from h2k.engine.catalogue import ACCEPTABLE
 from h2k.engine.records import read_json
 from h2k.fleet.look import CLASSES, REFUSED_CLASS, UNKNOWN, Row
@@ -126,7 +125,7 @@ def read_survey(path: Path) -> dict[str, Any]:
     content = read_json(path, "survey")
     if isinstance(content, dict) and content.get("schema") != SCHEMA and isinstance(content.get("schema"), int):
         raise UsageError(f"{path}: a survey of schema {content['schema']}; this h2k reads {SCHEMA}", hint="survey again")
-    fault = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema()).iter_errors(content))
+    fault = first_fault(content, schema())
     if fault is not None:
         place = "/".join(map(str, fault.absolute_path)) or "the top"
         raise UsageError(f"{path}: not a survey of h2k: {place}: {fault.message[:200]}", hint="h2k survey writes one")

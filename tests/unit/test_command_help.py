@@ -6,10 +6,9 @@ import click
 import pytest
 
 from h2k.base.option_table import as_sentence
-from h2k.cli.command_help import commands_of
-from h2k.cli.main import cli, main
+from h2k.cli.main import cli, every_command, main
 
-COMMANDS = dict(commands_of(cli))
+COMMANDS = dict(every_command())
 SINGLE = {name: command for name, command in COMMANDS.items() if not isinstance(command, click.Group)}
 
 

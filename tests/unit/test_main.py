@@ -11,7 +11,7 @@ import click
 import jsonschema
 import pytest
 
-from h2k.cli.main import cli, main
+from h2k.cli.main import every_command, main
 from h2k.engine import records
 from h2k.engine.catalogue import ACCEPTABLE, ENTRIES
 from h2k.engine.ending import guarded
@@ -168,11 +168,10 @@ def test_explain_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(checked(capsys.readouterr().out, "explain")["findings"]) == len(ENTRIES)
 
 
-def commands(group: click.Group) -> list[click.Command]:
-    return [c for command in group.commands.values() for c in ([command] if not isinstance(command, click.Group) else commands(command))]
+LEAVES = [command for _, command in every_command() if not isinstance(command, click.Group)]
 
 
-@pytest.mark.parametrize("command", commands(cli), ids=lambda c: c.name)
+@pytest.mark.parametrize("command", LEAVES, ids=lambda c: c.name)
 def test_every_command_has_an_example_json_and_v(command: click.Command) -> None:
     options = {o for p in command.params for o in p.opts}
     if command.name != "check":

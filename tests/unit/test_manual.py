@@ -14,7 +14,7 @@ import pytest
 
 from h2k import __version__
 from h2k.base.option_table import QEMU_IMG, V2V, options_of
-from h2k.cli.main import cli
+from h2k.cli.main import cli, every_command
 from h2k.config.policy import SCHEMA as POLICY_SCHEMA
 from h2k.config.policy import Policy, load_policy
 from h2k.convert.h2k_options import help_text, take
@@ -27,15 +27,7 @@ def page(name: str) -> str:
     return (MANUAL / f"{name}.md").read_text(encoding="utf-8")
 
 
-def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command with its name, `hooks run` for those below another."""
-    for name, command in group.commands.items():
-        yield f"{above}{name}", command
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{name} ")
-
-
-@pytest.mark.parametrize(("name", "command"), [("h2k", cli), *commands(cli)], ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(("name", "command"), [("h2k", cli), *every_command()], ids=lambda v: v if isinstance(v, str) else "")
 def test_every_command_and_option_of_h2k_is_in_its_page(name: str, command: click.Command) -> None:
     text = page("h2k.1")
     assert re.search(rf"\*\*{name.replace(' ', '[* []+')}[*\]]", text), f"h2k.1 has no command {name}"
@@ -45,7 +37,7 @@ def test_every_command_and_option_of_h2k_is_in_its_page(name: str, command: clic
 
 
 def test_the_page_of_h2k_has_no_option_that_is_not_there() -> None:
-    there = {spelling for _, c in [("", cli), *commands(cli)] for p in c.params for spelling in p.opts}
+    there = {spelling for _, c in [("", cli), *every_command()] for p in c.params for spelling in p.opts}
     listed = re.findall(r"^\*\*(-.*)$", page("h2k.1"), re.MULTILINE)
     said = {spelling for line in listed for spelling in re.findall(r"\*\*(-[a-z-]+)\*\*", f"**{line}")}
     assert said - there - {"-h", "--help"} == set()
