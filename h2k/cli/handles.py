@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import UsageError
+from h2k.disk import direct_reader
 from h2k.domain.handles import open_guest_files
 from h2k.engine.records import NEWEST, RUNS
 from h2k.engine.request import Request, open_tools
@@ -17,6 +18,7 @@ from h2k.engine.runs import Run
 @contextmanager
 def opened(run: Run, images: Sequence[str], report: Optional[str], wishes: dict[str, Any]) -> Iterator[None]:
     """The guest's files and the tools of a run, for as long as this block lasts."""
+    direct_reader.start_by_fork()
     request = Request.of(wishes)
     run.files = open_guest_files(images, report)
     with open_tools(request) as run.tools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ MAX_SIZE = 128 * 1024  # bytes; hand-written files have a few KiB
 Step = Union[str, int]
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
+class _Composer(yaml.composer.Composer):  # type: ignore[misc] # PyYAML has no types
     """YAML without anchors and aliases, which can make much of little, and with plain, unique keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -34,6 +35,25 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
                 raise yaml.MarkedYAMLError(problem=f"{what}: {str(key.value)[:60]!r}", problem_mark=key.start_mark)
             seen.add(key.value)
         return node
+
+
+class _Loader(_Composer, yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's own parser, whose errors are told."""
+
+
+_Loaders: tuple[Any, ...] = (_Loader,)
+if yaml.__with_libyaml__:  # PyYAML may have been built without
+
+    class _QuickLoader(_Composer, yaml.cyaml.CParser, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):  # type: ignore[misc]
+        """libyaml's parser, several times faster; what it refuses the other one reads again, and words the error."""
+
+        def __init__(self, text: str) -> None:
+            yaml.cyaml.CParser.__init__(self, text)
+            _Composer.__init__(self)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    _Loaders = (_QuickLoader, _Loader)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +101,7 @@ def read_document(path: Path, what: str, limit: int = MAX_SIZE) -> Document:
         if path.suffix.lower() == ".json":
             json.loads(text)
             text = text.replace("\t", " ")  # the one thing that JSON allows between tokens and YAML does not
-        loader = _Loader(text)
-        try:
-            tree = loader.get_single_node()
-            return Document(path, loader.construct_document(tree) if tree is not None else None, tree)
-        finally:
-            loader.dispose()
+        return _loaded(path, text)
     except json.JSONDecodeError as e:
         raise UsageError(f"{path}, line {e.lineno}: not JSON: {e.msg}") from e
     except yaml.reader.ReaderError as e:
@@ -97,6 +112,23 @@ def read_document(path: Path, what: str, limit: int = MAX_SIZE) -> Document:
         line = f", line {mark.line + 1}" if mark is not None else ""
         why = " ".join(str(getattr(e, "problem", None) or e).split())
         raise UsageError(f"{path}{line}: not {what}: {why[:200]}") from e
+
+
+def _loaded(path: Path, text: str) -> Document:
+    *quick, told = _Loaders
+    for kind in quick:
+        with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError, OverflowError):
+            return _read_by(kind, path, text)
+    return _read_by(told, path, text)
+
+
+def _read_by(kind: Any, path: Path, text: str) -> Document:
+    loader = kind(text)
+    try:
+        tree = loader.get_single_node()
+        return Document(path, loader.construct_document(tree) if tree is not None else None, tree)
+    finally:
+        loader.dispose()
 
 
 def check(document: Document, schema: dict[str, Any], hint: str) -> None:

@@ -7,7 +7,7 @@ schemas use are checked here first; what is found wrong, and a schema with any o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, Callable, Optional
 
 Schema = Any  # a mapping, or true or false
@@ -98,7 +98,7 @@ def _if(content: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> boo
     return _fits(content, schema.get("then" if _fits(content, schema["if"], root) else "else", True), root)
 
 
-def _sized(kind: type, name: str, most: bool) -> _Keyword:
+def _sized(kind: type[Sized], name: str, most: bool) -> _Keyword:
     """Whether something of this kind has at most, or at least, as many parts as the keyword says."""
 
     def check(content: Any, schema: Mapping[str, Any], _: Mapping[str, Any]) -> bool:

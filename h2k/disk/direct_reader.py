@@ -65,13 +65,19 @@ def missing() -> tuple[str, ...]:
 
 
 def start_by_fork() -> None:
-    """From now on fork the children of this process, which must have one thread, and no work but to read guests.
+    """From now on fork the children of this process where it has one thread.
 
-    They then have Python and the bindings loaded, which takes longer than to read a guest.
+    They then have Python and the bindings loaded, which takes longer than to read a guest, and share their memory.
     """
     if not missing():
         importlib.import_module("h2k.disk.direct_reader_child")
-        DirectReader.start = _Forked
+        DirectReader.start = _forked
+
+
+def _forked(stderr: IO[bytes]) -> _Process:
+    """The child as a fork. With threads as a program of its own: a fork would have the locks that they hold, for ever."""
+    alone = len(list(Path("/proc/self/task").iterdir())) == 1  # threads of C libraries too
+    return _Forked(stderr) if alone else _spawned(stderr)
 
 
 def _spawned(stderr: IO[bytes]) -> subprocess.Popen[bytes]:
