@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from h2k.base.errors import H2kError, Refused
 from h2k.base.steps import Steps, counted
 from h2k.disk.open_reader import open_reader
-from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import DomainFacts
 from h2k.engine import outcome as outcomes
-from h2k.engine.apply import Backups
 from h2k.engine.examination import RESULT, Examination, examine_guest, refuse_damaged
 from h2k.engine.outcome import Outcome
 from h2k.engine.preconditions import require_rights
@@ -22,6 +20,9 @@ from h2k.engine.request import Tools
 from h2k.engine.runs import Run
 from h2k.engine.write_domains import Domains, build_domains, next_commands, write_domains
 from h2k.guest.guest import Guest
+
+if TYPE_CHECKING:
+    from h2k.disk.overlay import DiskSet
 
 Images = Sequence[tuple[Path, Optional[str]]]
 
@@ -129,6 +130,8 @@ def _applied(run: Run, guest: Guest, seen: Examination, disks: Any) -> Sequence[
 
 def apply_all(run: Run, guest: Guest, seen: Examination, overlays: Sequence[Path]) -> None:
     """Back up the BCD, and carry the changes out on the overlays."""
+    from h2k.engine.apply import Backups  # what only looks does without the writers
+
     backups = Backups(run.guest_files.state / "backup")
     if guest.has_hive("BCD"):
         backups.keep("BCD", guest.hive_bytes("BCD"))

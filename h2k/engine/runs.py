@@ -12,14 +12,24 @@ from h2k.base.errors import H2kError
 from h2k.base.option_table import spelled
 from h2k.base.steps import Steps
 from h2k.disk.open_reader import open_reader
-from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles
 from h2k.domain.handles import known_bus
-from h2k.engine.apply import apply
 from h2k.engine.examination import Examination
 from h2k.engine.report import Report
 from h2k.engine.request import Tools
+
+
+def _disk_set(*arguments: Any) -> Any:
+    from h2k.disk.overlay import DiskSet  # not before something is to be written: most runs only look
+
+    return DiskSet(*arguments)
+
+
+def _apply(*arguments: Any) -> str:
+    from h2k.engine.apply import apply  # as above
+
+    return apply(*arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +37,8 @@ class Parts:
     """What the engine reads and writes disks with. Tests of the engine put their own in place of these."""
 
     open_reader: Callable[..., Any] = open_reader
-    disk_set: Callable[..., Any] = DiskSet
-    apply: Callable[..., str] = apply
+    disk_set: Callable[..., Any] = _disk_set
+    apply: Callable[..., str] = _apply
 
 
 def _nothing(name: str) -> None:
