@@ -35,6 +35,14 @@ class Refused(H2kError):
     exit_status = REFUSED
 
 
+class InUse(Refused):
+    """Somebody uses an image: the finding source-running. `subject` is the image or the domain, `who` says by whom."""
+
+    def __init__(self, subject: str, who: str) -> None:
+        super().__init__(f"source-running: {subject}: {who}", hint="shut it down, then give the same command")
+        self.subject, self.who = subject, who
+
+
 class NotVerified(H2kError):
     """The repair was made on an overlay and did not verify; the overlay is gone, the image as it was."""
 

@@ -30,6 +30,7 @@ from h2k.convert.log_replay import source_xml
 from h2k.convert.qemu_img_command import ConvertCommand
 from h2k.convert.readiness import needed, require_space
 from h2k.convert.remote_source import nbd_view
+from h2k.convert.source import require_free
 from h2k.disk.image import probe
 from h2k.disk.in_use import require_unused
 from h2k.disk.open_reader import open_reader
@@ -215,6 +216,7 @@ def _check(command: ConvertCommand, places: Places) -> None:
 def _source(command: ConvertCommand) -> Iterator[Image]:
     source, form = command.source, command.source_format
     if not source.startswith("nbd"):
+        require_free([(Path(source), form)])
         yield Path(source), probe(Path(source), form).format
         return
     with temporary_directory("h2k-source-", large_directory()) as work:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Optional
@@ -12,12 +12,15 @@ from typing import Any, Optional
 from lxml import etree
 
 from h2k.base.children import temporary_directory
-from h2k.base.errors import H2kError, Unknown
+from h2k.base.errors import H2kError, InUse, Unknown
 from h2k.base.finding import Finding
 from h2k.base.libvirt_connection import connected
 from h2k.base.xml import parse_xml
 from h2k.convert.remote_source import nbd_view, ssh_vmx
 from h2k.convert.v2v_command import V2vCommand
+from h2k.disk.image import probe
+from h2k.disk.in_use import require_unused
+from h2k.disk.view import View
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
 from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.domain.ova import Say, large_directory, opened_ova
@@ -131,14 +134,37 @@ def _libvirt(command: V2vCommand) -> GuestFiles:
         with connected(command.input_connection) as connection:
             import libvirt
 
-            try:
-                found = connection.lookupByName(name)
-            except libvirt.libvirtError:
-                found = connection.lookupByUUIDString(name)
+            found = _domain(connection, name)
             xml = volumes_as_files(connection, found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), name)
     except H2kError as e:
         raise H2kError(f"{name}: libvirt does not give this domain: {e.message}", hint="virsh list --all shows the names") from e
     return _described(xml, name, Path("/"))
+
+
+def _domain(connection: Any, name: str) -> Any:
+    """libvirt's domain of that name or UUID."""
+    import libvirt
+
+    try:
+        return connection.lookupByName(name)
+    except libvirt.libvirtError:
+        return connection.lookupByUUIDString(name)
+
+
+def require_shut_down(command: V2vCommand, files: GuestFiles) -> None:
+    """InUse while the guest runs: a domain of this host's libvirt, or images that somebody has open for writing. virt-v2v
+    would say so after half a minute, or copy what is being written."""
+    if command.input_mode == "libvirt":
+        with connected(command.input_connection) as connection:
+            if _domain(connection, command.arguments[0]).isActive():
+                raise InUse(command.arguments[0], "the domain runs, or is paused")
+    require_free(files.images)
+
+
+def require_free(images: Iterable[tuple[Path, Optional[str]]]) -> None:
+    """InUse when somebody has one of the images, or what it rests on, open for writing."""
+    of_files = [probe(path, form).chain for path, form in images if not isinstance(path, View)]
+    require_unused([layer for chain in of_files for layer in chain], reading=True)
 
 
 def volumes_as_files(connection: Any, xml: bytes, name: str) -> bytes:

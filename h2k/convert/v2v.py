@@ -24,7 +24,7 @@ from h2k.convert.h2k_options import help_text
 from h2k.convert.log_replay import command_for, replayed, replays
 from h2k.convert.outputs import Output, choose, is_nobodys, leaves
 from h2k.convert.readiness import require_ready
-from h2k.convert.source import is_missing, name_of, open_source, unknown_hives
+from h2k.convert.source import is_missing, name_of, open_source, require_shut_down, unknown_hives
 from h2k.convert.two_steps import in_two_runs, refusal
 from h2k.convert.v2v_command import V2vCommand
 from h2k.convert.v2v_scripts import installed_version, shown, staged
@@ -159,6 +159,8 @@ def _seen_source(run: Run, command: V2vCommand) -> _Source:
         if files is None:
             run.steps.say(source.unknown())
         else:
+            source_files = files
+            _attempt(run.steps, lambda: require_shut_down(command, source_files))
             outcome = _preflight(run, command, files).outcome
             run.steps.say(run.spelled(f"the source: {outcome.word}: {outcome.sentence}"))
     return source
@@ -191,6 +193,7 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
             run.steps.say(source.unknown())
             outcome = of_source(run.report.findings, (), ())
         else:
+            require_shut_down(command, files)
             seen = _preflight(run, command, files)
             outcome = seen.outcome
             if outcome.status == REFUSED and (output is not None or run.dry_run):

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import BadData, Refused
+from h2k.base.errors import BadData, InUse, Refused
 from h2k.base.files import own_directory
 
 _TAKEN, _GRANTED = 100, 200  # QEMU's RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE
@@ -37,18 +37,19 @@ Identity = tuple[int, int]
 def require_unused(
     paths: Sequence[Path], patience: float = 0.0, ours: Collection[str] = (), reading: bool = False
 ) -> None:
-    """Refused when somebody uses one of the images, which names the domain or the program. Paths that are not there
-    are nobody's. A process that is about to end has `patience` seconds for it; `ours` are UUIDs of domains that may; with `reading` those may who only read."""
+    """InUse when somebody uses one of the images, which names the domain or the program. Paths that are not there are
+    nobody's. A process that is about to end has `patience` seconds for it; `ours` are UUIDs of domains that may; with
+    `reading` those may who only read it, as a domain does with what its disk rests on."""
     there = [path for path in paths if path.exists()]
     deadline = time.monotonic() + patience
     for path in there:
         while _locked(path, reading) and time.monotonic() < deadline:
             time.sleep(0.1)
-    domains = _Domains(ours) if there else None
+    domains = _Domains(ours, reading) if there else None
     for path in there:
         who = (domains.using(path) if domains is not None else "") or holder(path, reading)
         if who:
-            raise Refused(f"source-running: {path}: {who}", hint="shut it down, then give the same command")
+            raise InUse(str(path), who)
 
 
 def holder(path: Path, reading: bool = False) -> str:
@@ -122,7 +123,7 @@ def identity(path: Path) -> Identity:
 class _Domains:
     """The running domains of this host's libvirt, and the files that each has open."""
 
-    def __init__(self, ours: Collection[str]) -> None:
+    def __init__(self, ours: Collection[str], reading: bool = False) -> None:
         self.files: dict[Identity, str] = {}
         found: list[tuple[str, str, str]] = []
         asking = threading.Thread(target=lambda: found.extend(_running()), daemon=True)
@@ -130,7 +131,7 @@ class _Domains:
         asking.join(_LIBVIRT_LIMIT)  # a daemon that hangs must not hang us: QEMU's locks are asked in any case
         for name, uuid, xml in list(found):
             if uuid not in ours:
-                for file in _files(xml, name):
+                for file in _files(xml, name, reading):
                     with contextlib.suppress(OSError):
                         self.files[identity(Path(file))] = name
 
@@ -160,15 +161,17 @@ def _running() -> Iterator[tuple[str, str, str]]:
                 connection.close()
 
 
-def _files(xml: str, name: str) -> list[str]:
-    """The files and devices of a domain's disks, those they rest on, and its firmware variables."""
+def _files(xml: str, name: str, written: bool) -> list[str]:
+    """The files and devices of a domain's disks, those they rest on (unless only what is `written` is meant), and its
+    firmware variables."""
     from h2k.base.xml import parse_xml
 
     try:
         root = parse_xml(xml.encode(), name)
     except (BadData, ValueError):  # no domain that can be read: QEMU's own lock on the image still speaks for it
         return []
-    found = [s.get("file") or s.get("dev") for disk in root.iterfind("devices/disk") if _writes(disk) for s in disk.iter("source")]
+    disks = [disk for disk in root.iterfind("devices/disk") if _writes(disk)]
+    found = [s.get("file") or s.get("dev") for disk in disks for s in (disk.iterfind("source") if written else disk.iter("source"))]
     nvram = root.findtext("os/nvram")
     return [file for file in (*found, nvram) if file]
 

@@ -11,8 +11,8 @@ from h2k.engine.findings_disks import DISKS
 from h2k.engine.findings_drivers import DRIVERS
 from h2k.engine.findings_guest import GUEST
 
-# Findings of the wrapper h2k-v2v itself; every other one belongs to a hook.
-OF_THE_WRAPPER = frozenset({"first-boot-runner-missing"})
+# Findings of h2k itself, told before a hook is asked; every other one belongs to a hook.
+OF_ITSELF = frozenset({"first-boot-runner-missing", "source-running"})
 
 ENTRIES = (*DRIVERS, *DISKS, *BOOT, *GUEST)
 BY_ID = {entry.id: entry for entry in ENTRIES}

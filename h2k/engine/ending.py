@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from h2k.base.errors import USAGE, H2kError, Unknown
+from h2k.base.errors import USAGE, H2kError, InUse, Unknown
 from h2k.base.files import json_text, own_directory
+from h2k.base.finding import Finding
 from h2k.base.text import mask_argv, mask_secrets
 from h2k.engine import outcome as outcomes
 from h2k.engine import records
@@ -50,6 +51,8 @@ def _failed(run: Run, error: H2kError) -> Outcome:
     if isinstance(error, Unknown):
         error = H2kError(error.message, error.hint)
     error.commands = (*error.commands, *(c for c in explaining(error.message) if c not in f"{error.hint} {error.commands}"))
+    if isinstance(error, InUse):
+        run.report.findings = [*run.report.findings, Finding("source-running", "refused", error.subject, error.who, error.hint)]
     run.error = error
     return outcomes.after_commit(error, run.committed) if run.committed else outcomes.of_error(error)
 

@@ -132,6 +132,15 @@ DISKS = (
         "On the source: `compact.exe /CompactOS:never`, then restart once.",
     ),
     Entry(
+        "source-running",
+        "A running domain, a QEMU or VMware has one of the guest's images open for writing.",
+        REFUSE,
+        "a copy that mixes the states of two moments, or a running guest that loses what it writes",
+        "QEMU's locks on the image, the running domains of this host's libvirt, `NAME.vmdk.lck`",
+        "Refuses before the copy, and before anything is written or replaced; names the domain or the program. A survey says *unknown*.",
+        "Shut the guest down (`virsh shutdown NAME`), then give the same command.",
+    ),
+    Entry(
         "page-file-misplaced",
         "A page file lies on a drive that will not be there (the temporary disk of Azure).",
         WARN,

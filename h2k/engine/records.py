@@ -80,8 +80,8 @@ def ready_record(report_dir: Path) -> Optional[dict[str, Any]]:
 def _was_kept_out(record: dict[str, Any]) -> bool:
     """Whether a run was refused for what is around the guest (in use, rights, kept overlays), and so says nothing of it."""
     findings = record.get("findings")
-    states = [f.get("state") for f in findings if isinstance(f, dict)] if isinstance(findings, list) else []
-    return record.get("status") == REFUSED and "refused" not in states
+    refused = [f.get("id") for f in findings if isinstance(f, dict) and f.get("state") == "refused"] if isinstance(findings, list) else []
+    return record.get("status") == REFUSED and not set(map(str, refused)) - {"source-running"}
 
 
 def _numbered(report_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import REFUSED, H2kError, Refused, Unknown, UsageError
+from h2k.base.errors import REFUSED, H2kError, InUse, Refused, Unknown, UsageError
 from h2k.base.finding import Finding
 from h2k.convert.h2k_options import H2kOptions
-from h2k.convert.source import open_source
+from h2k.convert.source import open_source, require_free
 from h2k.convert.v2v_command import V2vCommand
 from h2k.disk.open_reader import open_reader
 from h2k.disk.recognize import check_disk
@@ -70,6 +70,8 @@ def look(tools: Tools, source: Source) -> Row:
     with open_source(command, lambda _: None) as (files, why):
         if files is None:
             raise Unknown(why)
+        if not source.running:  # who asks for those that run knows that they do
+            _require_shut_down(files)
         with open_reader(files.images) as reader:
             guest = Guest(reader, tools.request.root)
             seen = examine_guest(tools, guest, SOURCE, files.domain)
@@ -80,6 +82,14 @@ def look(tools: Tools, source: Source) -> Row:
         row["name"] = files.domain.name if files.domain is not None else source.name
     row["bytes"] = _on_disk([source.place]) if source.kind == OVA else sum(disk["allocated"] for disk in row["disks"])
     return row
+
+
+def _require_shut_down(files: GuestFiles) -> None:
+    """Unknown while somebody has the guest's images open for writing: what is read then holds for no moment."""
+    try:
+        require_free(files.images)
+    except InUse as e:
+        raise Unknown(e.message, e.hint) from e
 
 
 def _windows(guest: Guest) -> Row:

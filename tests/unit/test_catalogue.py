@@ -1,11 +1,11 @@
-"""The catalogue of findings: docs/findings.md is current, and every id belongs to a hook or to the wrapper."""
+"""The catalogue of findings: docs/findings.md is current, and every id belongs to a hook or to h2k itself."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
-from h2k.engine.catalogue import ENTRIES, OF_THE_WRAPPER, in_domain, page
+from h2k.engine.catalogue import ENTRIES, OF_ITSELF, in_domain, page
 from h2k.engine.finding_entry import DOMAIN
 from h2k.engine.hooks import find_hooks
 
@@ -36,10 +36,10 @@ def test_what_the_text_of_a_hook_names_is_announced() -> None:
             assert named <= set(hook.answers), hook.name
 
 
-def test_every_finding_belongs_to_a_hook_or_to_the_wrapper() -> None:
+def test_every_finding_belongs_to_a_hook_or_to_h2k_itself() -> None:
     of_hooks = {answer for hook in find_hooks() for answer in hook.answers}
-    assert not of_hooks & OF_THE_WRAPPER
-    assert KNOWN - of_hooks == OF_THE_WRAPPER
+    assert not of_hooks & OF_ITSELF
+    assert KNOWN - of_hooks == OF_ITSELF
 
 
 def test_rows_are_whole() -> None:

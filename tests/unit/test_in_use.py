@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from h2k.base.errors import Refused
+from h2k.base.errors import InUse, Refused
 from h2k.disk import in_use
 from h2k.disk.in_use import holder, lock_directory, require_unused
 
@@ -88,6 +88,16 @@ def test_a_running_domain_is_named_whatever_name_the_file_has(which: str, image:
     with pytest.raises(Refused, match="running domain web"):
         require_unused([image])
     require_unused([image], ours=["u-1"])
+
+
+def test_who_reads_may_read_what_a_running_domain_rests_on(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"top": "/none/a", "base": str(image), "nvram": "/none/c", "iso": "/none/d"}
+    monkeypatch.setattr(in_use, "_running", lambda: iter([("web", "u-1", XML.format(**files))]))
+    require_unused([image], reading=True)
+    files.update(top=str(image), base="/none/b")
+    with pytest.raises(InUse) as told:
+        require_unused([image], reading=True)
+    assert (told.value.subject, told.value.who) == (str(image), "in use by the running domain web")
 
 
 def test_what_a_domain_only_reads_is_no_use(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     for name, fake in {
         "Run": found.new_run, "open_tools": found.open_tools, "pass_through": found.pass_through, "run_command": found.create,
         "open_reader": found.open_reader, "probe": lambda path, form=None: SimpleNamespace(format="vmdk"),
-        "require_unused": asked("in-use"), "require_space": asked("space"), "guestfs_settings": lambda: None,
+        "require_unused": asked("in-use"), "require_free": asked("source-in-use"), "require_space": asked("space"), "guestfs_settings": lambda: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(qemu_img, name, fake)
     monkeypatch.setattr("h2k.engine.examination.damage", lambda info: found.damage)
@@ -142,7 +142,7 @@ def test_what_no_change_repairs_is_not_converted(world: Disk) -> None:
     assert world.tool == [] and record(world)["verdict"].endswith("; nothing was written")
 
 
-@pytest.mark.parametrize("step", ["in-use", "space"])
+@pytest.mark.parametrize("step", ["in-use", "source-in-use", "space"])
 def test_use_and_space_are_asked_before_the_copy(world: Disk, step: str) -> None:
     world.fails[step] = Refused("not here")
     assert convert(world) == 3 and world.tool == [] and "create-overlay" not in world.done

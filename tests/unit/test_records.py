@@ -80,7 +80,8 @@ def test_command_lines_are_kept_without_secrets() -> None:
         ([record(), record("h2k rollback", 0, rollback={"kind": "fix"})], 4),
         ([record(), record("h2k rollback", 3)], 0),
         ([record(), record("h2k-v2v", 3, findings=[{"state": "refused"}])], 3),
-        ([record(), record("h2k fix", 3)], 0),  # in use: nothing is said of the guest
+        ([record(), record("h2k fix", 3)], 0),  # rights, say: nothing is said of the guest
+        ([record(), record("h2k fix", 3, findings=[{"id": "source-running", "state": "refused"}])], 0),
         ([record("h2k boot", 5)], None),
     ],
 )

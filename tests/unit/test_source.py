@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import libvirt
 import pytest
 
-from h2k.base.errors import H2kError
+from h2k.base.errors import H2kError, InUse
+from h2k.convert import source
 from h2k.convert.source import name_from_disk, name_of, open_source, unknown_hives
 from h2k.convert.v2v_command import parse
+from h2k.disk.image import ImageInfo
+from h2k.disk.view import View
 from h2k.domain.facts import DiskFacts
+from h2k.domain.guest_files import GuestFiles
 from tests.unit.machines import LIBVIRT_XML as XML
 
 VMX = b'displayName = "the guest"\nmemsize = "4096"\nnumvcpus = "2"\nfirmware = "efi"\nscsi0:0.fileName = "%s"\n'
@@ -59,7 +64,10 @@ class FakeLibvirt:
     """A local libvirt with one domain and one volume, in the place of the daemon."""
 
     def __init__(self, xml: str) -> None:
-        self.xml, self.asked = xml, ""
+        self.xml, self.asked, self.runs = xml, "", 0
+
+    def isActive(self) -> int:
+        return self.runs
 
     def openReadOnly(self, uri: Optional[str]) -> FakeLibvirt:
         self.asked = uri or ""
@@ -89,10 +97,10 @@ class FakeLibvirt:
         return "/images/g.vmdk"
 
 
-@pytest.mark.parametrize(("kind", "source"), [("file", "file='/images/g.vmdk'"), ("volume", "pool='images' volume='images'")])
+@pytest.mark.parametrize(("kind", "where"), [("file", "file='/images/g.vmdk'"), ("volume", "pool='images' volume='images'")])
 @pytest.mark.parametrize("name", ["g", "d0"])
-def test_a_local_libvirts_guest(kind: str, source: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeLibvirt(XML.format(type=kind, source=source))
+def test_a_local_libvirts_guest(kind: str, where: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeLibvirt(XML.format(type=kind, source=where))
     monkeypatch.setattr(libvirt, "openReadOnly", fake.openReadOnly)
     with open_source(parse(["-ic", "qemu:///system", name]), lambda text: None) as (target, _):
         assert target is not None and fake.asked == "qemu:///system, closed"
@@ -101,6 +109,26 @@ def test_a_local_libvirts_guest(kind: str, source: str, name: str, monkeypatch: 
         assert name_of(parse([name]), target) == "g"
     with pytest.raises(H2kError, match="does not give this domain"), open_source(parse(["other"]), lambda text: None):
         pass
+
+
+@pytest.mark.parametrize("runs", [0, 1])
+def test_a_domain_that_runs_is_no_source(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeLibvirt(XML.format(type="network", source="protocol='rbd' name='pool/image'"))
+    fake.runs = runs
+    monkeypatch.setattr(libvirt, "openReadOnly", fake.openReadOnly)
+    monkeypatch.setattr(source, "require_free", lambda images: None)
+    files = GuestFiles((), Path())
+    with pytest.raises(InUse, match="source-running: g: the domain runs") if runs else contextlib.nullcontext():
+        source.require_shut_down(parse(["-ic", "qemu:///system", "g"]), files)
+
+
+def test_every_image_that_a_source_rests_on_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(source, "probe", lambda path, form: ImageInfo(path, "qcow2", 1, (path, Path("/base"))))
+    monkeypatch.setattr(source, "require_unused", lambda paths, reading: asked.append((paths, reading)))
+    images: list[tuple[Path, Optional[str]]] = [(Path("/a"), None), (View("/view"), "qcow2"), (Path("/b"), "qcow2")]
+    source.require_shut_down(parse(["-i", "disk", "/a"]), GuestFiles(tuple(images), Path()))
+    assert asked == [([Path("/a"), Path("/base"), Path("/b"), Path("/base")], True)]
 
 
 def test_sources_that_are_here(tmp_path: Path) -> None:

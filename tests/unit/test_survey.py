@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from h2k.base.errors import NOT_READY, READY, REFUSED, UsageError
+from h2k.base.errors import NOT_READY, READY, REFUSED, InUse, Unknown, UsageError
 from h2k.base.finding import Finding
 from h2k.engine.pool import Ended
-from h2k.fleet import survey
+from h2k.fleet import look, survey
 from h2k.fleet.look import READY as CAN
 from h2k.fleet.look import REFUSED_CLASS, REPAIRS, UNKNOWN, Row, actions, blank, row_of
 from h2k.fleet.rate import Rate
@@ -108,6 +108,17 @@ def test_another_file_is_no_survey(tmp_path: Path, change: dict[str, Any], why: 
 
 def test_docs_have_the_schema() -> None:
     assert json.loads((ROOT / "docs" / "schemas" / "survey.json").read_text()) == survey.schema()
+
+
+def test_a_guest_that_somebody_writes_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_use(images: Any) -> None:
+        raise InUse("/g.raw", "in use by the running domain web")
+
+    monkeypatch.setattr(look, "_require_disk", lambda path: None)
+    monkeypatch.setattr(look, "require_free", in_use)
+    monkeypatch.setattr(look, "open_reader", lambda images: pytest.fail("read"))
+    with pytest.raises(Unknown, match=r"source-running: /g\.raw: in use by the running domain web"):
+        look.look(None, Source("/g.raw", DISK, "/g.raw", "g"))  # type: ignore[arg-type]
 
 
 def test_a_list_entry_without_file_is_unknown() -> None:

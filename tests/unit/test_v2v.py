@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k.base.errors import H2kError, Refused, UsageError
+from h2k.base.errors import H2kError, InUse, Refused, UsageError
 from h2k.base.finding import Finding
 from h2k.convert import v2v
 from h2k.convert.v2v import main_v2v
@@ -41,7 +41,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conversion:
         if "space" in found.fails:
             raise found.fails["space"]
 
+    def require_shut_down(command: Any, files: Any) -> None:
+        if "running" in found.fails:
+            raise found.fails["running"]
+
     for name, fake in {
+        "require_shut_down": require_shut_down,
         "Run": found.new_run, "open_tools": found.open_tools, "open_source": found.open_source, "pass_through": found.pass_through,
         "choose": lambda command: None if command.output_mode == "null" or v2v.leaves(command) else output,
         "require_unused": require_unused, "is_missing": lambda command: False, "is_nobodys": lambda command: False,
@@ -55,6 +60,26 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conversion:
     monkeypatch.delenv("H2K_MODE", raising=False)
     monkeypatch.delenv("H2K_CALLED", raising=False)
     return found
+
+
+RUNNING = InUse("/source.vmdk", "in use by the running domain web")
+
+
+def test_a_source_that_runs_is_refused_before_anything_is_read(world: Conversion, capsys: pytest.CaptureFixture[str]) -> None:
+    world.fails["running"] = RUNNING
+    assert main_v2v(LOCAL) == 3
+    assert not world.steps_of("virt-v2v", "read /source.vmdk", "begin")
+    (finding,) = [f for f in world.runs[0].report.findings if f.state == "refused"]
+    assert (finding.id, finding.subject, finding.evidence) == ("source-running", "/source.vmdk", "in use by the running domain web")
+    said = capsys.readouterr().err
+    assert "source-running: /source.vmdk: in use by the running domain web" in said and "h2k explain source-running" in said
+
+
+def test_report_mode_tells_that_the_source_runs_and_goes_on(world: Conversion, capsys: pytest.CaptureFixture[str]) -> None:
+    world.fails["running"] = RUNNING
+    assert main_v2v([*LOCAL, "--h2k-mode", "report"]) == 0
+    assert world.tool == [VIRT_V2V]
+    assert world.steps_of("read /source.vmdk")
 
 
 def record(world: Conversion) -> dict[str, Any]:
