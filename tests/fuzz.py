@@ -31,6 +31,7 @@ from typing import Any, Callable, Optional
 from h2k.base.errors import BadData, Refused, UsageError
 from h2k.config.driver_plan import PLAN_DIRECTORIES, load_plan
 from h2k.disk import reach, truncation
+from h2k.disk.claims import check_claims
 from h2k.disk.partition import read_table
 from h2k.domain import tar
 from h2k.domain.libvirt_reader import read_domain_xml
@@ -325,7 +326,13 @@ def _image_heads() -> list[Case]:
     struct.pack_into("<4sIIQQQQIQQQ", sparse, 0, b"KDMV", 1, 3, 2048, 128, 1, 20, 512, 21, 26, 32)
     struct.pack_into("<4I", sparse, 26 * 512, 28, 28, 28, 28)
     text = b'# Disk DescriptorFile\nversion=1\ncreateType="monolithicFlat"\nRW 2048 FLAT "g-flat.vmdk" 0\n'
-    return [(bytes(qcow2),), (bytes(sparse),), (text,)]
+    vhdx = bytearray(b"vhdxfile".ljust(257 * 1024, b"\0"))
+    vhdx[65536 : 65536 + 64] = b"head" + bytes(44) + b"guid of the log."
+    vhdx[192 * 1024 : 192 * 1024 + 48] = b"regi" + struct.pack("<III", 0, 1, 0) + bytes.fromhex("6677c22d23f600429d64115e9bfd4a08") + bytes(16)
+    vhd = (b"conectix" + bytes(8) + struct.pack(">Q", 512)).ljust(60, b"\0") + struct.pack(">I", 3)
+    dynamic = vhd.ljust(512, b"\0") + (b"cxsparse" + bytes(8) + struct.pack(">QII", 1536, 0, 100)).ljust(1024, b"\0") + b"\xff" * 512
+    qed = struct.pack("<4sIIIQQQQ", b"QED\0", 4096, 1, 1, 0, 0, 0, 4096).ljust(8192, b"\0")
+    return [(bytes(found),) for found in (qcow2, sparse, text, vhdx, dynamic, qed)]
 
 
 def _read_image_head(case: Case) -> object:
@@ -334,6 +341,7 @@ def _read_image_head(case: Case) -> object:
         file.flush()
         try:
             reach.check_reach(Path(file.name), Path("x.img"))
+            check_claims(Path(file.name), "x.img")
         except Refused as refused:
             raise BadData(refused.message) from refused
         for end in (truncation._qcow2_end, truncation._vmdk_end, truncation._vdi_end):

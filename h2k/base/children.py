@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -25,12 +26,15 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _KEEPER = 'd=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" && cat; chmod -R u+rwX "$d"; rm -rf "$d"'
 
 
-def dies_with_us(number: int = signal.SIGKILL) -> Callable[[], None]:
+def dies_with_us(number: int = signal.SIGKILL, memory: Optional[int] = None) -> Callable[[], None]:
     """For Popen's preexec_fn: what the child does before it becomes another program, so that it gets signal `number`
-    when we end. Nothing is left to chance if we ended before it could ask for that."""
+    when we end. Nothing is left to chance if we ended before it could ask for that. `memory`: the bytes of addresses
+    that it may have."""
     parent = os.getpid()
 
     def ask() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         _prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)

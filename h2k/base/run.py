@@ -45,8 +45,10 @@ def run(
     stdin: Optional[bytes] = None,
     timeout: Optional[float] = None,
     env: Optional[Mapping[str, str]] = None,
+    memory: Optional[int] = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run argv, capture both outputs; LC_ALL=C.UTF-8, standard input closed unless given, timeout in seconds.
+    """Run argv, capture both outputs; LC_ALL=C.UTF-8, standard input closed unless given, timeout in seconds, memory
+    (addresses) in bytes.
 
     Raises CommandFailed for a missing program, a time-out, or (with check) a non-zero status.
     """
@@ -54,7 +56,7 @@ def run(
     full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
     try:
         done = subprocess.run(
-            argv, preexec_fn=dies_with_us(), executable=find_program(argv[0]), input=stdin if stdin is not None else b"", capture_output=True,
+            argv, preexec_fn=dies_with_us(memory=memory), executable=find_program(argv[0]), input=stdin if stdin is not None else b"", capture_output=True,
             timeout=timeout, env={**full, CALLED: argv[0]}, check=False,
         )  # fmt: skip
     except FileNotFoundError as e:

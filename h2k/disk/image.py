@@ -11,12 +11,14 @@ from typing import Any, Optional
 
 from h2k.base.errors import BadData, Refused
 from h2k.base.run import CommandFailed, run
+from h2k.disk.claims import MEMORY, ONE_ARENA, check_claims
 from h2k.disk.reach import check_backing, check_format, check_reach
 from h2k.disk.truncation import check_whole
 from h2k.disk.view import View
 
 _CHECK_FOUND_CORRUPTION = 2  # exit status of qemu-img check
 _CHECK_LIMIT, _CHECK_SPEED = 60.0, 20e6  # seconds, and bytes of the files a second, that qemu-img check may take
+_CHECK_MEMORY = 64  # one more for so many bytes of its files: 8 for each cluster of the smallest, to count its uses
 MAX_CHAIN = 32
 
 
@@ -46,6 +48,7 @@ def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
     while True:
         if not isinstance(path, View):
             check_reach(here, path, form or "")
+            check_claims(here, str(path), form or "")
         layer = _info(path, here, form)
         check_whole(layer, here, str(path))
         layers.append(layer)
@@ -84,7 +87,7 @@ def _info(image: Path, layer: Path, format: Optional[str]) -> dict[str, Any]:
     """What qemu-img says of one image of a chain; an absolute path is never taken for a protocol."""
     argv = ["qemu-img", "info", "-U", "--output=json", *(["-f", format] if format else []), str(layer)]
     try:
-        found: dict[str, Any] = json.loads(run(argv, timeout=60).stdout)
+        found: dict[str, Any] = json.loads(run(argv, timeout=60, memory=MEMORY, env=ONE_ARENA).stdout)
     except CommandFailed as e:
         if "log that needs to be replayed" in e.stderr:  # VHDX: qemu replays it where it may write, and nowhere else
             raise Refused(
@@ -99,11 +102,17 @@ def _info(image: Path, layer: Path, format: Optional[str]) -> dict[str, Any]:
 def damage(info: ImageInfo) -> str:
     """What qemu-img check says against the image, '' when nothing: a copy that was cut short reads as zeros, not as an
     error. Leaked clusters are no damage; formats without a check have none. Seconds for large images."""
-    limit = _CHECK_LIMIT + sum(file.stat().st_size for file in info.chain) / _CHECK_SPEED
+    if info.format == "vmdk":
+        return ""  # probe has looked at all that qemu-img would, and qemu-img asks for each grain that a disk could have
+    held = sum(file.stat().st_blocks * 512 if file.is_file() else info.size for file in info.chain)
+    limit, memory = _CHECK_LIMIT + held / _CHECK_SPEED, MEMORY + held // _CHECK_MEMORY
+    argv = ["qemu-img", "check", "-U", "-f", info.format, "--output=json", str(info.path)]
     try:
-        done = run(["qemu-img", "check", "-U", "-f", info.format, "--output=json", str(info.path)], check=False, timeout=limit)
+        done = run(argv, check=False, timeout=limit, memory=memory, env=ONE_ARENA)
     except CommandFailed:
         return f"qemu-img check finds no end in {limit:.0f} s"
+    if done.returncode < 0 or b"Cannot allocate memory" in done.stderr:
+        return f"qemu-img check needs more than {memory >> 20} MiB, which what its file holds does not explain"
     if done.returncode != _CHECK_FOUND_CORRUPTION:
         return ""
     try:

@@ -11,9 +11,10 @@ import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import Optional
 
 from h2k.base.errors import BadData, Refused
+from h2k.disk.image_bytes import Part
 
 # What QEMU may be told that an image is: its other drivers reach elsewhere by design (vvfat, blkdebug, json …).
 FORMATS = frozenset(("raw", "qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", "vdi", "parallels", "luks", "bochs", "cloop", "dmg"))
@@ -43,11 +44,21 @@ def check_reach(image: Path, name: Path, format: str = "") -> None:
         return
     try:
         with open(image, "rb") as file:
-            named = [*_data_file(file), *_extents(file, name)]
-    except (OSError, struct.error):
+            part = Part(file)
+            elsewhere, extents = data_file(part), extents_of(part, name)
+    except OSError:
         return  # who opens it will say what is wrong
-    for what, other in named:
-        check_other(name, image, Path(other) if what == "an extent" else None, f"{what}, {other[:200]}")
+    if elsewhere:
+        check_other(name, image, None, elsewhere)
+    for extent in extents:
+        check_other(name, image, Path(extent), f"an extent, {extent[:200]}")
+
+
+def check_alone(part: Part, name: str) -> None:
+    """BadData for an image of an archive or a server that names other files: they would be files of this host."""
+    others = [data_file(part), *extents_of(part, Path(name))]
+    if any(others):
+        raise BadData(f"{name}: a {'VMDK' if not others[0] else 'qcow2'} that keeps its content in other files", hint="export the guest again, flattened")
 
 
 def check_other(name: Path, image: Path, other: Optional[Path], what: str) -> None:
@@ -81,38 +92,31 @@ def check_backing(name: Path, image: Path, backing: Path) -> None:
         )
 
 
-def _data_file(file: BinaryIO) -> list[tuple[str, str]]:
-    file.seek(0)
-    head = file.read(104)
-    if head[:4] != b"QFI\xfb" or len(head) < 80 or struct.unpack_from(">I", head, 4)[0] < 3:
-        return []
-    return [("an external data file", "its header says")] if struct.unpack_from(">Q", head, 72)[0] & _DATA_FILE else []
+def data_file(part: Part) -> str:
+    """What a qcow2 says of an external data file, "" for none."""
+    head = part.head(104)
+    if head[:4] != b"QFI\xfb" or struct.unpack_from(">I", head, 4)[0] < 3:
+        return ""
+    return "an external data file, its header says" if struct.unpack_from(">Q", head, 72)[0] & _DATA_FILE else ""
 
 
-def _extents(file: BinaryIO, name: Path) -> list[tuple[str, str]]:
-    text = _descriptor(file)
-    if text is None:
-        return []
-    found = [match.decode("utf-8", "surrogateescape") for match in _EXTENT.findall(text)]
+def extents_of(part: Part, name: Path) -> list[str]:
+    """The files that a VMDK's descriptor names; none for what is no VMDK, or holds its data itself."""
+    found = [match.decode("utf-8", "surrogateescape") for match in _EXTENT.findall(_descriptor(part))]
     if len(found) > _MAX_EXTENTS:
         raise BadData(f"{name}: a VMDK of {len(found)} extents", hint="export the guest again")
-    return [("an extent", extent) for extent in found]
+    return found
 
 
-def _descriptor(file: BinaryIO) -> Optional[bytes]:
-    """The text of a VMDK that names other files; None for what is none, or a sparse one that holds its data itself."""
-    file.seek(0)
-    head = file.read(_SECTOR)
+def _descriptor(part: Part) -> bytes:
+    head = part.head(_SECTOR)
     if head[:4] == b"KDMV":
         capacity, _, start, size = struct.unpack_from("<QQQQ", head, 12)
-        if capacity:
-            return None  # QEMU reads no names from the descriptor in it
-        file.seek(start * _SECTOR)
-        return file.read(min(size * _SECTOR, _DESCRIPTOR_LIMIT))
+        # QEMU reads no names from the descriptor in a sparse one that holds data
+        return b"" if capacity else part.at(start * _SECTOR, min(size * _SECTOR, _DESCRIPTOR_LIMIT))
     if b"# Disk DescriptorFile" not in head and not _looks_like_text(head):
-        return None
-    file.seek(0)
-    return file.read(_DESCRIPTOR_LIMIT)
+        return b""
+    return part.at(0, _DESCRIPTOR_LIMIT)
 
 
 def _looks_like_text(head: bytes) -> bool:

@@ -7,18 +7,21 @@ block/vdi.c.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
 
 from h2k.base.errors import BadData
+from h2k.disk.claims import vmdk_directory
 
 SLACK = 1024 * 1024  # bytes of a qcow2 that may have been counted, and not yet written, when its host crashed
 _MAX_REFCOUNT_TABLE = 8 * 1024 * 1024  # bytes; QEMU's own limit
-_MAX_GRAIN_TABLES = 65536  # 2 TiB with the usual grains; larger ones are not looked at, which would take seconds
+_MAX_DIRECTORY = 4 * 1024 * 1024  # grain tables that a VMDK may have; its claims were checked before
+_MAX_GRAIN_TABLES = 65_536  # that are looked at: 2 TiB of data with the usual grains, a second
 _SECTOR = 512
 _FURTHEST = 1 << 62  # bytes; no file is larger
 _AT_END = (1 << 64) - 1
@@ -93,29 +96,22 @@ def _vmdk_end(file: BinaryIO) -> int:
     header = _at(file, 0, 80)
     if header[:4] != b"KDMV":
         return 0
-    if _directory(header) == _AT_END:
+    if vmdk_directory(header) == _AT_END:
         header = _at(file, max(0, file.seek(0, os.SEEK_END) - 2 * _SECTOR), 80)
         if header[:4] != b"KDMV":
             raise EOFError("truncated: its footer is missing")
     capacity, grain = struct.unpack_from("<QQ", header, 12)
     (entries,) = struct.unpack_from("<I", header, 44)
     tables = -(-capacity // max(1, grain * entries))
-    if not 0 < tables <= _MAX_GRAIN_TABLES or not 0 < entries <= 4096:
+    if not 0 < tables <= _MAX_DIRECTORY or not 0 < entries <= 4096:
         return 0
-    last = 0
-    seen: set[int] = set()
-    for table in struct.unpack(f"<{tables}I", _at(file, _directory(header) * _SECTOR, tables * 4)):
-        if table and table not in seen:
-            seen.add(table)
-            last = max(last, *struct.unpack(f"<{entries}I", _at(file, table * _SECTOR, entries * 4)))
+    directory = struct.unpack(f"<{tables}I", _at(file, vmdk_directory(header) * _SECTOR, tables * 4))
+    last, grains = 0, struct.Struct(f"<{entries}I")
+    used: Iterator[int] = filter(None, directory)
+    for table in itertools.islice(used, _MAX_GRAIN_TABLES):
+        last = max(last, *grains.unpack(_at(file, table * _SECTOR, entries * 4)))
     end: int = (last + 1) * _SECTOR if last > 1 else 0  # 0: not allocated, 1: zeros
     return end
-
-
-def _directory(header: bytes) -> int:
-    """The sector of the grain directory."""
-    sector: int = struct.unpack_from("<Q", header, 56)[0]
-    return sector
 
 
 def _vdi_end(file: BinaryIO) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from h2k.base.errors import BadData
+from h2k.base.run import run
 from h2k.windows import regf
 from h2k.windows.hive_edit import DeleteKey, HiveEdit, SetValue
 from h2k.windows.hive_edit_child import edit_hive_apart
@@ -92,6 +93,11 @@ def test_nothing_is_left_after_a_kill(code: str, number: int, tmp_path: Path) ->
     assert left(image) == []
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 512", str(image)], check=True, stdout=subprocess.DEVNULL)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith("h2k-test-")]
+
+
+def test_a_child_has_no_more_memory_than_it_was_given() -> None:
+    assert run(["sh", "-c", "ulimit -v"], memory=1 << 30).stdout.strip() == b"1048576"
+    assert run(["sh", "-c", "ulimit -v"]).stdout.strip() != b"1048576"
 
 
 # hivex

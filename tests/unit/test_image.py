@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from h2k.base.errors import Refused
+from h2k.base.errors import BadData, Refused
 from h2k.base.run import CommandFailed
 from h2k.disk import image
 
@@ -34,3 +35,49 @@ def test_why_it_can_not_be_opened(said: str, words: str, way: str, tmp_path: Pat
     with pytest.raises(Refused, match=words) as caught:
         image.probe(path)
     assert way in caught.value.hint and f"-r all '{path}'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "err", "said"),
+    [
+        (0, b"{}", b"", ""), (3, b"", b"leaked", ""), (2, b'{"corruptions": 7}', b"", "finds 7 errors"), (2, b"x", b"", "finds many errors"),
+        (-6, b"", b"", "needs more than 1024 MiB"), (1, b"", b"qemu-img: Check failed: Cannot allocate memory\n", "needs more than 1024 MiB"),
+    ],
+)  # fmt: skip
+def test_what_qemu_img_check_says(status: int, out: bytes, err: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: dict[str, Any] = {}
+
+    def check(argv: Any, **more: Any) -> Any:
+        limits.update(more)
+        return SimpleNamespace(returncode=status, stdout=out, stderr=err)
+
+    monkeypatch.setattr(image, "run", check)
+    (tmp_path / "g").write_bytes(b"x")
+    found = image.damage(image.ImageInfo(tmp_path / "g", "qcow2", 1 << 20, (tmp_path / "g",)))
+    assert said in found and bool(said) == bool(found)
+    assert 1 << 30 <= limits["memory"] < 2 << 30 and limits["timeout"] >= 60
+
+
+def test_a_vmdk_is_not_checked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "run", lambda *_, **__: pytest.fail("qemu-img check"))
+    assert image.damage(image.ImageInfo(tmp_path / "g", "vmdk", 1 << 20, (tmp_path / "g",))) == ""
+
+
+def test_qemu_img_has_no_more_memory_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def info(argv: Any, **more: Any) -> Any:
+        asked.append(more)
+        return SimpleNamespace(stdout=b'{"format": "raw", "virtual-size": 1}')
+
+    monkeypatch.setattr(image, "run", info)
+    (tmp_path / "g").write_bytes(b"x")
+    assert image.probe(tmp_path / "g").format == "raw"
+    assert asked[0]["memory"] == 1 << 30 and asked[0]["env"] == {"MALLOC_ARENA_MAX": "1"}
+
+
+def test_claims_are_asked_before_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "run", lambda *_, **__: pytest.fail("qemu-img"))
+    (tmp_path / "g").write_bytes(b"QFI\xfb\0\0\0\3".ljust(512, b"\0"))
+    with pytest.raises(BadData, match="g: damaged: clusters"):
+        image.probe(tmp_path / "g")
