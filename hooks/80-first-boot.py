@@ -20,7 +20,7 @@ from h2k.guest.virt_v2v_first_boot import TRIES, bounded, loops, virt_v2v_first_
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import first_boot, pnp
 from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package, Publisher, Runner
-from h2k.windows.first_boot_steps import budget
+from h2k.windows.first_boot_steps import BOUNDED, budget
 from h2k.windows.network import Route
 from h2k.windows.network_carry import Settings
 from h2k.windows.publisher import catalogue_publisher
@@ -40,7 +40,6 @@ PENDING_KEYS = (
     "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending",
     "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate\\Auto Update\\RebootRequired",
 )
-BOUNDED = ("start", "drivers", "tools", "agent")  # the steps that run programs of which nobody knows how long they take
 CERTIFICATE = "publisher.cer"
 T = TypeVar("T")
 

@@ -1,12 +1,14 @@
-"""Writes what the option table says into manual pages and completions: /usr/bin/python3 packaging/option_pages.py
+"""Writes what h2k's tables say into pages and completions: /usr/bin/python3 packaging/option_pages.py
 
-The OPTIONS section of each page of docs/man, and the options of the wrappers' completions. A test compares them.
+The OPTIONS section of each page of docs/man and the options of the wrappers' completions, from the option table; the steps
+and their time limits in docs/first-boot.md, docs/policy.md and h2k-policy(5), from the table of first-boot steps. A test compares them.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -16,6 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 from h2k.base.option_table import QEMU_IMG, V2V, as_sentence, options_of  # noqa: E402
 from h2k.cli.main import cli, every_command  # noqa: E402
+from h2k.config.policy import TIMEOUTS  # noqa: E402
+from h2k.windows.first_boot_steps import NAMES, STEPS  # noqa: E402
 
 TOOLS = {V2V: "virt-v2v", QEMU_IMG: "qemu-img"}
 _DIRECTORIES = ("hooks", "report", "stage", "allow-under")
@@ -84,11 +88,42 @@ def _cases(program: str) -> str:
     return "\n".join([*found, f"    {' | '.join(files)})", "        return", "        ;;", "    # end of the table", ""])
 
 
+def first_boot_page() -> str:
+    """docs/first-boot.md with its table of steps, and their names as signals, made anew."""
+    text = (ROOT / "docs" / "first-boot.md").read_text(encoding="utf-8")
+    rows = [f"| `{s.name}` | {s.what} | {s.needs}{' ' if s.needs else ''}|" for s in STEPS if s.work]
+    text = re.sub(r"(\| step \|.*\n\|---.*\n)(\|.*\n)+", lambda found: found[1] + "\n".join(rows) + "\n", text, count=1)
+    names = ", ".join(f"`{name}`" for name in NAMES)
+    return re.sub(r"^- `step`: (`[a-z]+`,?\s+)+", lambda _: f"- `step`: {names}, ", text, count=1, flags=re.MULTILINE)
+
+
+def policy_page() -> str:
+    """docs/policy.md with the time limits made anew."""
+    text = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
+    limits = textwrap.fill(", ".join(f"{name}: {limit}" for name, limit in TIMEOUTS.items()), 112).replace("\n", "\n   ")
+    return re.sub(r"(\ntimeouts: .*\n)  \{[^}]*\}", lambda found: f"{found[1]}  {{{limits}}}", text, count=1)
+
+
+def policy_manual() -> str:
+    """The manual page of the policy with the steps that have time limits made anew."""
+    text = (ROOT / "docs" / "man" / "h2k-policy.5.md").read_text(encoding="utf-8")
+    first, *middle, last = (f"*{name}*" for name in NAMES)
+    said = (
+        f"Seconds that **h2k boot** waits: {first} for the guest's first line on COM1, then {', '.join(middle)} and {last}, each "
+        "from the step before it; *shutdown*; *settle*, how long the final domain is watched. The host's */etc/h2k/policy.yaml* "
+        "shows the defaults."
+    )
+    entry = textwrap.fill(said, 122, initial_indent=": ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return re.sub(r"(\*\*timeouts\*\*\n).*?(?=\n\n)", lambda found: found[1] + entry, text, count=1, flags=re.DOTALL)
+
+
 def written() -> dict[Path, str]:
-    """Every file that is made of the table, with the content that it should have."""
+    """Every file that is made of the tables, with the content that it should have."""
     man = ROOT / "docs" / "man"
     found = {man / f"{p}.1.md": page(p, wrapper_section(p)) for p in TOOLS}
     found[man / "h2k.1.md"] = page("h2k", h2k_section())
+    found |= {ROOT / "docs" / "first-boot.md": first_boot_page(), ROOT / "docs" / "policy.md": policy_page()}
+    found[man / "h2k-policy.5.md"] = policy_manual()
     return {**found, **{ROOT / "completion" / p: completion(p) for p in TOOLS}}
 
 

@@ -17,6 +17,7 @@ from h2k.base.libvirt_connection import DEFAULT_URI, Domain, LibvirtGone, Virt
 from h2k.base.run import run
 from h2k.base.steps import Steps, counted
 from h2k.boot import disk_evidence, hardware
+from h2k.boot.com1 import OWN_RESTARTS
 from h2k.boot.definition import define_and_start
 from h2k.boot.disk_evidence import Check
 from h2k.boot.interrupts import Interrupts, Stopped
@@ -31,6 +32,7 @@ from h2k.disk.open_reader import open_reader
 from h2k.disk.overlay import Companion, DiskSet
 from h2k.engine.records import ready_record
 from h2k.guest.guest import Guest
+from h2k.guest.virt_v2v_first_boot import allowed_restarts
 
 FREE_SPACE = 64 * 1024 * 1024  # bytes below which no boot is begun; Windows writes some hundred MiB in its first
 SCRATCH_SIZE = 64 * 1024 * 1024  # bytes
@@ -225,7 +227,7 @@ class _Cycle:
                 findings += hardware.compare(guest, description.phase, found)
                 self.controllers = found
             self.expected = dataclasses.replace(
-                self.expected, done=disk_evidence.expects_signals(guest), restarts=disk_evidence.allowed_restarts(guest)
+                self.expected, done=disk_evidence.expects_signals(guest), restarts=OWN_RESTARTS + allowed_restarts(guest)
             )
         broken = [f for f in findings if f.state == "broken"]
         self.report.checks += [

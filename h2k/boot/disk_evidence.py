@@ -11,13 +11,12 @@ from typing import Any, Optional
 from h2k.base.errors import BadData, H2kError
 from h2k.base.files import write_bytes
 from h2k.base.text import shown
-from h2k.boot.com1 import OWN_RESTARTS, Signal
+from h2k.boot.com1 import Signal
 from h2k.boot.hardware import PciDevice, compare
 from h2k.config.driver_plan import load_plan
 from h2k.disk.open_reader import open_reader
 from h2k.engine.hooks import Options, find_hooks, propose
 from h2k.guest.guest import Guest
-from h2k.guest.virt_v2v_first_boot import virt_v2v_first_boot
 from h2k.windows import first_boot, first_boot_steps
 from h2k.windows.pnp import find_binding
 from h2k.windows.regf import Key
@@ -71,13 +70,6 @@ def expects_signals(guest: Guest) -> bool:
     service = read_service(guest.system, number, first_boot.SERVICE)
     deleted = guest.system.value(f"{control_set_name(number)}\\Services\\{first_boot.SERVICE}", "DeleteFlag")
     return service is not None and service.start is not None and service.start < DISABLED and deleted is None
-
-
-def allowed_restarts(guest: Guest) -> int:
-    """How often the guest may restart in one boot before that is a loop: virt-v2v restarts it after each script that it
-    has staged, from 2.6 on."""
-    staged = virt_v2v_first_boot(guest)
-    return OWN_RESTARTS + (staged.restarts if staged is not None else 0)
 
 
 def finding_ids(report: Mapping[str, Any]) -> frozenset[str]:

@@ -65,12 +65,19 @@ class Policy:
     overrides: tuple[NicOverride, ...] = ()
 
 
+def policy_schema() -> dict[str, Any]:
+    """The schema of policy.yaml; the time limits that there are come from the table of first-boot steps."""
+    schema: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    schema["properties"]["timeouts"]["propertyNames"] = {"enum": list(TIMEOUTS)}
+    return schema
+
+
 def load_policy(paths: Sequence[Union[Path, Document]] = (), local: Path = LOCAL) -> Policy:
     """The defaults, then the host's own policy.yaml where there is one, then `paths`, each over the earlier.
 
     Mappings are merged, everything else is replaced. UsageError names the file and the line of a fault.
     """
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    schema = policy_schema()
     merged: dict[str, Any] = {}
     for given in (*((local,) if local.exists() else ()), *paths):
         document = given if isinstance(given, Document) else read_document(given, "a policy")

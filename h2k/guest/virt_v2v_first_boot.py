@@ -41,11 +41,6 @@ class VirtV2vFirstBoot:
     scripts: tuple[str, ...]
     addresses: frozenset[str] = frozenset()
 
-    @property
-    def restarts(self) -> int:
-        """How many times the machine may restart because of them: once after each script."""
-        return len(self.scripts)
-
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
@@ -68,6 +63,14 @@ def virt_v2v_first_boot(guest: Guest) -> Optional[VirtV2vFirstBoot]:
     if not scripts:
         return None
     return VirtV2vFirstBoot(tuple(scripts), _addresses(guest, scripts))
+
+
+def allowed_restarts(guest: Guest) -> int:
+    """How often the machine may restart because of what virt-v2v staged: once after each script, and after each try of
+    one that h2k has bounded."""
+    staged = virt_v2v_first_boot(guest)
+    scripts = [_read(guest, path) or b"" for path in staged.scripts] if staged is not None else []
+    return sum(TRIES if BOUNDED in content else 1 for content in scripts)
 
 
 def loops(guest: Guest, staged: VirtV2vFirstBoot) -> tuple[Loop, ...]:

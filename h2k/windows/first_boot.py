@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k.base.errors import BadData
+from h2k.windows.first_boot_steps import WORK
 from h2k.windows.network import Gateway, Route
 from h2k.windows.network_carry import SAFE_NAME, Settings, extras_of
 from h2k.windows.values import Value, dword, expand, text
@@ -122,10 +123,12 @@ class ServiceValue:
 
 
 def scripts() -> dict[str, bytes]:
-    """The runner and its steps as the guest gets them: ASCII, CRLF (cmd.exe misreads labels without it)."""
+    """The runner and its steps as the guest gets them: in the order of the table, ASCII, CRLF (cmd.exe misreads labels
+    without it)."""
     found = {}
     for path in sorted(SCRIPTS.glob("*.cmd")):
-        found[path.name] = path.read_text(encoding="ascii").replace("\n", "\r\n").encode("ascii")
+        content = path.read_text(encoding="ascii").replace("@STEPS@", " ".join(WORK))
+        found[path.name] = content.replace("\n", "\r\n").encode("ascii")
     return found
 
 

@@ -9,7 +9,8 @@ import dataclasses
 class Step:
     """One step. `limit`: seconds that the host waits for its signal, counted from the one before it, unless the policy
     says otherwise. `optional`: it may fail without the machine being the worse for it. `work`: it has a script, and
-    leaves a marker on the disk. `final`: it waits for the final hardware. `what` and `needs` are for people."""
+    leaves a marker on the disk. `final`: it waits for the final hardware. `bounded`: it starts programs of which nobody
+    knows how long they take, so that the guest is told their `budget`. `what` and `needs` are for people."""
 
     name: str
     limit: int
@@ -18,6 +19,7 @@ class Step:
     optional: bool = False
     work: bool = True
     final: bool = False
+    bounded: bool = False
 
     @property
     def budget(self) -> int:
@@ -32,10 +34,11 @@ def budget(limit: int) -> int:
 
 
 STEPS = (
-    Step("start", 1800, "The runner is there; it waits for virt-v2v's own first-boot scripts.", work=False),
+    Step("start", 1800, "The runner is there; it waits for virt-v2v's own first-boot scripts.", work=False, bounded=True),
     Step(
         "drivers", 900,
         "Installs the staged packages (storage, network, and the plan's smaller ones) with pnputil. The smaller ones may fail.",
+        bounded=True,
     ),
     Step(
         "addresses", 300,
@@ -46,8 +49,8 @@ STEPS = (
         "disks", 300, "Brings the guest's own disks online; restores the SAN policy.", "restores on the final bus",
         final=True,
     ),
-    Step("tools", 900, "Removes the other hypervisor's guest tools, if the policy says so. Optional.", optional=True),
-    Step("agent", 600, "Installs the QEMU guest agent, if the policy says so. Optional.", optional=True),
+    Step("tools", 900, "Removes the other hypervisor's guest tools, if the policy says so. Optional.", optional=True, bounded=True),
+    Step("agent", 600, "Installs the QEMU guest agent, if the policy says so. Optional.", optional=True, bounded=True),
     Step(
         "cleanup", 300, "Removes placeholder packages: virt-v2v's guestor.inf and h2k's own; lets a crash restart Windows again.",
         "final bus, and the real drivers (oemN.inf) driving their devices", final=True,
@@ -57,4 +60,5 @@ STEPS = (
 NAMES = tuple(step.name for step in STEPS)
 WORK = tuple(step.name for step in STEPS if step.work)
 OPTIONAL = tuple(step.name for step in STEPS if step.optional)
+BOUNDED = tuple(step.name for step in STEPS if step.bounded)
 LIMITS = {step.name: step.limit for step in STEPS}

@@ -17,7 +17,7 @@ from h2k.base.errors import NOT_READY, READY, BadData, H2kError, NotVerified, Re
 from h2k.base.libvirt_connection import LibvirtGone, State
 from h2k.base.steps import Steps
 from h2k.boot import cycle, disk_evidence
-from h2k.boot.com1 import Ending
+from h2k.boot.com1 import OWN_RESTARTS, Ending
 from h2k.boot.cycle import BootRequest, boot
 from h2k.boot.disk_evidence import Check, Evidence
 from h2k.boot.record import BootReport
@@ -185,7 +185,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(cycle.hardware, "ask", lambda virt, xml: world.did("ask") or ())
     monkeypatch.setattr(disk_evidence, "collect", collect)
     monkeypatch.setattr(disk_evidence, "expects_signals", lambda guest: True)
-    monkeypatch.setattr(disk_evidence, "allowed_restarts", lambda guest: 6)
+    monkeypatch.setattr(cycle, "allowed_restarts", lambda guest: 2)
     return world
 
 
@@ -432,7 +432,7 @@ def test_boots_without_signals(finding: str, heard: bool, done: bool, world: Wor
     world.report["findings"] = [{"id": finding, "state": "warning"}]
     world.write("final")
     go(world)
-    assert (seen[0].heard, seen[0].done, seen[0].channel, seen[0].restarts) == (heard, done, False, 6)
+    assert (seen[0].heard, seen[0].done, seen[0].channel, seen[0].restarts) == (heard, done, False, OWN_RESTARTS + 2)
     assert seen[1].channel
     ports = (world.state / "boot/bootstrap.xml").read_text().count("<serial")
     assert ports == (1 if heard else 2)

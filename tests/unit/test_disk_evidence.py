@@ -10,11 +10,10 @@ import pytest
 
 from h2k.base.errors import BadData
 from h2k.boot import disk_evidence
-from h2k.boot.com1 import OWN_RESTARTS, Signal
+from h2k.boot.com1 import Signal
 from h2k.boot.disk_evidence import Check, Evidence, collect, keep_logs
 from h2k.disk.reader import FileStat, VolumeRef
 from h2k.guest.guest import Guest
-from h2k.guest.virt_v2v_first_boot import VirtV2vFirstBoot
 from h2k.windows import first_boot, first_boot_steps
 from h2k.windows.first_boot_steps import NAMES as STEPS
 from h2k.windows.services import control_sets, read_service
@@ -136,13 +135,6 @@ def test_whether_the_next_boot_speaks(text: str, expected: bool) -> None:
 
 
 # What a boot may show, and what a report says
-
-
-@pytest.mark.parametrize("scripts", [None, (), ("0001-a.bat", "0002-b.bat")])
-def test_each_staged_script_may_restart_the_guest(scripts: Optional[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    staged = VirtV2vFirstBoot(scripts) if scripts is not None else None
-    monkeypatch.setattr(disk_evidence, "virt_v2v_first_boot", lambda guest: staged)
-    assert disk_evidence.allowed_restarts(guest("[ControlSet001]\n")) == OWN_RESTARTS + len(scripts or ())
 
 
 @pytest.mark.parametrize("report", [{}, {"findings": 5, "guest": []}, {"findings": [5], "guest": {"disks": [5, {"path": "relative"}]}}])

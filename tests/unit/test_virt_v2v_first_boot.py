@@ -8,7 +8,7 @@ from typing import Any, Optional
 import pytest
 
 from h2k.guest.guest import Guest
-from h2k.guest.virt_v2v_first_boot import DIRECTORY, TRIES, bounded, loops, virt_v2v_first_boot
+from h2k.guest.virt_v2v_first_boot import DIRECTORY, TRIES, allowed_restarts, bounded, loops, virt_v2v_first_boot
 from h2k.windows.first_boot import Runner
 from tests.guests.pe import make_pe
 from tests.unit.cmd_lint import lint
@@ -33,8 +33,16 @@ def guest(
 
 def test_scripts_are_counted_in_their_order() -> None:
     found = virt_v2v_first_boot(guest({"5000-0003-c.bat": b"", "2000-0001-a.BAT": b"", "note.txt": b""}))
-    assert found is not None and found.restarts == 2
-    assert [path.rsplit("/", 1)[-1] for path in found.scripts] == ["2000-0001-a.BAT", "5000-0003-c.bat"]
+    assert found is not None and [path.rsplit("/", 1)[-1] for path in found.scripts] == ["2000-0001-a.BAT", "5000-0003-c.bat"]
+
+
+def test_each_script_may_restart_the_machine_and_a_bounded_one_at_each_of_its_tries() -> None:
+    staged = guest({INSTALL: DRIVERS, "5000-0003-c.bat": OTHER, "5000-0004-d.bat": b""})
+    assert allowed_restarts(staged) == 3
+    (_, other) = loops(staged, virt_v2v_first_boot(staged))
+    repaired = guest({INSTALL: DRIVERS, "5000-0003-c.bat": bounded(other)[other.script], "5000-0004-d.bat": b""})
+    assert allowed_restarts(repaired) == 2 + TRIES
+    assert allowed_restarts(guest({"a.bat": b""}, service="")) == 0
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ if defined THEIRS call :hung
 if defined THEIRS goto theirs
 set "DETAIL="
 call :signal start ok
-for %%s in (drivers addresses disks tools agent cleanup) do call :step %%s
+for %%s in (@STEPS@) do call :step %%s
 call :finish
 exit /b 0
 
