@@ -27,7 +27,7 @@ class Option:
 
 # virt-v2v reads its options with getopt_long_only: one dash does for two, `--option=value` for two arguments, and an
 # unambiguous beginning for the whole name. Versions from its release notes 2.4 to 2.12
-# (what comes after that has no --bandwidth). Words at the end of a line say
+# (what comes after that has no --bandwidth), 2.2, 2.6 and 2.10 by their own --long-options. Words at the end of a line say
 # what h2k reads in the option.
 _TABLE = """
 i                  - value source   -    -    where the guest comes from: which reader looks at it beforehand
@@ -54,7 +54,7 @@ root               - value source   -    -    which of several systems: h2k repa
 no-trim            - value guest    -    2.8
 no-fstrim          - flag  guest    2.12 -
 block-driver       - value guest    2.4  -    virtio-scsi is h2k's bus too
-memsize            - value guest    2.10 -
+memsize            m value guest    2.10 -
 smp                - value guest    2.10 -
 parallel           - value guest    2.8  -
 collect            - value guest    2.12 -
@@ -74,8 +74,8 @@ firstboot          - value guest    2.6  -
 firstboot-command  - value guest    2.6  -
 firstboot-install  - value guest    2.6  -
 hostname           - value guest    2.6  -
-inject-qemu-ga     - value guest    2.6  -
-inject-virtio-win  - value guest    2.6  -
+inject-qemu-ga     - value guest    2.12 -
+inject-virtio-win  - value guest    2.12 -
 install            - value guest    2.6  -
 link               - value guest    2.6  -
 mkdir              - value guest    2.6  -
@@ -89,13 +89,13 @@ run                - value guest    2.6  -
 run-command        - value guest    2.6  -
 scrub              - value guest    2.6  -
 selinux-relabel    - flag  guest    2.6  -
-selinux-relabel-at-boot - flag guest 2.6 -
-selinux-relabel-exclude - value guest 2.6 -
-sm-attach          - value guest    2.6  2.10
-sm-credentials     - value guest    2.6  2.10
-sm-register        - flag  guest    2.6  2.10
-sm-remove          - flag  guest    2.6  2.10
-sm-unregister      - flag  guest    2.6  2.10
+selinux-relabel-at-boot - flag guest 2.12 -
+selinux-relabel-exclude - value guest 2.12 -
+sm-attach          - value guest    2.6  2.8
+sm-credentials     - value guest    2.6  2.8
+sm-register        - flag  guest    2.6  2.8
+sm-remove          - flag  guest    2.6  2.8
+sm-unregister      - flag  guest    2.6  2.8
 ssh-inject         - value guest    2.6  -
 tar-in             - value guest    2.6  -
 timezone           - value guest    2.6  -

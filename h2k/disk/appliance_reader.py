@@ -10,11 +10,9 @@ import io
 import logging
 import os
 import re
-import signal
 import stat
 import struct
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -22,6 +20,7 @@ from typing import Any, Optional
 
 import guestfs
 
+from h2k.base.appliance import HINT, ended_after, launch
 from h2k.base.errors import BadData, H2kError
 from h2k.base.host import guestfs_settings
 from h2k.disk.image import ImageInfo
@@ -62,7 +61,6 @@ class ApplianceReader:
         self._mounts: dict[VolumeRef, str] = {}
         self._listings: dict[str, dict[str, list[str]]] = {}
         self._ways: dict[str, FileStat] = {}
-        self._late = False
         settings = guestfs_settings()
         if settings is not None:
             log.info("%s", settings)
@@ -78,14 +76,14 @@ class ApplianceReader:
             raise
 
     def _launch(self, infos: Sequence[ImageInfo]) -> None:
+        subject = ", ".join(self._images)
         try:
             for info in infos:
                 self._handle.add_drive_opts(str(info.path.absolute()), readonly=True, format=info.format)
-            self._handle.launch()
+            self._processes = launch(self._handle, subject)
             self._devices = self._handle.list_devices()
         except RuntimeError as e:
-            why = str(e).splitlines()[0]
-            raise H2kError(f"{', '.join(self._images)}: {why}", hint="see h2k doctor, and LIBGUESTFS_DEBUG=1") from e
+            raise H2kError(f"{subject}: {str(e).splitlines()[0]}", hint=HINT) from e
 
     def stat(self, ref: VolumeRef, path: str) -> Optional[FileStat]:
         with self._request(place(self.disks, ref)):
@@ -232,21 +230,14 @@ class ApplianceReader:
     @contextmanager
     def _request(self, subject: str) -> Iterator[None]:
         """Ends the appliance when a request takes too long; BadData, in one line, for whatever libguestfs says."""
-        watchdog = threading.Timer(TOTAL_LIMIT, self._give_up)
-        watchdog.start()
-        try:
-            yield
-        except BadData as bad:
-            raise bad if bad.message.startswith(subject) else BadData(f"{subject}: {bad.message}", bad.hint) from bad
-        except (RuntimeError, ValueError, struct.error) as e:
-            why = f"libguestfs took longer than {TOTAL_LIMIT:.0f} s" if self._late else " ".join(str(e).split())[:300]
-            raise BadData(f"{subject}: {why}") from e
-        finally:
-            watchdog.cancel()
-
-    def _give_up(self) -> None:
-        self._late = True
-        os.kill(self._handle.get_pid(), signal.SIGKILL)
+        with ended_after(TOTAL_LIMIT, lambda: self._processes) as late:
+            try:
+                yield
+            except BadData as bad:
+                raise bad if bad.message.startswith(subject) else BadData(f"{subject}: {bad.message}", bad.hint) from bad
+            except (RuntimeError, ValueError, struct.error) as e:
+                why = f"libguestfs took longer than {TOTAL_LIMIT:.0f} s" if late.is_set() else " ".join(str(e).split())[:300]
+                raise BadData(f"{subject}: {why}") from e
 
     def close(self) -> None:
         """End the appliance."""

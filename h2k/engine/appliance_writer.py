@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from h2k.base.appliance import launch
 from h2k.base.children import temporary_directory
 from h2k.base.errors import H2kError
 from h2k.base.host import guestfs_settings
@@ -28,7 +29,7 @@ class ApplianceWriter:
         try:
             for overlay in overlays:
                 appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
-            appliance.launch()
+            launch(appliance, "the changes could not be carried out", hint="the image is as it was; see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows")
             for disk, offset, data in work.bytes:
                 appliance.pwrite_device(device(VolumeRef(disk, 0)), data, offset)
             for volume in work.volumes:

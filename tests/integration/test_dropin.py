@@ -16,6 +16,7 @@ from typing import Any, Optional
 import pytest
 
 from h2k.convert.v2v_options import OPTIONS
+from tests.matrix import option_differences
 
 ROOT = Path(__file__).resolve().parents[2]
 H2K, V2V, QEMU_IMG = (ROOT / "wrappers" / name for name in ("h2k", "h2k-v2v", "h2k-qemu-img"))
@@ -57,6 +58,11 @@ def test_all_options_at_once_arrive_unchanged_and_in_order(
     done = run(V2V, *argv, "-i", "ova", "-o", "glance", "guest", env={**stand_in, "H2K_MODE": "report"})
     assert done.returncode == 0, done.stderr
     assert recorded(tmp_path / "record") == [[*argv, "-i", "ova", "-o", "glance", "guest"]]
+
+
+@needs_virt_v2v
+def test_the_virt_v2v_here_has_the_options_that_the_table_gives_its_version() -> None:
+    assert option_differences() == []
 
 
 @needs_virt_v2v

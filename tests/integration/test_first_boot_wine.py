@@ -229,11 +229,13 @@ def test_only_the_guests_own_disks_come_online_and_the_policy_waits_for_the_fina
     assert wine.step("disks")[0] == "3"
 
 
-def test_cleanup_waits_for_the_final_bus_and_the_real_driver(wine: Wine) -> None:
+@pytest.mark.parametrize("package", ["guestor.inf_tmp", "guestor.inf_amd64_0000000000000000"], ids=["2.2", "2.10"])
+def test_cleanup_waits_for_the_final_bus_and_the_real_driver(wine: Wine, package: str) -> None:
     crash = "SYSTEM\\ControlSet009\\Control\\CrashControl"
-    place = "SYSTEM\\DriverDatabase\\DriverInfFiles\\guestor.inf"
+    place, packages = "SYSTEM\\DriverDatabase\\DriverInfFiles\\guestor.inf", "SYSTEM\\DriverDatabase\\DriverPackages"
     settings = "bus virtio\nauto-reboot ControlSet009 1\nmust-be-bound viostor\nleftover guestor.inf\n"
-    made = f'[{crash}]\n"AutoReboot"=dword:00000000\n[{place}]\n"Active"="x"\n'
+    made = f'[{crash}]\n"AutoReboot"=dword:00000000\n[{place}]\n"Active"="{package}"\n'
+    made += f'[{packages}\\{package}]\n"Version"="x"\n[{packages}\\other.inf_amd64_1]\n"Version"="x"\n'
     wine.fresh(settings, made + SATA)
     assert wine.step("cleanup", last=True) == ("4", "the final bus")
     assert wine.registry(crash)["AutoReboot"] == "dword:00000000"
@@ -244,8 +246,9 @@ def test_cleanup_waits_for_the_final_bus_and_the_real_driver(wine: Wine) -> None
     block += '[SYSTEM\\CurrentControlSet\\Enum\\PCI\\DISK\\1]\n"Driver"="{4d36e97b-e325-11ce-bfc1-08002be10318}\\\\0001"\n'
     block += '[SYSTEM\\CurrentControlSet\\Services\\viostor\\Enum]\n"0"="PCI\\\\DISK\\\\1"\n"Count"=dword:00000001\n'
     wine.fresh(settings, made + FINAL + block)
-    assert wine.step("cleanup") == ("0", "1 keys removed, 0 kept"), wine.output
-    assert wine.registry(place) == {}
+    assert wine.step("cleanup") == ("0", "2 keys removed, 0 kept"), wine.output
+    assert wine.registry(place) == {} == wine.registry(f"{packages}\\{package}")
+    assert wine.registry(f"{packages}\\other.inf_amd64_1")
 
 
 # The runner

@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from h2k.base import appliance
 from h2k.base.errors import BadData, H2kError, Refused, UsageError
 from h2k.disk import appliance_reader, direct_reader, reach
 from h2k.disk.appliance_reader import ApplianceReader
@@ -596,11 +598,28 @@ def test_libguestfs_that_can_not_start(disk: Path, tmp_path: Path, monkeypatch: 
     assert "\n" not in str(caught.value)
 
 
+def test_libguestfs_that_hangs_is_ended(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A QEMU that answers questions and never starts the appliance."""
+    hanging, children = tmp_path / "qemu", Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    hanging.write_text('#!/bin/sh\nfor a; do [ "$a" = -kernel ] && exec sleep 600; done\nexec qemu-system-x86_64 "$@"\n')
+    hanging.chmod(0o755)
+    monkeypatch.setenv("LIBGUESTFS_HV", str(hanging))
+    monkeypatch.setattr(appliance, "LAUNCH_LIMIT", 15.0)
+    before = children.read_text()
+    with pytest.raises(H2kError, match=r"disk.raw: libguestfs' appliance was not up within 15 s \(see h2k doctor") as caught:
+        ApplianceReader([probe(disk)])
+    assert "\n" not in str(caught.value)
+    assert children.read_text() == before
+
+
 def test_request_that_takes_too_long_ends_the_appliance(readers: Mapping[str, Reader], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last test of this file: the appliance is gone afterwards."""
+    """The last test of this file: the appliance is gone afterwards. It stands still, so that nothing but its end ends the
+    request."""
     reader = readers["libguestfs"]
     assert isinstance(reader, ApplianceReader)
-    monkeypatch.setattr(appliance_reader, "TOTAL_LIMIT", 0.01)
+    for process in reader._processes:
+        os.kill(process, signal.SIGSTOP)
+    monkeypatch.setattr(appliance_reader, "TOTAL_LIMIT", 1.0)
     with pytest.raises(BadData, match="took longer than"):
         reader.read(PLAIN, "/fragments.bin", LIMIT)
     monkeypatch.undo()

@@ -162,8 +162,9 @@ def test_tools_and_agent_on_request(drivers: DriverSource) -> None:
     assert any(getattr(c, "path", "") == "/Program Files/h2k/qemu-ga-x86_64.msi" for c in asked.changes)
 
 
-def test_leftovers_and_pending_reboots(drivers: DriverSource) -> None:
-    system = MODERN + '[DriverDatabase\\DriverInfFiles\\guestor.inf]\n"Active"="guestor.inf_amd64_0000000000000000"\n'
+@pytest.mark.parametrize("package", ["guestor.inf_tmp", "guestor.inf_amd64_0000000000000000"], ids=["2.2", "2.10"])
+def test_leftovers_and_pending_reboots(drivers: DriverSource, package: str) -> None:
+    system = MODERN + f'[DriverDatabase\\DriverInfFiles\\guestor.inf]\n"Active"="{package}"\n'
     system += '[$cs\\Control\\Session Manager]\n"PendingFileRenameOperations"=multi:["\\\\??\\\\C:\\\\x"]\n'
     software = "[Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending]\n"
     guest = windows_guest(system + THREE, software, {"Windows/WinSxS/pending.xml": b"<x/>"})

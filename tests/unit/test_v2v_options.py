@@ -74,7 +74,7 @@ def test_what_follows_an_option_is_not_taken_for_its_value(option: Option, way: 
 def test_the_table_has_every_option_of_2_2_and_says_when_the_others_came() -> None:
     assert sorted(o.name for o in OPTIONS if o.since is None) == sorted(OF_2_2)
     assert len(BY_NAME) == len(OPTIONS)
-    assert set(BY_LETTER) == set("bnioqvVx")
+    assert set(BY_LETTER) == set("bmnioqvVx")
 
 
 def test_the_table_is_well_formed() -> None:
