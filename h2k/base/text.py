@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Optional
 
 HIDDEN = "***"
 _NAMED = r"[\w.-]{0,60}(?:passw(?:or)?d|passphrase|secret|token|cookie|api[_-]?key|access[_-]?key|private[_-]?key)[\w.-]{0,60}"
@@ -52,3 +53,23 @@ def mask_argv(argv: Sequence[str]) -> list[str]:
 def shown(text: str) -> str:
     """Text fit for people: printable, in one line, its secrets masked."""
     return printable(mask_secrets(text))
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: 4.0 GiB."""
+    number = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def time_text(seconds: Optional[float]) -> str:
+    """Seconds for people: 1 h 05 min; "?" for what is not known."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -40,7 +40,7 @@ class Expected:
 
 @dataclasses.dataclass
 class Observation:
-    """What was observed of one start of the guest: "bootstrap", "final" or "production"."""
+    """What was observed of one start of the guest: "bootstrap", "final" or "production". `started` is of the monotonic clock."""
 
     name: str
     signals: Sequence[Signal] = ()
@@ -48,6 +48,7 @@ class Observation:
     agent: bool = False
     restarts: int = 0
     seconds: float = 0.0
+    started: float = 0.0
     files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -56,12 +57,16 @@ class Observation:
             "phase": self.name,
             "up": self.ending.good if self.ending else None,
             "why": self.ending.why if self.ending else "",
-            "signals": [{"step": s.step, "state": s.state, "detail": s.detail} for s in self.signals],
+            "signals": [self._signal(signal) for signal in self.signals],
             "agent": self.agent,
             "restarts": self.restarts,
             "seconds": round(self.seconds, 1),
             "files": self.files,
         }
+
+    def _signal(self, signal: Signal) -> dict[str, Any]:
+        """A signal as boot.json has it; `at` in seconds since this start."""
+        return {"step": signal.step, "state": signal.state, "detail": signal.detail, "at": round(signal.at - self.started, 1)}
 
 
 class Watcher:
@@ -74,7 +79,7 @@ class Watcher:
         self.seen = Observation(name)
         self.ports = [Com1(path) for path in ports]
         self.screens = Screens(directory, name)
-        self.started = time.monotonic()
+        self.started = self.seen.started = time.monotonic()
         self._next_picture = self._next_ping = 0.0
         self._marker = False
         for number, path in enumerate(ports, 1):

@@ -55,7 +55,9 @@ def boot_command(
         Request.of({"allow_under": allow_under})
         directory = record_directory(guest, connect)
         run.records = directory
-        request = BootRequest(directory, connect, keep_overlay, skip_bootstrap, load_policy(paths(policies)))
+        policy = load_policy(paths(policies))
+        run.wants_page = policy.page
+        request = BootRequest(directory, connect, keep_overlay, skip_bootstrap, policy)
         report = boot(request, run.steps)
         run.report.more["boot"] = report.as_json()
         run.report.more["details"] = list(explain_boot(report))[1:]

@@ -20,7 +20,7 @@ import yaml
 
 from h2k.base.errors import FAILED, NOT_READY, READY, REFUSED, Refused, UsageError
 from h2k.base.steps import counted
-from h2k.base.text import shown
+from h2k.base.text import shown, time_text
 from h2k.cli.command_help import Group
 from h2k.cli.options import json_option, new_run, verbose_option
 from h2k.engine.ending import guarded, print_json
@@ -29,7 +29,7 @@ from h2k.fleet import guest_state
 from h2k.fleet import rate as rates
 from h2k.fleet.ansible_site import write_site
 from h2k.fleet.guest_state import STATES, GuestState, state_of
-from h2k.fleet.live_table import open_table, time_text
+from h2k.fleet.live_table import open_table
 from h2k.fleet.runner import Limits, Runner, in_window, until_time
 from h2k.fleet.survey import read_survey
 from h2k.fleet.wave_plan import Wishes, waves_yaml

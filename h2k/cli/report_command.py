@@ -14,10 +14,10 @@ from h2k.base.errors import READY, UsageError
 from h2k.cli.handles import record_directory
 from h2k.cli.options import json_option, new_run, verbose_option
 from h2k.engine.ending import guarded, print_json, told
+from h2k.engine.guest_pages import write_guest_page
 from h2k.engine.outcome import Outcome
 from h2k.engine.records import command_line, records
 from h2k.engine.standing import standing
-from h2k.pages.guest_page import write_page
 
 
 @click.command()
@@ -41,7 +41,7 @@ def report(guest: str, history: bool, html: Optional[str], connect: Optional[str
         if not found:
             raise UsageError(f"{directory}: no record of h2k here", hint="h2k report NAME.h2k")
         if html is not None:
-            write_page(Path(html), directory, found)
+            write_guest_page(Path(html), directory, found)
         return Outcome(READY, "READ", "")
 
     status = guarded(run, work, quiet=True)

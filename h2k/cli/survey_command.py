@@ -13,7 +13,7 @@ import click
 from h2k.base.errors import H2kError, UsageError
 from h2k.base.files import write_bytes, write_json
 from h2k.base.steps import counted
-from h2k.base.text import shown
+from h2k.base.text import shown, size_text, time_text
 from h2k.cli.options import json_option, new_run, request_options, verbose_option
 from h2k.domain.ova import large_directory
 from h2k.engine.ending import guarded, print_json
@@ -21,7 +21,7 @@ from h2k.engine.outcome import Outcome
 from h2k.engine.pool import in_pool
 from h2k.engine.request import Request, open_tools
 from h2k.fleet import rate as rates
-from h2k.fleet.live_table import open_table, size_text, time_text
+from h2k.fleet.live_table import open_table
 from h2k.fleet.look import CLASSES, Row, SurveyLook, row_of
 from h2k.fleet.sources import Source, Walk, of_libvirt, sources_of
 from h2k.fleet.spreadsheet import as_csv

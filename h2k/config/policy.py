@@ -60,6 +60,7 @@ class Policy:
     retries: int = 5
     log_unclean: str = "warn"
     writer: str = "auto"
+    page: bool = False
     validation: Validation = Validation()
     timeouts: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(TIMEOUTS))
     overrides: tuple[NicOverride, ...] = ()
@@ -119,6 +120,7 @@ def _policy(content: dict[str, Any]) -> Policy:
         retries=first_boot.get("retries", default.retries),
         log_unclean=content.get("log-unclean", default.log_unclean),
         writer=content.get("writer", default.writer),
+        page=content.get("report", {}).get("html", default.page),
         validation=Validation(
             tuple(validation.get("ports", ())),
             tuple(validation.get("services", ())),

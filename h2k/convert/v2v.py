@@ -250,7 +250,7 @@ def _virt_v2v_failed(run: Run, status: int) -> Outcome:
 
 
 def _preflight(run: Run, command: V2vCommand, files: GuestFiles) -> Examination:
-    run.files = files
+    run.files, run.source_domain = files, files.domain
     with run.steps.step("preflight", f"reading the source: {', '.join(command.arguments)}"):
         seen = look(run, SOURCE)
     runner = _runner_missing(run, command, seen)

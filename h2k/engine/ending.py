@@ -9,16 +9,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from h2k.base.errors import USAGE, H2kError, InUse, Unknown
 from h2k.base.files import json_text, own_directory
 from h2k.base.finding import Finding
 from h2k.base.text import mask_argv, mask_secrets
+from h2k.domain.facts import DomainFacts
 from h2k.engine import outcome as outcomes
 from h2k.engine import records
 from h2k.engine.catalogue import explaining
 from h2k.engine.edited import write_editable
+from h2k.engine.guest_pages import keep_page
 from h2k.engine.outcome import Outcome
 from h2k.engine.runs import Run
 from h2k.engine.verdict import explain
@@ -62,6 +64,7 @@ def end(run: Run, outcome: Outcome) -> int:
     record = record_of(run, outcome)
     if run.records is not None and outcome.word != outcomes.WORDS[USAGE]:  # another program's status may be 2 as well
         outcome = _kept(run, outcome, record)
+        keep_page(run.records, run.tools.policy.page if run.tools is not None else run.wants_page)
     on_terminal = sys.stdout is not None and sys.stdout.isatty() and not run.aside
     if run.error is not None and not (run.seen is not None and on_terminal):  # scripts look for it there
         print(f"{run.command.split(' ', maxsplit=1)[0]}: {run.spelled(str(run.error))}", *run.error.commands, sep="\n  ", file=sys.stderr)
@@ -75,6 +78,7 @@ def record_of(run: Run, outcome: Outcome) -> dict[str, Any]:
     body: dict[str, Any] = {
         **records.origin(run.command, run.argv, run.started),
         "source": mask_secrets(run.source),
+        "source_machine": _machine(run.source_domain),
         "status": outcome.status,
         "word": outcome.word,
         "verdict": run.spelled(outcome.sentence),
@@ -90,6 +94,17 @@ def record_of(run: Run, outcome: Outcome) -> dict[str, Any]:
     for finding in body["findings"]:
         finding.update(repair=run.spelled(finding["repair"]), evidence=run.spelled(finding["evidence"]))
     return body
+
+
+def _machine(domain: Optional[DomainFacts]) -> dict[str, Any]:
+    """The hardware of the machine that was converted, by which its new one is told from the old one."""
+    if domain is None:
+        return {}
+    return {
+        "firmware": domain.firmware,
+        "disks": [{"bus": disk.bus, "target": disk.target} for disk in domain.disks],
+        "nics": [{"mac": nic.mac, "model": nic.model} for nic in domain.nics],
+    }
 
 
 def _kept(run: Run, outcome: Outcome, record: dict[str, Any]) -> Outcome:

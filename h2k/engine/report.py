@@ -10,6 +10,7 @@ from typing import Any
 from h2k.base.finding import Finding
 from h2k.base.text import shown
 from h2k.guest.changes import Change, WriteFile
+from h2k.guest.disks_online import identity, to_bring_online
 from h2k.guest.drive_letters import drive_letters
 from h2k.guest.guest import Guest
 
@@ -73,7 +74,9 @@ def guest_facts(guest: Guest) -> dict[str, Any]:
 
 
 def windows_facts(guest: Guest) -> dict[str, Any]:
-    """Version, edition, control sets and drive letters; BadData when the hives can't be parsed."""
+    """Version, edition, control sets and drive letters; BadData when the hives can't be parsed. `online`: whether the
+    first boot may bring the disk online, if it is not (the owner kept none of them back)."""
+    online = set(to_bring_online(guest))
     return {
         **dataclasses.asdict(guest.windows),
         "version": ".".join(map(str, guest.windows.version)),
@@ -83,6 +86,7 @@ def windows_facts(guest: Guest) -> dict[str, Any]:
             for letter in drive_letters(guest)
             if letter.disk is not None
         },
+        "online": [identity(disk) in online for disk in guest.disks],
     }
 
 

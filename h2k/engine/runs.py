@@ -56,7 +56,8 @@ class Run:
     `as_json`: standard output gets the record and nothing else; `aside`: it belongs to another program, and people
     read standard error. `show_plan`: the changes are told one by one. `records` is the directory that gets a record
     of this run (None: a run that only looks). `committed` says what was written to the guest, once it was: from
-    there on nothing is a refusal. `on_step` hears the name of each step that the engine is about to take.
+    there on nothing is a refusal. `source_domain` describes the machine that was converted, where one was.
+    `wants_page`: what the policy of a run without tools says of the guest's page; None: the host's policy decides. `on_step` hears the name of each step that the engine is about to take.
     `seen` is the last examination of the guest, `error` what ended the run, if an
     error did: one line on standard error where the guest was not examined yet. `accepts` is asked about the two domains before the first write, and raises Refused for what it can't use.
     """
@@ -78,6 +79,8 @@ class Run:
     report: Report = dataclasses.field(default_factory=Report)
     seen: Optional[Examination] = None
     committed: str = ""
+    source_domain: Optional[DomainFacts] = None
+    wants_page: Optional[bool] = None
     error: Optional[H2kError] = None
     started: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc))
 

@@ -17,26 +17,6 @@ STYLES = {
 _SHOWN = 20  # rows that a terminal shows while it fills
 
 
-def size_text(size: int) -> str:
-    """Bytes for people: 4.0 GiB."""
-    number = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
-
-
-def time_text(seconds: Optional[float]) -> str:
-    """Seconds for people: 1 h 05 min; "?" for what is not known."""
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 class LiveTable:
     """Rows by their key; `update` shows one anew."""
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from h2k.fleet.live_table import size_text, time_text
+from h2k.base.text import size_text, time_text
 from h2k.fleet.look import READY, REPAIRS, Row
 from h2k.fleet.waves import VERSION
 

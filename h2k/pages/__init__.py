@@ -1,1 +1,1 @@
-"""Pages to look at: one self-contained HTML file for each guest, made of its records."""
+"""Pages to look at, each one HTML file by itself: of a guest, of a survey, of a fleet. They are made of what they are given."""

@@ -1,9 +1,10 @@
-"""The boot chain of a guest as a picture: firmware, boot manager, BCD, loader, hives, drivers, controller; each link by its findings."""
+"""The boot chain of a guest, link by link from the firmware to the controller: what each is, how it stood before, how it stands now."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 # The links in the order in which a boot takes them, and the findings that speak of each (facts: docs/facts.md).
@@ -24,50 +25,85 @@ LINKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("Controller", ("device-id-unbound", "device-class-wrong", "bootstrap-controller-not-boot-start", "device-install-policy")),
 )  # fmt: skip
-_WIDTH, _HEIGHT, _GAP = 104, 56, 18  # of a box, in the picture's units
 _WORST = ("refused", "broken", "repaired", "warning", "ok")
+_ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+STOPS, LOOK, HOLDS, UNKNOWN = "stops", "look", "holds", "not judged"
 
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """One link: its name, how it stands now and stood before, and the evidence, a sentence for each finding."""
+    """One link: its name, what it is in this guest, how it stood before and stands now (STOPS, LOOK, HOLDS, UNKNOWN), the
+    evidence as (finding, subject, what was seen), and its parts: (driver, before, after)."""
 
     name: str
+    what: str
     before: str
     after: str
-    evidence: tuple[str, ...]
+    evidence: tuple[tuple[str, str, str], ...] = ()
+    parts: tuple[tuple[str, str, str], ...] = ()
 
 
-def chain_of(record: dict[str, Any]) -> tuple[Link, ...]:
-    """The links of a record's guest. A link without a finding holds: h2k looked, and found nothing wrong."""
+def chain_of(record: dict[str, Any], new_bus: str = "") -> tuple[Link, ...]:
+    """The links of a record's guest. A link without a finding holds where the guest could be read: h2k looked, and found
+    nothing wrong. Where a refusal kept it from that, nothing is said of it."""
     findings = [f for f in record.get("findings", []) if isinstance(f, dict)]
-    known = bool(record.get("guest", {}).get("windows"))
-    return tuple(_link(name, [f for f in findings if f.get("id") in ids], known) for name, ids in LINKS)
+    guest = record.get("guest", {})
+    whats = _whats(guest, new_bus)
+    judged = bool(guest.get("windows")) and guest.get("build") is not None
+    found = []
+    for name, ids in LINKS:
+        ours = [f for f in findings if f.get("id") in ids]
+        found.append(_link(name, whats.get(name, ""), ours, judged))
+    return tuple(found)
 
 
-def _link(name: str, findings: Sequence[dict[str, Any]], known: bool) -> Link:
+def _link(name: str, what: str, findings: Sequence[dict[str, Any]], judged: bool) -> Link:
+    before, after = _states(findings) if findings or judged else (UNKNOWN, UNKNOWN)
+    evidence = tuple((str(f.get("id")), _short(f), str(f.get("evidence"))) for f in findings)
+    drivers = dict.fromkeys(_driver(f) for f in findings) if name == "Boot drivers" else {}
+    parts = tuple((driver, *_states([f for f in findings if _driver(f) == driver])) for driver in drivers)
+    return Link(name, what, before, after, evidence, parts)
+
+
+def _short(finding: dict[str, Any]) -> str:
+    """The last part of what a finding is about: "viostor.sys"."""
+    return re.split(r"[\\/]", str(finding.get("subject")).rstrip("\\/"))[-1]
+
+
+def _driver(finding: dict[str, Any]) -> str:
+    """The driver that a finding is about, by its service or its file."""
+    short = _short(finding).partition(" ")[0].lower()
+    return short[:-4] if short.endswith(".sys") else short
+
+
+def _states(findings: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """How a link stood before and stands now, by the worst of its findings."""
     states = [str(f.get("state")) for f in findings]
     worst = next((s for s in _WORST if s in states), "ok")
-    after = {"refused": "stops", "broken": "stops", "warning": "look"}.get(worst, "holds")
-    before = "stops" if worst in ("refused", "broken", "repaired") else after
-    evidence = tuple(f"{f.get('id')}: {f.get('subject')}: {f.get('evidence')}" for f in findings)
-    return Link(name, before, after, evidence) if known else Link(name, "unknown", "unknown", evidence)
+    after = {"refused": STOPS, "broken": STOPS, "warning": LOOK}.get(worst, HOLDS)
+    return STOPS if any(s in ("refused", "broken", "repaired") for s in states) else after, after
 
 
-def boxes(links: Iterable[Link], row: int = 4) -> list[dict[str, Any]]:
-    """Where each link's box stands in the picture, `row` in a row; arrows follow the order."""
-    found = []
-    for number, link in enumerate(links):
-        line, place = divmod(number, row)
-        found.append(
-            {
-                "link": link,
-                "x": place * (_WIDTH + _GAP),
-                "y": line * (_HEIGHT + _GAP + 10),
-                "width": _WIDTH,
-                "height": _HEIGHT,
-                "last_in_row": place == row - 1,
-                "last": number == len(LINKS) - 1,
-            }
-        )
+def _whats(guest: dict[str, Any], new_bus: str) -> dict[str, str]:
+    """What each link is in this guest, as far as the record tells."""
+    uefi = guest.get("firmware") == "uefi"
+    sets = guest.get("control_sets") or {}
+    found = {"Partition": _partition(guest, uefi), "BCD": str((guest.get("hives") or {}).get("BCD", "")), "Controller": new_bus}
+    if guest.get("firmware"):
+        found["Firmware"] = str(guest["firmware"]).upper()
+        found["Boot manager"] = r"\EFI\Microsoft\Boot\bootmgfw.efi" if uefi else r"\bootmgr"
+        found["Loader"] = r"\Windows\system32\winload" + (".efi" if uefi else ".exe")
+    if isinstance(sets.get("default"), int):
+        found["Registry"] = f"SYSTEM, ControlSet{sets['default']:03d}"
     return found
+
+
+def _partition(guest: dict[str, Any], uefi: bool) -> str:
+    """The partition that the firmware starts from: the EFI system partition, else the active one."""
+    disks, number = guest.get("disks") or [], guest.get("boot_disk")
+    if not isinstance(number, int) or not 0 <= number < len(disks):
+        return ""
+    for part in disks[number].get("partitions") or []:
+        if (str(part.get("type", "")).upper() == _ESP) if uefi else part.get("active"):
+            return f"disk {number}, partition {part.get('number')} ({'EFI system' if uefi else 'active'})"
+    return ""

@@ -3,90 +3,116 @@
 from __future__ import annotations
 
 import base64
-import difflib
-import functools
+import dataclasses
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import UsageError
 from h2k.base.files import PRIVATE, write_text
-from h2k.base.finding import Finding
-from h2k.base.text import shown
-from h2k.engine.records import command_line, read_json
-from h2k.engine.report import by_weight
-from h2k.engine.standing import standing
-from h2k.pages.chain import boxes, chain_of
+from h2k.base.finding import STATES
+from h2k.pages.chain import chain_of
+from h2k.pages.machine import cards_of, disks_of, name_of, side_by_side
+from h2k.pages.rendering import clean, render
 
-TEMPLATES = Path(__file__).with_name("templates")
+PAGE = "page.html"  # in a report directory
 MAX_PICTURES = 8
 PICTURE_LIMIT = 2 * 1024 * 1024  # bytes of one screenshot
-DOMAIN_LIMIT = 1024 * 1024  # bytes of a domain that is compared
+DOCUMENT_LIMIT = 16 * 1024 * 1024  # bytes of a JSON document beside the records
 MAX_CHANGES = 2000  # shown one by one; the rest is counted
+_WEIGHT = {"refused": 0, "broken": 1, "repaired": 2, "warning": 3, "ok": 4}
 
 
-def write_page(path: Path, report_dir: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write the page of the guest whose records (oldest first) these are. H2kError when the file can't be written."""
-    write_text(path, page(report_dir, history), PRIVATE)
+@dataclasses.dataclass(frozen=True)
+class GuestRecords:
+    """What a page is made of: NAME.h2k, its records (oldest first) with their command lines, and what the last one is
+    worth now: `state` in a word, `sentence` for people, "" where it stands."""
+
+    directory: Path
+    history: tuple[dict[str, Any], ...]
+    commands: tuple[str, ...]
+    state: str = ""
+    sentence: str = ""
 
 
-def page(report_dir: Path, history: Sequence[dict[str, Any]]) -> str:
+def write_page(path: Path, guest: GuestRecords) -> None:
+    """Write the page of a guest. H2kError when the file can't be written."""
+    write_text(path, page(guest), PRIVATE)
+
+
+def page(guest: GuestRecords) -> str:
     """The HTML of the page."""
-    record = next((r for r in reversed(history) if r.get("findings")), history[-1])
-    now = standing(history)
-    return str(
-        _template("guest.html.j2").render(
-            record=_clean(record),
-            newest=_clean(history[-1]),
-            name=shown(str(record.get("guest", {}).get("name") or report_dir.stem)),
-            standing=now,
-            chain=boxes(chain_of(_clean(record))),
-            findings=by_weight(Finding(**f) for f in _clean(record).get("findings", [])),
-            groups=list(_groups(_clean(record).get("changes", []))),
-            network=_document(report_dir, "network.json"),
-            machine=list(_machine(report_dir)),
-            boot=_clean(next((r["boot"] for r in reversed(history) if isinstance(r.get("boot"), dict)), {})),
-            pictures=list(_pictures(report_dir / "boot")),
-            runs=[(_clean(r), shown(command_line(r))) for r in history],
-            directory=shown(str(report_dir)),
-        )
+    directory, history = guest.directory.absolute(), [clean(record) for record in guest.history]
+    newest, record = history[-1], _telling(history)
+    final = disks_of(directory, "final")
+    network = clean(_document(directory / "network.json"))
+    return render(
+        "guest.html.j2",
+        record=record,
+        newest=newest,
+        name=name_of(directory, "final") or clean(directory.stem),
+        standing={"state": guest.state, "sentence": clean(guest.sentence)},
+        chain=chain_of(record, ", ".join(dict.fromkeys(disk["bus"] for disk in final))),
+        findings=_by_weight(record.get("findings", [])),
+        groups=_groups(_changed(history).get("changes", [])),
+        changes=len(_changed(history).get("changes", [])),
+        cards=list(_cards(network, cards_of(directory, "final"))),
+        routes=network.get("routes", []),
+        disks=list(_disks(record, disks_of(directory, "bootstrap"), final)),
+        machine=list(side_by_side(directory)),
+        boot=next((r["boot"] for r in reversed(history) if isinstance(r.get("boot"), dict)), {}),
+        pictures=_pictures(directory / "boot"),
+        runs=list(zip(history, map(clean, guest.commands)))[::-1],
+        back=clean(f"h2k rollback {shlex.quote(str(directory))}") if _can_go_back(history) else "",
+        directory=clean(str(directory)),
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _environment() -> Any:
-    try:
-        import jinja2
-    except ImportError as e:
-        raise UsageError("pages need python3-jinja2", hint="apt install python3-jinja2 (dnf install python3-jinja2)") from e
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(TEMPLATES)), autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+def _telling(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The record that tells most of the guest: the last with findings, else the last that read its disks."""
+    for wanted in ("findings", "guest"):
+        for record in reversed(history):
+            if record.get(wanted):
+                return record
+    return history[-1]
 
 
-def _template(name: str) -> Any:
-    return _environment().get_template(name)
+def _changed(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The last record of a run that changed the guest, else of one that would."""
+    changed = [r for r in history if r.get("changes")]
+    return next((r for r in reversed(changed) if r.get("status") == 0), changed[-1] if changed else {})
 
 
-def _clean(value: Any) -> Any:
-    """The same with every text fit to be shown: what a guest says has no control characters and no secrets."""
-    if isinstance(value, str):
-        return shown(value)
-    if isinstance(value, dict):
-        return {shown(str(key)): _clean(item) for key, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, list) else value
+def _can_go_back(history: Sequence[dict[str, Any]]) -> bool:
+    """Whether a repair or a boot stands that rollback takes back: each command that makes one names it as a next one."""
+    for record in reversed(history):
+        command = str(record.get("command", ""))
+        if record.get("status") == 0 and command.endswith(" rollback"):
+            return False
+        if command.endswith(" boot") or any(" rollback " in str(line) for line in record.get("next", [])):
+            return True
+    return False
 
 
-def _groups(changes: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    """(what is changed, its lines), in the order of their first change."""
-    groups: dict[str, list[str]] = {}
+def _by_weight(findings: Sequence[Any]) -> list[dict[str, Any]]:
+    """The findings that stop a run first; what is in order is left out."""
+    known = [f for f in findings if isinstance(f, dict) and f.get("state") in STATES and f["state"] != "ok"]
+    return sorted(known, key=lambda f: (_WEIGHT[f["state"]], str(f.get("id"))))
+
+
+# What was changed
+
+
+def _groups(changes: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(what is changed, its lines as (sign, text)), in the order of their first change."""
+    groups: dict[str, list[tuple[str, str]]] = {}
     for change in changes[:MAX_CHANGES]:
         line = str(change.get("diff", ""))
-        groups.setdefault(_subject(line), []).append(line)
-    yield from groups.items()
+        groups.setdefault(_subject(line), []).append((line[:1] if line[:2] in ("+ ", "- ", "~ ") else "", line))
     if len(changes) > MAX_CHANGES:
-        yield "and more", [f"{len(changes) - MAX_CHANGES} changes, in plan.json"]
+        groups["and more"] = [("", f"{len(changes) - MAX_CHANGES} changes, in plan.json")]
+    return list(groups.items())
 
 
 def _subject(line: str) -> str:
@@ -95,49 +121,84 @@ def _subject(line: str) -> str:
     path = parts[1] if len(parts) > 1 else line
     keys = path.split("\\")
     if "Services" in keys and keys.index("Services") + 1 < len(keys):
-        return f"service {keys[keys.index('Services') + 1]}"
-    return keys[0] if len(keys) > 1 else "files"
+        return f"service {keys[keys.index('Services') + 1].rstrip(':')}"
+    return f"hive {keys[0]}" if len(keys) > 1 else "files"
 
 
-def _document(report_dir: Path, name: str) -> dict[str, Any]:
+# Network and disks
+
+
+def _cards(network: dict[str, Any], models: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """A row for each card of the source: what it was and had, where that goes, by which evidence."""
+    leaving, assignments = network.get("leaving", []), network.get("assignments", {})
+    for adapter in network.get("adapters", []):
+        if not adapter.get("hardware"):
+            continue
+        to = assignments.get(adapter.get("guid"), {})
+        mac = to.get("mac") if to.get("certain") else None
+        if adapter.get("guid") not in leaving:
+            fate = "stays as it is"
+        elif to.get("certain"):
+            mac = mac or next(iter(models), None) if len(models) == 1 else mac
+            fate = " ".join(filter(None, (models.get(mac or "", ""), mac or "the only card")))
+        else:
+            fate = "not carried" if adapter.get("addresses") or adapter.get("addresses6") else "nothing to carry"
+        yield {
+            "name": adapter.get("name"), "what": adapter.get("description"), "mac": adapter.get("mac"),
+            "addresses": [*adapter.get("addresses", []), *adapter.get("addresses6", [])],
+            "gateways": [g.get("address", g) if isinstance(g, dict) else g for g in adapter.get("gateways", [])],
+            "dns": [*adapter.get("dns", []), *adapter.get("dns6", [])],
+            "fate": fate, "why": to.get("why", ""), "state": "warning" if fate == "not carried" else "ok",
+        }  # fmt: skip
+
+
+def _disks(record: dict[str, Any], bootstrap: Sequence[dict[str, str]], final: Sequence[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    """A row for each disk: its bus before, in the first boot and in production, its letters, whether it comes online."""
+    guest = record.get("guest") or {}
+    old = (record.get("source_machine") or {}).get("disks", [])
+    offline = any(f.get("id") == "disks-offline-policy" and f.get("state") not in ("ok", "repaired") for f in record.get("findings", []))
+    online = guest.get("online", [])
+    for number, disk in enumerate(guest.get("disks", [])):
+        letters = [letter for letter, place in (guest.get("letters") or {}).items() if place.get("disk") == number]
+        boots = guest.get("boot_disk") == number
+        stays = not offline or boots
+        if number < len(online) and not boots:
+            stays = stays and bool(online[number])
+        yield {
+            "path": disk.get("path"), "format": disk.get("format"), "size": disk.get("size"), "scheme": disk.get("scheme"),
+            "partitions": len(disk.get("partitions", [])), "letters": letters, "boots": boots,
+            "old": _at(old, number).get("bus", ""), "first": _at(bootstrap, number).get("bus", ""), "new": _at(final, number).get("bus", ""),
+            "online": "online" if stays else "stays offline", "state": "ok" if stays else "warning",
+        }  # fmt: skip
+
+
+def _at(rows: Sequence[dict[str, str]], number: int) -> dict[str, str]:
+    return rows[number] if number < len(rows) else {}
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A JSON object beside the records, {} where there is none that makes sense."""
     try:
-        content = read_json(report_dir / name, "document")
-    except UsageError:
+        if path.stat().st_size > DOCUMENT_LIMIT:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
-    found: dict[str, Any] = _clean(content) if isinstance(content, dict) else {}
-    return found
+    return content if isinstance(content, dict) else {}
 
 
-def _machine(report_dir: Path) -> Iterator[tuple[str, str, str]]:
-    """(mark, line of the bootstrap, line of final) of both domains side by side; the mark is "" where they agree."""
-    texts = [_text(report_dir / f"{phase}.xml") for phase in ("bootstrap", "final")]
-    if not all(texts):
-        return
-    left, right = (text.splitlines() for text in texts)
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        pairs = max(b - a, d - c)
-        for number in range(pairs):
-            one = left[a + number] if a + number < b else ""
-            other = right[c + number] if c + number < d else ""
-            yield "" if kind == "equal" else "differs", one, other
+# Screens
 
 
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > DOMAIN_LIMIT:
-            return ""
-        return "\n".join(shown(line) if line.strip() else "" for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    except OSError:
-        return ""
-
-
-def _pictures(directory: Path) -> Iterator[tuple[str, str]]:
-    """(name, the picture as a data address) of the boots' screenshots."""
-    found = sorted(directory.glob("*.png")) if directory.is_dir() else []
-    for path in found[:MAX_PICTURES]:
+def _pictures(directory: Path) -> dict[str, list[tuple[str, str]]]:
+    """Phase → (which, the picture as a data address) of the screenshots of the boots."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for path in (sorted(directory.glob("*.png")) if directory.is_dir() else [])[:MAX_PICTURES]:
         data = _picture(path)
         if data is not None:
-            yield path.stem, "data:image/png;base64," + base64.b64encode(data).decode()
+            phase, _, which = clean(path.stem).partition("-")
+            found.setdefault(phase, []).append((which, "data:image/png;base64," + base64.b64encode(data).decode()))
+    return found
 
 
 def _picture(path: Path) -> Optional[bytes]:

@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from h2k.engine.report import windows_facts
 from h2k.guest.disks_online import BUSES, identity, to_bring_online
 from h2k.guest.guest import Guest
 from tests.unit.memory_reader import SIGNATURE, MemoryReader, make_disk, windows_guest
@@ -95,3 +96,8 @@ def test_the_control_set_that_boots_decides() -> None:
     other = noted(gpt(disk.table.id), 1).replace("$cs", "ControlSet002")
     assert len(to_bring_online(windows_guest(other, data_disks=1, sets=(1, 2)))) == 2
     assert len(to_bring_online(windows_guest(other, data_disks=1, sets=(2, 1)))) == 1
+
+
+def test_the_facts_of_a_guest_say_which_disks_may_come_online() -> None:
+    assert windows_facts(windows_guest(data_disks=1))["online"] == [True, True]
+    assert windows_facts(windows_guest(noted(mbr(SIGNATURE + 1), 1), firmware="bios", data_disks=1))["online"] == [True, False]

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import pytest
 
-from h2k.fleet.live_table import LiveTable, size_text, time_text
-
-
-@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1536, "1.5 KiB"), (4 * 1024**3, "4.0 GiB"), (2 * 1024**4, "2.0 TiB")])
-def test_sizes(size: int, text: str) -> None:
-    assert size_text(size) == text
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(None, "?"), (3, "3 s"), (600, "10 min"), (3900, "65 min"), (7500, "2 h 05 min")])
-def test_times(seconds: Any, text: str) -> None:
-    assert time_text(seconds) == text
+from h2k.fleet.live_table import LiveTable
 
 
 def test_a_pipe_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:

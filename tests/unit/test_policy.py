@@ -35,6 +35,7 @@ addresses: dhcp
 profiles: remove
 log-unclean: refuse
 writer: appliance
+report: {html: true}
 bootstrap: {boot: required, nic: e1000e}
 disks: {san: keep}
 first-boot: {tools: remove, agent: install, retries: 3}
@@ -43,7 +44,7 @@ timeouts: {start: 60, settle: 5}
 """,
     )
     assert (policy.ghosts, policy.addresses, policy.profiles, policy.log_unclean) == ("keep", "dhcp", "remove", "refuse")
-    assert policy.writer == "appliance"
+    assert policy.writer == "appliance" and policy.page is True
     assert (policy.bootstrap, policy.bootstrap_nic, policy.san) == ("required", "e1000e", "keep")
     assert (policy.tools, policy.agent, policy.retries) == ("remove", "install", 3)
     assert policy.validation.ports == (3389, 5985)
@@ -55,7 +56,7 @@ timeouts: {start: 60, settle: 5}
 def test_every_property_of_the_schema_reaches_the_policy(tmp_path: Path) -> None:
     """A key that the schema knows and no code reads would be ignored in silence."""
     examples = {
-        "ghosts": "keep", "addresses": "dhcp", "profiles": "remove", "log-unclean": "refuse", "writer": "direct", "bootstrap": "required",
+        "ghosts": "keep", "addresses": "dhcp", "profiles": "remove", "log-unclean": "refuse", "writer": "direct", "report": {"html": True}, "bootstrap": "required",
         "disks": {"san": "keep"}, "first-boot": {"retries": 9}, "validation": {"minutes": 9}, "timeouts": {"done": 9},
         "win_net": {"mode": "dhcp", "dhcp": {"dns_servers": ["192.0.2.9"]}},
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from h2k.base.files import json_text
 from h2k.base.finding import Finding
 from h2k.base.run import CommandFailed
 from h2k.base.steps import Steps
-from h2k.base.text import mask_argv, mask_secrets, printable
+from h2k.base.text import mask_argv, mask_secrets, printable, size_text, time_text
 
 FORGED = "disk\x1b[2K\r\nh2k: READY: healthy\u202e\x9b1A\udc80"
 
@@ -80,3 +81,13 @@ def test_hostile_text_takes_no_time(piece: str) -> None:
     began = time.process_time()
     mask_secrets(piece * (200_000 // len(piece)))
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1536, "1.5 KiB"), (4 * 1024**3, "4.0 GiB"), (2 * 1024**4, "2.0 TiB")])
+def test_sizes(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(None, "?"), (3, "3 s"), (600, "10 min"), (3900, "65 min"), (7500, "2 h 05 min")])
+def test_times(seconds: Any, text: str) -> None:
+    assert time_text(seconds) == text

@@ -79,6 +79,8 @@ def test_done_on_either_port_is_up(port: int, tmp_path: Path) -> None:
     say(tmp_path / f"final-com{port}.log", "done")
     assert seen.until_up(Expected(done=True)).good
     assert [signal.step for signal in seen.seen.signals] == ["done"] and seen.seen.files["com2"].endswith("final-com2.log")
+    (signal,) = seen.seen.as_json()["signals"]
+    assert signal["at"] == round(seen.seen.signals[0].at - seen.started, 1)
 
 
 def test_the_agent_sees_the_marker(tmp_path: Path) -> None:
