@@ -11,20 +11,23 @@ from h2k.config.driver_plan import Role
 from h2k.domain.uefi_variables import TrustedKeys
 from h2k.engine.hooks import Options, Proposed, Setting
 from h2k.guest.boot_files import FALLBACK, MANAGER
-from h2k.guest.changes import WriteFile
+from h2k.guest.changes import SetValue, WriteFile
+from h2k.guest.driver_repairs import BOOT_START
 from h2k.guest.driver_signatures import SHA2, TEST_SIGNED, UNSIGNED, Fault, Loader, judge, read_loader, signer
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows.services import driver_path
 from h2k.windows.signature import program_digest, read_signatures
+from h2k.windows.values import dword
 
 DB_MISMATCH = "secure-boot-db-mismatch"
 META = {
     "name": "signatures",
-    "summary": "Refuses a boot driver whose signature Windows would not accept, or puts the package's good one in its place",
+    "summary": "Refuses a boot driver whose signature Windows would not accept, puts a good one in its place, or lets it not start",
     "answers": [UNSIGNED, TEST_SIGNED, SHA2, DB_MISMATCH],
 }
 
+DEMAND_START = 3
 OTHER_DRIVERS = "get a virtio-win whose drivers Microsoft has signed for this Windows, or convert with --h2k-bus sata"
 
 
@@ -34,6 +37,8 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     role = options.plan.storage(options.bus)
     if role is not None:
         yield from _driver(guest, options, role)
+    if options.phase == "result":
+        yield from _of_other_buses(guest, options)
     if options.trusted is not None and guest.firmware == "uefi":
         yield from _boot_loader(guest, options, options.trusted)
 
@@ -106,6 +111,24 @@ def _way_out(fault: Fault, loader: Loader) -> str:
     if loader.secure_boot and (loader.windows.arch == "x86" or (fault.found == TEST_SIGNED and loader.test_signing)):
         return f"{OTHER_DRIVERS}, or turn Secure Boot off: --h2k-accept {fault.found}"
     return OTHER_DRIVERS
+
+
+def _of_other_buses(guest: Guest, options: Options) -> Iterator[Proposed]:
+    """Drivers of disks that the machine will not have: the loader loads whatever is to start at boot, and virt-v2v makes
+    viostor so whatever bus it is told. One that it would not take must not start then."""
+    loader = read_loader(guest, options.domain is not None and options.domain.secure_boot)
+    others = [r for r in options.plan.roles if r.kind == "storage" and r.bus != options.bus]
+    for role in others if loader.strict else ():
+        bad = {path.lower(): judge(data, path, options.plan, loader) for path, data in _files(guest, role).items()}
+        for number in guest.control_sets.boot:
+            service = guest.service(number, role.service)
+            path = driver_path(service, guest.system_root) if service is not None else ""
+            fault = bad.get(path.lower())
+            if service is None or service.start != BOOT_START or fault is None:
+                continue
+            evidence = f"{service.key}: {fault.evidence}; Windows would stop at it, though no disk needs it"
+            yield Finding(fault.found, "broken", path, evidence, f"Start {DEMAND_START}")
+            yield SetValue("SYSTEM", service.key, "Start", dword(DEMAND_START))
 
 
 # The loader that the firmware will start

@@ -15,7 +15,7 @@ from h2k.cli.options import json_option, new_run, request_options, verbose_optio
 from h2k.config.policy import load_policy
 from h2k.disk.open_reader import open_reader
 from h2k.domain.guest_files import GuestFiles
-from h2k.domain.handles import open_guest_files
+from h2k.domain.handles import known_bus, open_guest_files
 from h2k.engine.ending import guarded, print_json
 from h2k.engine.outcome import Outcome
 from h2k.engine.request import Request, Tools, open_tools
@@ -81,10 +81,11 @@ def _roles(tools: Tools) -> list[dict[str, Any]]:
 
 def _chosen(tools: Tools, files: GuestFiles) -> list[dict[str, Any]]:
     assert tools.drivers is not None
-    rows = []
+    rows: list[dict[str, Any]] = []
+    bus = tools.request.bus or known_bus(files)
     with open_reader(files.images) as reader:
         windows = Guest(reader, tools.request.root).windows
-    for role in tools.plan.roles:
+    for role in (r for r in tools.plan.roles if r.kind != "storage" or r.bus == bus):
         try:
             package = tools.drivers.find(tools.plan, role, windows)
             rows.append({"role": role.name, "directory": package.directory, "inf": package.inf.name})

@@ -138,7 +138,8 @@ DRIVERS = (
         "0xC0000428 naming the driver: the digital signature for this file couldn't be verified",
         "the certificate table of the driver's file",
         "Refuses, or puts the package's file in its place where that one is signed. 32-bit Windows: warns; under Secure Boot"
-        " refuses, and with `--h2k-accept driver-unsigned` both domains are written without Secure Boot.",
+        " refuses, and with `--h2k-accept driver-unsigned` both domains are written without Secure Boot. One that only another"
+        " bus needs is set to start on demand: Windows would stop at it all the same.",
         "Use a virtio-win whose drivers are signed (`h2k drivers --audit`), or convert with `--h2k-bus sata`.",
     ),
     Entry(
@@ -148,7 +149,8 @@ DRIVERS = (
         REFUSE,
         "0xC0000428 naming the driver; many virtio-win drivers for 8, 8.1, 2012 and 2012 R2 are signed so",
         "the certificates in the driver's file, up to one of the driver plan's `signers`",
-        "Refuses, unless `testsigning` is on in the BCD and Secure Boot is off. 32-bit Windows: warns.",
+        "Refuses, unless `testsigning` is on in the BCD and Secure Boot is off. 32-bit Windows: warns. One that only"
+        " another bus needs is set to start on demand.",
         "Use another virtio-win, or convert with `--h2k-bus sata`. For a test machine: `bcdedit /set testsigning on`.",
     ),
     Entry(

@@ -58,7 +58,26 @@ def test_64_bit_windows_wants_a_signature_with_and_without_secure_boot(firmware:
     assert states(guest) == found
     for secure_boot in (False, True):
         assert states(guest, domain=domain(firmware=firmware, secure_boot=secure_boot)) == found
-    assert states(guest, bus="sata") == {}
+
+
+@pytest.mark.parametrize("bus", ["sata", "virtio-scsi"])
+@pytest.mark.parametrize(("by", "found"), [("", "driver-unsigned"), ("test", "driver-test-signed")])
+def test_a_driver_of_another_bus_must_not_start_at_boot_when_windows_would_stop_at_it(bus: str, by: str, found: str) -> None:
+    guest = with_driver(by, sets=(1, 2))
+    said = ask("signatures", guest, bus=bus)
+    assert said.states() == {found: {"broken"}}
+    after = apply_changes(guest, said.changes)
+    assert [after.system.dword(f"ControlSet00{n}\\Services\\viostor", "Start", 0) for n in (1, 2)] == [3, 3]
+    assert states(after, bus=bus) == {}
+    assert states(after)[found] == {"refused"}, "of the chosen bus it is judged as ever"
+
+
+def test_a_driver_of_another_bus_that_holds_nothing_up() -> None:
+    assert states(with_driver("whql"), bus="sata") == {}
+    assert states(with_driver(""), bus="sata", phase="source") == {}, "there Windows has started with it"
+    assert states(with_driver("", arch="x86", version="6.3", build="9600"), bus="sata") == {}
+    on_demand = windows_guest(driver("viostor", 3), files={PATH: make_pe("amd64", b"made viostor")})
+    assert states(on_demand, bus="sata") == {}
 
 
 @pytest.mark.parametrize(("by", "found"), [("", "driver-unsigned"), ("test", "driver-test-signed")])
