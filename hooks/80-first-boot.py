@@ -8,7 +8,7 @@ from typing import Optional, TypeVar
 
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
-from h2k.engine.hooks import Options, Proposed
+from h2k.engine.hooks import Options, Proposed, Setting
 from h2k.guest.changes import DeleteValue, SetValue, WriteFile
 from h2k.guest.disks_online import to_bring_online
 from h2k.guest.driver_repairs import GUESTOR, first_boot_mark, installed, moving, placeholder, service_key, staged_first_boot
@@ -41,6 +41,7 @@ PENDING_KEYS = (
     "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate\\Auto Update\\RebootRequired",
 )
 CERTIFICATE = "publisher.cer"
+AUTO_REBOOT = "auto-reboot"
 T = TypeVar("T")
 
 
@@ -51,6 +52,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     yield from _guestor(guest)
     yield from _loops(guest, options)
     if options.phase == "source":
+        yield from _auto_reboot_setting(guest)
         return  # virt-v2v has yet to write what these changes would go by
     over = first_boot_mark(guest)
     if over and not moving(guest, options.plan, options.bus):
@@ -177,7 +179,7 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
             [Publisher(sha1, f"{r.driver}\\{CERTIFICATE}") for r in coming for sha1, _ in _publisher(guest, packages[r])],
         ),
         disks=staged.disks or (to_bring_online(guest) if staged.san or san else ()),
-        auto_reboot=staged.auto_reboot or tuple(_auto_reboot(guest)),
+        auto_reboot=staged.auto_reboot or tuple(_auto_reboot(guest, options)),
     )
 
 
@@ -195,12 +197,22 @@ def _publisher(guest: Guest, package: DriverPackage) -> Iterator[tuple[str, byte
             return
 
 
-def _auto_reboot(guest: Guest) -> Iterator[tuple[int, int]]:
-    """What each control set's CrashControl has: h2k-qemu-img and virt-v2v switch it off for the boots that are watched."""
+def _auto_reboot(guest: Guest, options: Options) -> Iterator[tuple[int, int]]:
+    """What each control set's CrashControl had: h2k-qemu-img switches it off after this look, virt-v2v before it."""
+    had = options.source.get(AUTO_REBOOT, "").split(",")
     for number in guest.control_sets.boot:
-        value = guest.system.dword(f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot", 0)
-        if value == 1:
-            yield number, value
+        if _restarts(guest, number) or str(number) in had:
+            yield number, 1
+
+
+def _auto_reboot_setting(guest: Guest) -> Iterator[Setting]:
+    on = [str(number) for number in guest.control_sets.boot if _restarts(guest, number)]
+    if on:
+        yield Setting(AUTO_REBOOT, ",".join(on), "these control sets restart Windows after a crash; virt-v2v switches it off")
+
+
+def _restarts(guest: Guest, number: int) -> bool:
+    return guest.system.dword(f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot", 0) == 1
 
 
 def _cards(guest: Guest, options: Options, staged: FirstBoot) -> tuple[Settings, ...]:

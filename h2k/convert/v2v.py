@@ -253,6 +253,7 @@ def _preflight(run: Run, command: V2vCommand, files: GuestFiles) -> Examination:
     run.files, run.source_domain = files, files.domain
     with run.steps.step("preflight", f"reading the source: {', '.join(command.arguments)}"):
         seen = look(run, SOURCE)
+    run.tools = dataclasses.replace(run.opened, source={s.name: s.value for s in seen.proposal.settings})
     runner = _runner_missing(run, command, seen)
     if runner is not None:
         runner = runner.with_state("warning") if runner.id in run.opened.request.accept else runner

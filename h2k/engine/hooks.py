@@ -58,7 +58,8 @@ class Options:
     `phase` is "source" before virt-v2v's copy and "result" after it; `drivers` is None when no virtio-win was found.
     `keys`: virt-v2v was given keys of encrypted volumes. `runner` is the program of this host that runs a first boot as a
     service, None where it has none. `trusted`: what the variables of the domain's firmware trust under Secure Boot, None
-    without it or where they can't be read.
+    without it or where they can't be read. `source`: what the hooks settled about the source, by the settings' names, when
+    the copy was made in the same run; virt-v2v overwrites some of it.
     """
 
     plan: Plan
@@ -71,6 +72,7 @@ class Options:
     keys: bool = False
     runner: Optional[Runner] = None
     trusted: Optional[TrustedKeys] = None
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 Proposed = Union[Finding, Change, Setting, Document]

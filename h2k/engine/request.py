@@ -59,7 +59,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Tools:
-    """The request, opened."""
+    """The request, opened; `source` is what the hooks settled about the source, once it was looked at."""
 
     request: Request
     hooks: tuple[Hook, ...]
@@ -68,6 +68,7 @@ class Tools:
     drivers_path: Optional[Path]
     policy: Policy = Policy()
     runner: Optional[Runner] = None
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def bus(self) -> str:
@@ -87,6 +88,7 @@ class Tools:
             keys=self.request.keys,
             runner=self.runner,
             trusted=_trusted(domain),
+            source=self.source,
         )
 
 

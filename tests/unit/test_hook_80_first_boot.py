@@ -227,6 +227,15 @@ def test_a_crash_may_restart_windows_again_when_all_is_over(drivers: DriverSourc
     assert settings_of(ask(windows_guest(MODERN + THREE + crash % 0), drivers)).auto_reboot == ()
 
 
+def test_what_virt_v2v_switches_off_is_known_from_the_source(drivers: DriverSource) -> None:
+    crash = '[ControlSet00%d\\Control\\CrashControl]\n"AutoReboot"=dword:0000000%d\n'
+    source = ask(windows_guest(MODERN + THREE + crash % (1, 1) + crash % (2, 0), sets=(1, 2)), drivers, phase="source")
+    assert source.setting("auto-reboot", "") == "1"
+    converted = windows_guest(MODERN + THREE + crash % (1, 0) + crash % (2, 0), sets=(1, 2))
+    assert settings_of(ask(converted, drivers, source={"auto-reboot": "1"})).auto_reboot == ((1, 1),)
+    assert settings_of(ask(converted, drivers, source={"auto-reboot": ""})).auto_reboot == ()
+
+
 def test_what_an_older_h2k_staged_is_not_lost(drivers: DriverSource) -> None:
     """The adapters of the source are gone already: what they had is in the settings that h2k 0.1 left in ProgramData."""
     guest = windows_guest(MODERN + THREE)

@@ -18,9 +18,10 @@ from h2k.convert import v2v
 from h2k.convert.v2v import main_v2v
 from h2k.convert.v2v_command import parse
 from h2k.engine import records
+from h2k.engine.hooks import Options, Setting
 from h2k.guest.changes import ReplayLogs
 from tests.unit.conversion_world import REFUSING, Conversion, Output, source_files
-from tests.unit.engine_world import FOUND, START, made_domain, made_guest, made_hook
+from tests.unit.engine_world import FOUND, START, made_domain, made_guest, made_hook, wants_boot_start
 
 LOCAL = ["-i", "vmx", "/web.vmx", "-o", "local", "-os", "/out"]
 VIRT_V2V = ["virt-v2v", *LOCAL]
@@ -425,3 +426,16 @@ def test_a_runner_that_virt_v2v_will_miss_is_refused_before_the_copy(
         assert [f.state for f in seen.report.findings if f.id == "first-boot-runner-missing"] == [state]
     monkeypatch.setattr(v2v, "installed_version", lambda: (2, 2))
     assert main_v2v(LOCAL) == 0, "2.2 stages none"
+
+
+def test_what_the_hooks_settled_about_the_source_is_known_of_the_result(world: Conversion) -> None:
+    """virt-v2v overwrites some of it."""
+    known: list[tuple[str, Any]] = []
+
+    def settles(guest: Any, options: Options) -> Iterator[Any]:
+        known.append((options.phase, dict(options.source)))
+        yield Setting("auto-reboot", "1" if options.phase == "source" else "", "because")
+
+    world.hooks = (made_hook(settles), made_hook(wants_boot_start, "other"))
+    assert main_v2v(LOCAL) == 0
+    assert known[0] == ("source", {}) and known[1:] == [("result", {"auto-reboot": "1"})] * len(known[1:]) and len(known) > 2
