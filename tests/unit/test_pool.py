@@ -48,7 +48,7 @@ def test_a_result_that_cannot_be_carried_is_an_error_of_that_guest(pipes: tuple[
     ours, theirs = pipes
     pool._answer(theirs, lambda job: (lambda: job), "web")
     outcome = ours.recv()
-    assert outcome.exit_status == FAILED and "pickle" in outcome.error
+    assert outcome.exit_status == FAILED and "local object" in outcome.error
 
 
 def test_how_a_worker_ended() -> None:
