@@ -76,7 +76,7 @@ class JournalFile:
         try:
             os.posix_fallocate(handle, 0, 2 * size + 256 * 1024)
         except OSError as e:
-            self._spare.unlink(missing_ok=True)
+            self._spare.unlink()
             raise H2kError(f"{self.path}: no room for it: {e.strerror}", hint="free some space, then give the same command") from e
         finally:
             os.close(handle)

@@ -26,6 +26,7 @@ from h2k.engine.writing import Unavailable, VolumeWrite, Work
 
 LIMIT = 600.0  # seconds for one volume; then the sandbox is ended
 _END = 60.0  # seconds for qemu-nbd to write out and end, once nobody is connected
+_ANSWERS = 64 * 1024  # bytes of the agent's answers
 _AGENT = "/agent.py"
 _PROGRAMS = {"qemu-nbd": "qemu-utils", "nbdfuse": "libnbd-bin", "ntfs-3g": "ntfs-3g", "mcopy": "mtools"}
 _WILD = set('*?[]\\"')  # what mtools takes for more than a letter
@@ -112,10 +113,19 @@ def _conversation(child: subprocess.Popen[bytes], work: VolumeWrite, handle: int
             for offset, length in parts:
                 child.stdin.write(file.data[offset : offset + length])
         child.stdin.flush()
-    answers = [json.loads(line) for line in child.stdout]
+    answers = _answers(child.stdout.read(_ANSWERS))
     with contextlib.suppress(BrokenPipeError):
         child.stdin.close()
     return answers
+
+
+def _answers(lines: bytes) -> list[dict[str, Any]]:
+    """The objects among the lines. A guest that took the sandbox over can print anything."""
+    found: list[Any] = []
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append(json.loads(line))
+    return [answer for answer in found if isinstance(answer, dict)]
 
 
 def _judge(answers: Sequence[dict[str, Any]], said: Sequence[str]) -> None:

@@ -71,7 +71,13 @@ WRONG: dict[str, Callable[[dict[str, Any], Path], object]] = {
     "an undo file of another commit": lambda j, p: j["work"]["files"][0].update(undo=str(p / "undo-7-file0")),
     "a companion that climbs": lambda j, _: j["work"]["files"][0].update(path="/nvram/../etc/x"),
     "many companions": lambda j, _: j["work"].update(files=j["work"]["files"] * 2),
+    "two companions": lambda j, _: j["work"].update(files=[{**j["work"]["files"][0], "undo": None}] * 2),
     "files of another type": lambda j, _: j["work"].update(files="x"),
+    "files by name": lambda j, _: j["work"].update(files={}),
+    "a piece of one number": lambda j, _: j["work"]["disks"][0].update(pieces=[[0]]),
+    "a mark without its pages": lambda j, _: j["work"]["disks"][0].update(old=[["ab" * 32]]),
+    "pages of other letters": lambda j, _: j["work"]["disks"][0].update(new=[["ab" * 32, "!!!!"]]),
+    "a time after all times": lambda j, _: j["work"]["disks"][0].update(mtime=1 << 80),
 }
 
 
@@ -90,6 +96,20 @@ def test_what_is_no_journal_is_one_line(text: str, place: Path) -> None:
     JournalFile(place).path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(Refused, match=r"journal\.json: can't be read"):
         JournalFile(place).load()
+
+
+def test_what_is_wrong_is_told_in_short(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=f"^phase '{'x' * 40}' makes no sense$"):
+        checked({"phase": "x" * 41, "work": None, "stack": []}, place)
+
+    def fail(*_: Any) -> None:
+        raise ValueError("x" * 201)
+
+    file = JournalFile(place)
+    file.store("idle", None, [])
+    monkeypatch.setattr(journal, "checked", fail)
+    with pytest.raises(Refused, match=f"can't be read: {'x' * 200} "):
+        file.load()
 
 
 def test_one_that_could_not_be_read_back_is_not_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +140,7 @@ def test_the_reserve_is_there_until_it_is_used(place: Path) -> None:
     file = JournalFile(place)
     file.reserve(1000)
     spare = place / "journal.spare"
-    assert spare.stat().st_blocks * 512 >= 2000
+    assert spare.stat().st_blocks * 512 >= 2000 and spare.stat().st_mode & 0o777 == 0o600
     file.use_reserve()
     file.use_reserve()
     assert not spare.exists()

@@ -161,7 +161,7 @@ def test_the_guests_own_links_are_not_followed(sandbox: Sandbox, told: Any, monk
         (sandbox.volume / "link").symlink_to(tmp_path / "host")
 
     monkeypatch.setattr(volume_agent, "_prepare", prepare)
-    stage, error = told("ntfs", [["/link", 1, [[0, 1]]]], b"x")
+    _, error = told("ntfs", [["/link", 1, [[0, 1]]]], b"x")
     assert "link" in error["error"] and (tmp_path / "host").read_bytes() == b"host"
 
 
@@ -175,7 +175,7 @@ def test_the_guests_own_links_are_not_followed(sandbox: Sandbox, told: Any, monk
 )
 def test_a_volume_that_is_not_written_out_is_an_error(sandbox: Sandbox, told: Any, child: Child, fails: bool, said: str) -> None:
     sandbox.children["ntfs-3g"], sandbox.umount_fails = child, fails
-    stage, error = told("ntfs", [], b"")
+    _, error = told("ntfs", [], b"")
     assert error["error"].endswith(said)
 
 
@@ -220,7 +220,7 @@ def test_a_full_volume_is_told_by_the_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(Failed, match="/a: No space left on device$"):
+    with pytest.raises(Failed, match=r"/a: No space left on device$"):
         volume_agent._write_into(tmp_path / "a", 1, iter([(0, b"x")]))
 
 

@@ -1,0 +1,67 @@
+"""The appliance writer with a libguestfs that notes what it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from h2k.base.errors import H2kError
+from h2k.disk.reader import Volume, VolumeRef
+from h2k.engine import appliance_writer
+from h2k.engine.appliance_writer import ApplianceWriter
+from h2k.engine.writing import FileWrite, VolumeWrite, Work
+
+SYSTEM = VolumeWrite(
+    Volume(VolumeRef(0, 2), 1 << 20, 64 << 20, "ntfs", ""), ("/d", "/d/e"), (FileWrite("/d/a", b"A"), FileWrite("/d/e/b", b"B", b"old"))
+)
+ESP = VolumeWrite(Volume(VolumeRef(1, 1), 1 << 20, 64 << 20, "fat", ""), (), (FileWrite("/BCD", b"store"),))
+
+
+class Appliance:
+    """A libguestfs appliance: every call is noted, an upload by what the file holds; the call named `fails` does."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails = fails
+        self.done: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*given: Any, **options: Any) -> None:
+            first, *rest = given or ("",)
+            self.done.append((name, Path(first).read_bytes() if name == "upload" else first, *rest, *options.values()))
+            if name == self.fails:
+                raise RuntimeError(f"{name}: No space left on device")
+
+        return call
+
+
+@pytest.fixture
+def appliance(monkeypatch: pytest.MonkeyPatch) -> Appliance:
+    found = Appliance()
+    monkeypatch.setitem(sys.modules, "guestfs", SimpleNamespace(GuestFS=lambda python_return_dict: found))
+    monkeypatch.setattr(appliance_writer, "guestfs_settings", lambda: None)
+    return found
+
+
+def test_everything_is_written_in_one_session_on_the_overlays(appliance: Appliance) -> None:
+    ApplianceWriter().write([Path("/o0"), Path("/o1")], Work(((1, 446, b"table"),), (SYSTEM, ESP)))
+    assert appliance.done == [
+        ("add_drive_opts", "/o0", "qcow2", "unsafe"), ("add_drive_opts", "/o1", "qcow2", "unsafe"), ("launch", ""),
+        ("pwrite_device", "/dev/sdb", b"table", 446),
+        ("mount", "/dev/sda2", "/"), ("mkdir", "/d"), ("mkdir", "/d/e"),
+        ("upload", b"A", "/d/a"), ("upload", b"B", "/d/e/b"), ("umount", "/"),
+        ("mount", "/dev/sdb1", "/"), ("upload", b"store", "/BCD"), ("umount", "/"),
+        ("shutdown", ""), ("close", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", ["launch", "upload", "shutdown"])
+def test_a_failure_is_told_and_the_appliance_ends(appliance: Appliance, call: str) -> None:
+    appliance.fails = call
+    with pytest.raises(H2kError, match=f"libguestfs could not carry out the changes: {call}: No space left") as caught:
+        ApplianceWriter().write([Path("/o0"), Path("/o1")], Work((), (SYSTEM,)))
+    assert caught.value.hint == "the image is as it was"
+    assert [name for name, *_ in appliance.done][-2:] == [call, "close"]
