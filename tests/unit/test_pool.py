@@ -53,7 +53,7 @@ def test_a_result_that_cannot_be_carried_is_an_error_of_that_guest(pipes: tuple[
 
 def test_how_a_worker_ended() -> None:
     assert pool._how_it_ended(-11) == "was ended by signal 11"
-    assert pool._how_it_ended(3) == "ended with status 3"
+    assert pool._how_it_ended(3) == "ended with status 3" and pool._how_it_ended(0) == "ended with status 0"
 
 
 def test_the_task_is_carried_without_the_tools_that_it_has_open() -> None:

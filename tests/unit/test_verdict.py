@@ -117,6 +117,23 @@ def test_no_findings_is_said_of_a_windows_that_has_none_and_of_nothing_else() ->
     assert none not in text(record(0, guest={"windows": False}))
 
 
+def test_the_table_of_rich_says_so_too(terminal: Terminal) -> None:
+    pytest.importorskip("rich")
+    terminal.attach()
+    held = {**record(0), "findings": [{"id": "x", "state": "ok", "subject": "s", "evidence": "e", "repair": ""}]}
+    for content in (held, record(0, guest={"windows": False}), record(1), record(0)):
+        explain(content)
+    seen = terminal.seen()
+    assert seen.count("no findings: ") == 1 and seen.index("no findings: ") > seen.rindex("finding-0")
+
+
+def test_evidence_stands_below_its_finding() -> None:
+    finding = {"id": "x", "state": "broken", "subject": "s", "evidence": "word " * 30, "repair": "do it"}
+    head, *why = text({**record(0), "findings": [finding]}, 60)[1:6]
+    assert head == "  broken    x  s"
+    assert all(len(line) - len(line.lstrip()) == 12 for line in why) and " ".join(why).split()[-3:] == ["→", "do", "it"]
+
+
 def test_files_stand_in_one_column() -> None:
     shown = text(record(0, files={"a": "/one", "bootstrap-machine": "/two"}))
     assert f"  {'a:':<18} /one" in shown and "  bootstrap-machine: /two" in shown
