@@ -81,7 +81,7 @@ def copy_pieces(source: Path, source_format: str, target: Path, target_format: s
 
 def sync(path: Path) -> None:
     """Have the file's bytes on the disk; for a directory its entries."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

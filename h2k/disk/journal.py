@@ -72,7 +72,7 @@ class JournalFile:
 
     def reserve(self, size: int) -> None:
         """Keep room for a journal of about `size` bytes to be written twice, whatever fills the file system."""
-        handle = os.open(self._spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = os.open(self._spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
             os.posix_fallocate(handle, 0, 2 * size + 256 * 1024)
         except OSError as e:

@@ -322,8 +322,9 @@ class DiskSet:
         self._journal.use_reserve()
         below = [] if work.get("anew") else journal["stack"]
         self._journal.store("idle", None, [*below, work])
-        for depth in range(_depth_of(journal) if not below else 0):
-            self._drop_undo(depth)
+        if not below:
+            for depth in range(_depth_of(journal)):
+                self._drop_undo(depth)
         self._end_work()
 
     def _end_work(self) -> None:

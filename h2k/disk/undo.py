@@ -114,7 +114,8 @@ def beating(file: Path) -> Iterator[None]:
     ended = threading.Event()
     with contextlib.suppress(FileNotFoundError):
         file.unlink()
-    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE))
+    with opened_directory(file.parent) as directory:
+        os.close(create(directory, file.name))
 
     def beat() -> None:
         while not ended.wait(BEAT):

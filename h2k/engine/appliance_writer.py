@@ -25,7 +25,7 @@ class ApplianceWriter:
         import guestfs
 
         guestfs_settings()
-        appliance = guestfs.GuestFS(python_return_dict=True)
+        appliance = guestfs.GuestFS()
         try:
             for overlay in overlays:
                 appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")

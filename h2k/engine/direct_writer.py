@@ -26,7 +26,7 @@ from h2k.engine.writing import Unavailable, VolumeWrite, Work
 
 LIMIT = 600.0  # seconds for one volume; then the sandbox is ended
 _END = 60.0  # seconds for qemu-nbd to write out and end, once nobody is connected
-_ANSWERS = 64 * 1024  # bytes of the agent's answers
+_ANSWERS = 1 << 16  # bytes of the agent's answers
 _AGENT = "/agent.py"
 _PROGRAMS = {"qemu-nbd": "qemu-utils", "nbdfuse": "libnbd-bin", "ntfs-3g": "ntfs-3g", "mcopy": "mtools"}
 _WILD = set('*?[]\\"')  # what mtools takes for more than a letter
@@ -38,7 +38,7 @@ def missing() -> list[str]:
     lacking = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     lacking += sandbox.missing(fuse=True)
     if not lacking:
-        done = subprocess.run(sandbox.sandboxed(["true"], {}, fuse=True), capture_output=True, text=True, check=False)
+        done = subprocess.run(sandbox.sandboxed(["true"], {}, fuse=True), capture_output=True, check=False)
         lacking += ["user namespaces"] if done.returncode else []
     return lacking
 

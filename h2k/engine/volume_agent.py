@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Callable, Optional
 
 DISK, VOLUME, COPY = Path("/run/disk/volume"), Path("/run/volume"), Path("/run/copy")
 PATIENCE = 60.0  # seconds for a mount, and for its end
-_CHUNK = 1024 * 1024
+_CHUNK = 1 << 20  # bytes
 _ATTRIBUTES = "RSHA"  # read-only, system, hidden, archive
 
 

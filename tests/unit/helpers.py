@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Optional
+import subprocess
+from collections.abc import Sequence
+from typing import Any, Optional
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -50,3 +52,14 @@ def _damage(sound: bytes, edits: list[tuple[int, int]], end: Optional[int]) -> b
     for place, value in edits:
         data[place] = value
     return bytes(data[:end])
+
+
+def ended(argv: Sequence[str], status: int, stdout: str = "", stderr: str = "", **options: Any) -> subprocess.CompletedProcess[Any]:
+    """What subprocess.run returns for a program that ended so, by the options that it was called with."""
+    said: list[Any] = [stdout, stderr] if options.get("text") else [stdout.encode(), stderr.encode()]
+    if not options.get("capture_output"):
+        said = [None, None]
+    done = subprocess.CompletedProcess(argv, status, *said)
+    if options.get("check"):
+        done.check_returncode()
+    return done

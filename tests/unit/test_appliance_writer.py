@@ -41,7 +41,7 @@ class Appliance:
 @pytest.fixture
 def appliance(monkeypatch: pytest.MonkeyPatch) -> Appliance:
     found = Appliance()
-    monkeypatch.setitem(sys.modules, "guestfs", SimpleNamespace(GuestFS=lambda python_return_dict: found))
+    monkeypatch.setitem(sys.modules, "guestfs", SimpleNamespace(GuestFS=lambda: found))
     monkeypatch.setattr(appliance_writer, "guestfs_settings", lambda: None)
     return found
 

@@ -23,6 +23,7 @@ from h2k.disk.reader import Volume, VolumeRef
 from h2k.engine import direct_writer
 from h2k.engine.direct_writer import DirectWriter
 from h2k.engine.writing import FileWrite, Unavailable, VolumeWrite, Work
+from tests.unit.helpers import ended
 
 FAT = Volume(VolumeRef(0, 1), 1 << 20, 64 << 20, "fat", "")
 NTFS = Volume(VolumeRef(1, 2), 1 << 20, 64 << 20, "ntfs", "")
@@ -124,17 +125,22 @@ def test_the_sandbox_has_nothing_of_the_host_but_what_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("absent", "status", "lacking"),
-    [("", 0, []), ("", 1, ["user namespaces"]), ("ntfs-3g", 1, ["ntfs-3g"]), ("bwrap", 1, ["bubblewrap"])],
+    [("", 0, []), ("", 1, ["user namespaces"]), ("ntfs-3g", 1, ["ntfs-3g"]), ("bwrap", 1, ["bubblewrap"]), ("unshare", 1, ["unshare"])],
 )
 def test_what_this_host_lacks(absent: str, status: int, lacking: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def which(name: str, path: Optional[str] = None) -> Optional[str]:
         assert path == "/usr/sbin:/usr/bin" or name in ("bwrap", "unshare"), "what lies elsewhere is not in the sandbox"
         return None if name == absent else f"/usr/bin/{name}"
 
+    def run(argv: list[str], **options: Any) -> Any:
+        tried.append(argv)
+        assert options.pop("capture_output"), "what it prints is not for the screen"
+        return ended(argv, status, **options)
+
     tried: list[list[str]] = []
     monkeypatch.setattr(direct_writer.shutil, "which", which)
     monkeypatch.setattr(os, "access", lambda path, mode: True)
-    monkeypatch.setattr(subprocess, "run", lambda argv, **_: tried.append(argv) or SimpleNamespace(returncode=status))
+    monkeypatch.setattr(subprocess, "run", run)
     assert direct_writer.missing() == lacking
     assert [("/dev/fuse" in argv, argv[-1]) for argv in tried] == ([] if absent else [(True, "true")]), "only what is there is tried"
 
@@ -244,6 +250,11 @@ def test_the_last_line_of_the_programs_is_told(monkeypatch: pytest.MonkeyPatch) 
         write_volume(agent, monkeypatch)
 
 
+def test_what_is_printed_is_told_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unavailable, match=r"^nbdfuse ended with status 1: no /dev/fuse$"):
+        write_volume(Agent(b'{"error": "nbdfuse ended with status 1"}\n', b"no /dev/fuse"), monkeypatch)
+
+
 def test_an_agent_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct_writer, "LIMIT", 0.01)
     with pytest.raises(H2kError, match="without an answer"):
@@ -254,6 +265,13 @@ def test_an_agent_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nonsense_from_a_sandbox_that_the_guest_has_taken_over_is_no_answer(nonsense: bytes) -> None:
     child: Any = Child(nonsense + b'{"stage": "disk"}\n' + nonsense)
     assert direct_writer._conversation(child, VolumeWrite(NTFS, (), ()), 7) == [{"stage": "disk"}]
+
+
+def test_a_sandbox_that_prints_without_end_is_not_read_to_the_end() -> None:
+    done = b'{"done": true}'
+    for blanks, answers in ((65536 - len(done), [{"done": True}]), (65537 - len(done), [])):
+        child: Any = Child(b" " * blanks + done)
+        assert direct_writer._conversation(child, VolumeWrite(NTFS, (), ()), 7) == answers
 
 
 def test_only_so_much_of_a_line_is_told() -> None:

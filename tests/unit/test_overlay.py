@@ -361,6 +361,19 @@ def test_room_is_kept_for_the_way_back_while_the_disks_change(guest: Guest) -> N
     assert not spare.exists()
 
 
+def test_room_is_asked_for_what_the_way_back_takes_besides_the_disks(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvram, asked = companion(guest), []
+    real = undo.room_needed
+
+    def room_needed(*given: Any) -> Any:
+        asked.append(given[-1])
+        return real(*given)
+
+    monkeypatch.setattr(undo, "room_needed", room_needed)
+    guest.prepared(0xA0).commit(companions=[nvram])
+    assert asked == [4 * 3 * 6 * 1024 + 2 * len(BOOTED)]  # four journals of three pieces, and the variables twice
+
+
 def test_a_journal_that_could_not_be_read_back_stops_the_commit(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     disks = guest.prepared(0xA0)
     monkeypatch.setattr(journal, "JOURNAL_LIMIT", len(journal.json.dumps(guest.journal)) + 100)

@@ -59,12 +59,13 @@ def test_a_write_of_somebody_else_shows_in_size_and_time(tmp_path: Path) -> None
         (False, 2 * SIZE - 1, [NEW, NEW], True), (False, 2 * SIZE, [ZERO, OLD], True),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("later", [-1, 1])
 def test_a_disk_that_was_converted_anew(
-    same_time: bool, size: int, now: list[list[str]], another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    later: int, same_time: bool, size: int, now: list[list[str]], another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "g").touch()
     known = disk(now, monkeypatch, [NEW, NEW])
-    known.update(path=str(tmp_path / "g"), mtime=(tmp_path / "g").stat().st_mtime_ns - (not same_time))
+    known.update(path=str(tmp_path / "g"), mtime=(tmp_path / "g").stat().st_mtime_ns + later * (not same_time))
     monkeypatch.setattr(undo, "probe", lambda path, form: SimpleNamespace(size=size))
     assert undo.is_another(known) == another
 
@@ -170,7 +171,7 @@ def test_room_that_root_alone_may_use(root: bool, free: int, tmp_path: Path, mon
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
     most = (free - undo._MARGIN) * 64 // 65
     undo.require_room([(tmp_path, most - 1)])
-    with pytest.raises(H2kError, match=f"{free >> 20}.0 MiB are free"):
+    with pytest.raises(H2kError, match=rf"way back: {(most + undo._MARGIN) / (1 << 20):.1f} MiB are needed, {free >> 20}\.0 MiB are free"):
         undo.require_room([(tmp_path, most + 2)])
     facts.f_bfree = facts.f_bavail = 0
     undo.require_room([(tmp_path, 0)])  # a commit that takes nothing
@@ -238,6 +239,21 @@ def test_a_companion_takes_its_place(there: Any, given: Any, mode: int, tmp_path
     undo.place_file(source, path, None if given is None else {"mode": given})
     assert (path.read_bytes(), path.stat().st_mode & 0o7777) == (BOOTED, mode)
     assert [file.name for file in tmp_path.iterdir()] == ["g.fd"]
+
+
+def test_a_companion_keeps_its_owner_and_its_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, done = tmp_path / "g.fd", []
+    path.write_bytes(VARIABLES)
+    monkeypatch.setattr(os, "chown", lambda path, *owner: done.append(owner))
+    monkeypatch.setattr(os, "getxattr", lambda path, name: b"system_u:svirt_image_t:s0\0")
+    monkeypatch.setattr(os, "setxattr", lambda path, name, label: done.append((name, label)))
+    kept = undo._attributes(path)
+    undo._give(path, {**kept, "uid": 107, "gid": 108})
+    assert done == [(107, 108), ("security.selinux", b"system_u:svirt_image_t:s0\0")]
+    done.clear()
+    undo._give(path, {})
+    assert done == [(-1, -1)] and path.stat().st_mode & 0o777 == 0o600, "the owner stays"
+    undo._give(path, {"label": "not base64!"})  # of a journal that somebody has edited
 
 
 def test_a_companion_that_can_not_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

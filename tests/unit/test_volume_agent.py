@@ -14,13 +14,14 @@ import pytest
 
 from h2k.engine import volume_agent
 from h2k.engine.volume_agent import Failed
+from tests.unit.helpers import ended
 
 
 class Child:
     """A program that runs until it is unmounted, unless the test gives it another end."""
 
-    def __init__(self, ended: Optional[int] = None, status: int = 0, hangs: bool = False) -> None:
-        self.returncode, self.status, self.hangs = ended, status, hangs
+    def __init__(self, gone: Optional[int] = None, status: int = 0, hangs: bool = False) -> None:
+        self.returncode, self.status, self.hangs = gone, status, hangs
 
     def poll(self) -> Optional[int]:
         return self.returncode
@@ -40,12 +41,12 @@ class Sandbox:
         self.children = {"nbdfuse": Child(), "ntfs-3g": Child()}
         self.done: list[str] = []
         self.mounted = False
-        self.umount_fails = False
+        self.umount_fails, self.errno = False, 0
         for name, path in (("DISK", self.disk), ("VOLUME", self.volume), ("COPY", self.copy)):
             monkeypatch.setattr(volume_agent, name, path)
         monkeypatch.setattr(volume_agent, "_prepare", self.prepare)
-        monkeypatch.setattr(volume_agent.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(umount2=self.umount))
-        monkeypatch.setattr(volume_agent.ctypes, "get_errno", lambda: 16)
+        monkeypatch.setattr(volume_agent.ctypes, "CDLL", self.libc)
+        monkeypatch.setattr(volume_agent.ctypes, "get_errno", lambda: self.errno)
         monkeypatch.setattr(os.path, "ismount", lambda path: self.mounted and path == self.volume)
         programs = SimpleNamespace(
             Popen=self.popen, run=self.run, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
@@ -67,29 +68,34 @@ class Sandbox:
             self.mounted = argv[0] == "ntfs-3g"
         return child
 
+    def libc(self, name: None, use_errno: bool) -> Any:
+        self.errno = 16 if use_errno else 0
+        return SimpleNamespace(umount2=self.umount)
+
     def umount(self, place: bytes, flags: int) -> int:
         assert flags == 0, "unmounted at once, whoever still writes"
         self.done.append(f"unmount {Path(os.fsdecode(place)).name}")
         return -1 if self.umount_fails else 0
 
-    def run(self, argv: list[str], env: dict[str, str], **_: Any) -> Any:
+    def run(self, argv: list[str], env: dict[str, str], stdin: int, **options: Any) -> Any:
         """mtools, on the dictionary."""
         assert argv[1:3] == ["-i", str(self.disk)] and env["MTOOLS_SKIP_CHECK"] == "1" and env["PATH"] == os.environ["PATH"]
-        command, options = argv[0], argv[3:]
-        self.done.append(" ".join([command, *options]).replace(str(self.copy), "COPY"))
-        path = options[-1].removeprefix("::")
-        if command == "mcopy" and options[0] == "-o":
+        assert stdin == subprocess.DEVNULL, "it would read the bytes of the pieces"
+        command, *given = argv[0], *argv[3:]
+        self.done.append(" ".join([command, *given]).replace(str(self.copy), "COPY"))
+        path = given[-1].removeprefix("::")
+        if command == "mcopy" and given[0] == "-o":
             self.fat[path] = (self.copy.read_bytes(), "A")
         elif command == "mcopy":
-            self.copy.write_bytes(self.fat[options[1].removeprefix("::")][0])
+            self.copy.write_bytes(self.fat[given[1].removeprefix("::")][0])
         elif command == "mattrib" and path not in self.fat:
-            return SimpleNamespace(returncode=1, stdout="", stderr=f"File {path}\n  not  found" + "!" * 300)
-        elif command == "mattrib" and len(options) > 1:
-            kept = "".join(o[1].upper() for o in options[:-1] if o[0] == "+")
+            return ended(argv, 1, "", f"File {path}\n  not  found" + "!" * 300, **options)
+        elif command == "mattrib" and len(given) > 1:
+            kept = "".join(o[1].upper() for o in given[:-1] if o[0] == "+")
             self.fat[path] = (self.fat[path][0], kept)
         elif command == "mattrib":
-            return SimpleNamespace(returncode=0, stdout=f"  {self.fat[path][1]:>5}  ::/SHAR\n", stderr="")
-        return SimpleNamespace(returncode=0, stdout="", stderr="")
+            return ended(argv, 0, f"  {self.fat[path][1]:>5}  ::/SHAR\n", **options)
+        return ended(argv, 0, **options)
 
 
 @pytest.fixture
@@ -98,16 +104,18 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 
 
 @pytest.fixture
-def told(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """The agent's answers to a request that is followed by these bytes."""
+def told(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The agent's answers to a request that is followed by these bytes, those that a kill can't take away any more."""
 
     def tell(kind: str, files: list[Any], data: bytes, directories: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         handle = os.open(os.devnull, os.O_RDONLY)
         request = {"kind": kind, "fd": handle, "directories": directories, "files": files}
         stdin = SimpleNamespace(buffer=io.BytesIO(json.dumps(request).encode() + b"\n" + data))
         monkeypatch.setattr(volume_agent.sys, "stdin", stdin)
+        answers = io.BytesIO()
+        monkeypatch.setattr(volume_agent.sys, "stdout", io.TextIOWrapper(answers))
         volume_agent.main()
-        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return [json.loads(line) for line in answers.getvalue().splitlines()]
 
     return tell
 
@@ -141,12 +149,12 @@ def test_files_of_fat_keep_their_attributes_and_a_new_one_has_those_of_mtools(sa
 
 
 def test_a_program_that_ends_before_it_has_mounted_is_told(sandbox: Sandbox, told: Any) -> None:
-    sandbox.children["nbdfuse"] = Child(ended=0)
+    sandbox.children["nbdfuse"] = Child(gone=0)
     assert told("ntfs", [], b"") == [{"error": "nbdfuse ended with status 0"}]
 
 
 def test_an_ntfs_3g_that_refuses_is_told_after_the_disk(sandbox: Sandbox, told: Any) -> None:
-    sandbox.children["ntfs-3g"] = Child(ended=14)
+    sandbox.children["ntfs-3g"] = Child(gone=14)
     assert told("ntfs", [], b"") == [{"stage": "disk"}, {"error": "ntfs-3g ended with status 14"}]
 
 
@@ -182,10 +190,11 @@ def test_a_volume_that_is_not_written_out_is_an_error(sandbox: Sandbox, told: An
 def test_a_mount_is_awaited_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = iter([False, False, True])
     volume_agent._await(lambda: next(seen), Child(), "nbdfuse")  # type: ignore[arg-type]
-    now = iter([0.0, 60.0, 60.1])
+    now, asked = iter([0.0, 60.0, 60.1]), []
     monkeypatch.setattr(volume_agent.time, "monotonic", lambda: next(now))
     with pytest.raises(Failed, match=r"^nbdfuse mounted nothing within 60 s$"):
-        volume_agent._await(lambda: False, Child(), "nbdfuse")  # type: ignore[arg-type]
+        volume_agent._await(lambda: asked.append(1), Child(), "nbdfuse")  # type: ignore[arg-type, func-returns-value]
+    assert len(asked) == 2
 
 
 def test_a_disk_of_no_bytes_is_not_there_yet(sandbox: Sandbox, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,10 +210,12 @@ def test_a_disk_of_no_bytes_is_not_there_yet(sandbox: Sandbox, told: Any, monkey
     assert told("fat", [], b"") == [{"error": "nbdfuse ended with status 1"}]
 
 
-def test_pieces_are_read_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(volume_agent, "_CHUNK", 4)
-    source = io.BytesIO(b"abcdefghijklm")
-    assert list(volume_agent._pieces(source, [[100, 8], [200, 5]])) == [(100, b"abcd"), (104, b"efgh"), (200, b"ijkl"), (204, b"m")]
+def test_pieces_are_read_a_mebibyte_at_a_time() -> None:
+    mib = 1 << 20
+    found = list(volume_agent._pieces(io.BytesIO(b"a" * 2 * mib + b"b" * mib + b"c"), [[100, 2 * mib], [0, mib + 1]]))
+    assert [(at, len(data), data[:1]) for at, data in found] == [
+        (100, mib, b"a"), (100 + mib, mib, b"a"), (0, mib, b"b"), (mib, 1, b"c"),
+    ]  # fmt: skip
 
 
 def test_a_write_that_takes_less_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
