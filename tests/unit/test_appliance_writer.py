@@ -61,7 +61,7 @@ def test_everything_is_written_in_one_session_on_the_overlays(appliance: Applian
 @pytest.mark.parametrize("call", ["launch", "upload", "shutdown"])
 def test_a_failure_is_told_and_the_appliance_ends(appliance: Appliance, call: str) -> None:
     appliance.fails = call
-    with pytest.raises(H2kError, match=f"libguestfs could not carry out the changes: {call}: No space left") as caught:
+    with pytest.raises(H2kError, match=rf"changes.*: {call}: No space left") as caught:
         ApplianceWriter().write([Path("/o0"), Path("/o1")], Work((), (SYSTEM,)))
-    assert caught.value.hint == "the image is as it was"
+    assert caught.value.hint.startswith("the image is as it was")
     assert [name for name, *_ in appliance.done][-2:] == [call, "close"]
