@@ -192,6 +192,11 @@ def lock(handle: int, what: Path) -> None:
         raise Refused(f"{what}: another h2k works on this guest", hint="wait for it to end") from e
 
 
+def is_locked(handle: int) -> bool:
+    """Whether another open file has our byte."""
+    return _is_locked(handle, _OUR_BYTE)
+
+
 def open_writable(path: Path) -> int:
     """The image, open for reading and writing; Refused when that can't be, or when nobody is meant to write it."""
     try:

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 from h2k.base.errors import H2kError, Refused
 from h2k.base.files import drop_temporaries, own_directory
 from h2k.base.run import CommandFailed, run
-from h2k.disk import in_use, undo
+from h2k.disk import alive, in_use, undo
 from h2k.disk.blocks import copy_pieces, pieces_of, sync, torn_between
 from h2k.disk.journal import Journal, JournalFile, undo_image
 from h2k.disk.view import View
@@ -157,6 +157,12 @@ class DiskSet:
     def _alive(self) -> Path:
         return self.state_dir / "alive"
 
+    def _noted(self, work: dict[str, Any]) -> None:
+        alive.noted(self._alive, [disk["path"] for disk in work["disks"]])
+
+    def _beating(self, work: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+        return alive.beating(self._alive, [disk["path"] for disk in work["disks"]])
+
     # Repair
 
     def create_overlays(self, kind: str = "fix") -> tuple[Path, ...]:
@@ -275,8 +281,8 @@ class DiskSet:
                 disks.append(undo.save_undo(self.state_dir, depth, index, self._overlay(index), disk))
             files = [undo.save_file(self.state_dir, depth, n, Path(f["work"]), Path(f["path"])) for n, f in enumerate(files)]
             work = {**work, "disks": disks, "files": files}
-            with undo.beating(self._alive):
-                saved = self._journal.store("committing", work, stack)
+            self._noted(work)
+            saved = self._journal.store("committing", work, stack)
         except (H2kError, OSError):
             self._journal.use_reserve()
             if journal["phase"] == "applying":
@@ -301,7 +307,7 @@ class DiskSet:
         self._journal.reserve(size)
 
     def _roll_forward(self, work: dict[str, Any], mark: Callable[[str], None]) -> None:
-        with undo.beating(self._alive):
+        with self._beating(work):
             for index, disk in enumerate(work["disks"]):
                 if undo.holds(disk, "new"):
                     continue
@@ -371,7 +377,7 @@ class DiskSet:
                         f"{disk['path']}: not the disk that the unfinished run in {self._journal.path} was writing",
                         hint="move the report directory away to begin afresh",
                     )
-        written = None if force else undo.written_after(self._alive, disks)
+        written = None if force else alive.written_after(self._alive, disks)
         if written is not None:
             raise Refused(
                 f"{written}: somebody has written to it since a run on it was interrupted in mid-way",
@@ -415,8 +421,8 @@ class DiskSet:
         self._same_paths(entry["disks"], "the last commit was on", more=True)
         for disk in entry["disks"]:
             self._check_unwritten(disk, force)
-        with undo.beating(self._alive):
-            journal = self._journal.store("rolling-back", entry, journal["stack"][:-1])
+        self._noted(entry)
+        journal = self._journal.store("rolling-back", entry, journal["stack"][:-1])
         mark("rolling-back")
         return self._roll_back(journal, mark)
 
@@ -435,7 +441,7 @@ class DiskSet:
     def _roll_back(self, journal: Journal, mark: Callable[[str], None] = lambda name: None) -> RollbackResult:
         work, stack = journal["work"], journal["stack"]
         depth, restored = _depth_of(journal), {}
-        with undo.beating(self._alive):
+        with self._beating(work):
             for index, disk in enumerate(work["disks"]):
                 restored[disk["path"]] = self._restore(disk, undo_image(self.state_dir, depth, index), lambda i=index: mark(f"restore-{i}"))  # type: ignore[misc]
             self._restore_files(work["files"])

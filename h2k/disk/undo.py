@@ -8,9 +8,7 @@ import dataclasses
 import json
 import os
 import stat
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
@@ -26,7 +24,6 @@ NVRAM_LIMIT = 64 * 1024 * 1024  # bytes; OVMF's variables are 0.5 to 4 MiB, ARM'
 _FIRMWARE = ((40, b"_FVH"), (0, b"QFI\xfb"))  # a firmware volume (UEFI PI, volume 3), or one in a qcow2
 _LABEL = "security.selinux"
 _MARGIN = 4 * 1024 * 1024  # bytes for tables of qcow2 files, and for what others write meanwhile
-BEAT, LATE = 0.2, 3.0  # seconds: how often a run says that it lives, and how long after the last time it may have written
 Disk = dict[str, Any]
 
 
@@ -102,49 +99,6 @@ def save_undo(directory: Path, depth: int, index: int, overlay: Path, disk: Disk
         "path": str(path), "format": form, "found": disk["mtime"], "mtime": disk["mtime"], "pieces": pieces,
         "old": [dataclasses.astuple(m) for m in old], "new": [dataclasses.astuple(m) for m in new],
     }  # fmt: skip
-
-
-# A run that lives says so
-
-
-@contextmanager
-def beating(file: Path) -> Iterator[None]:
-    """While the block writes to the disks the file's time stamp follows the clock: after a kill it tells until when
-    the run can have written, so that a later write is somebody else's."""
-    ended = threading.Event()
-    with contextlib.suppress(FileNotFoundError):
-        file.unlink()
-    with opened_directory(file.parent) as directory:
-        os.close(create(directory, file.name))
-
-    def beat() -> None:
-        while not ended.wait(BEAT):
-            with contextlib.suppress(OSError):
-                os.utime(file)
-
-    thread = threading.Thread(target=beat, name="alive", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        with contextlib.suppress(OSError):
-            os.utime(file)
-
-
-def written_after(file: Path, disks: Iterable[Disk]) -> Optional[str]:
-    """The first disk that was written when the unfinished run could not have done it any more; None where there is none,
-    or no telling."""
-    try:
-        last = file.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None  # h2k 0.1 left none
-    for disk in disks:
-        now = found(Path(disk["path"]))["mtime"]
-        if now not in (disk["found"], disk["mtime"]) and now > last + int(LATE * 1e9):
-            return str(disk["path"])
-    return None
 
 
 # Room

@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
 from h2k.base.errors import H2kError, Refused
 from h2k.disk import undo
+from h2k.disk.alive import written_after
+from h2k.disk.in_use import is_locked
 from h2k.disk.overlay import Companion, DiskSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +33,7 @@ KILLER = """
 import json, os, signal, subprocess, sys
 from pathlib import Path
 from h2k.disk import undo
+from h2k.disk.alive import written_after
 from h2k.disk.overlay import DiskSet
 point, action, state, images, writes = sys.argv[1:]
 def mark(name):
@@ -118,6 +121,51 @@ def committed(images: Images, state: Path, writes: list[list[str]] = WRITES, kin
         qemu_io(overlay, "qcow2", *commands)
     disks.commit()
     return disks
+
+
+@pytest.mark.parametrize("action", ["fix", "rollback"])
+def test_a_write_right_after_a_kill_is_told(action: str, images: Images, tmp_path: Path) -> None:
+    """Beside what the run wrote, where no digest tells it, and within a second."""
+    state = tmp_path / "g.h2k"
+    if action == "rollback":
+        committed(images, state)
+    killed = run_killed("commit-1" if action == "fix" else "restore-1", images, state, action)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with open(state / "alive", "rb") as alive:  # the note takes some milliseconds
+        while is_locked(alive.fileno()):
+            time.sleep(0.001)
+    before = images[0][0].stat().st_mtime_ns
+    with open(images[0][0], "r+b") as disk:
+        disk.seek(10 << 20)
+        disk.write(b"the guest")
+    os.utime(images[0][0], ns=(before + 1, before + 1))  # as soon as can be
+    disks = DiskSet(images, state)
+    for call in (disks.recover, disks.rollback):
+        with pytest.raises(Refused, match=r"g-sda: somebody has written to it since"):
+            call()
+    disks.rollback(force=True)
+
+
+ORPHAN = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from h2k.disk.alive import beating
+image = sys.argv[1]
+with beating(Path(sys.argv[2]), [image]):
+    subprocess.Popen(["sh", "-c", "sleep 0.7; echo late >> $0; sleep 0.3", image], start_new_session=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_had_started_may_write_until_it_ends(tmp_path: Path) -> None:
+    image, file = tmp_path / "g", tmp_path / "alive"
+    image.touch()
+    subprocess.run([sys.executable, "-c", ORPHAN, str(image), str(file)], cwd=ROOT, check=False)
+    known: list[dict[str, Any]] = [{"path": str(image), "found": 1, "mtime": 1}]
+    assert written_after(file, known) is None
+    assert image.read_text() == "late\n", "it was waited for"
+    image.write_text("somebody")
+    assert written_after(file, known) == str(image)
 
 
 @pytest.mark.parametrize("point", POINTS)

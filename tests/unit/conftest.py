@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from h2k.base import children
+from h2k.disk import alive
 from h2k.guest.virtio_win import DriverSource, open_source
 from tests.guests.virtio_win import make_tree
 from tests.unit.terminal import Terminal
@@ -36,6 +37,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
             yield Path(path)
 
     monkeypatch.setattr(children, "_kept", kept)  # which has a child, to be gone after a kill too
+    monkeypatch.setattr(alive, "_kept", lambda handle, disks: nullcontext())  # the same, to outlive a kill
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     for name in ("system", "fork", "posix_spawn", "execv", "execve"):
         monkeypatch.setattr(os, name, refuse)

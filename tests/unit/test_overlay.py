@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from h2k.base.errors import H2kError, Refused
-from h2k.disk import journal, undo
+from h2k.disk import alive, journal
 from h2k.disk.overlay import Companion, DiskSet, RollbackResult
 from tests.unit.fake_images import PAGE, Guest, Signs, used
 
@@ -240,7 +240,7 @@ def test_a_commit_in_its_order(guest: Guest) -> None:
 
 
 def test_a_commit_says_that_it_lives(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undo, "BEAT", 10.0)
+    monkeypatch.setattr(alive, "BEAT", 10.0)
     signs = Signs(guest.state / "alive")
     guest.prepared(0xA0).commit(signs)
     assert signs.fresh == ["committing", "commit-0", "committed"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Optional
 
 import pytest
 
 from h2k.base.errors import H2kError, Refused
-from h2k.disk import overlay, undo
+from h2k.disk import alive, overlay, undo
 from h2k.disk.overlay import Companion, DiskSet
 from tests.unit.fake_images import FORMATS, PAGE, Guest, Killed, Signs, killer, used
 
@@ -49,9 +48,9 @@ def rolling_back(guest: Guest, step: str) -> None:
 
 
 def write_later(guest: Guest, at: int = 2 * PAGE) -> None:
-    """A write when the killed run can't have been alive any more, beside what it wrote."""
+    """A write beside what the killed run wrote, right after it."""
     guest.storage.write(guest.images[1], at, b"x")
-    later = time.time_ns() + int((undo.LATE + 1) * 1e9)
+    later = guest.images[1].stat().st_mtime_ns + 1
     os.utime(guest.images[1], ns=(later, later))
 
 
@@ -96,7 +95,7 @@ def test_a_kill_on_the_way_back_is_rolled_back(step: str, guest: Guest) -> None:
 
 
 def test_the_way_back_says_that_it_lives(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undo, "BEAT", 10.0)
+    monkeypatch.setattr(alive, "BEAT", 10.0)
     guest.committed(NEW)
     signs = Signs(guest.state / "alive")
     guest.disks().rollback(on_step=signs)
@@ -130,6 +129,7 @@ def test_recovery_of_a_piece_that_is_half_new(guest: Guest) -> None:
     with pytest.raises(Killed):
         disks.commit(killer("commit-0"))
     guest.storage.write(guest.images[0], 2 * PAGE, bytes([NEW]) * PAGE)
+    alive.noted(guest.state / "alive", [str(path) for path in guest.images])  # by what outlives the run
     assert guest.disks().recover() == "finished"
     assert guest.content[0] == guest.first[0][:PAGE] + bytes([NEW]) * 2 * PAGE + bytes([NEW + 1]) * PAGE
 

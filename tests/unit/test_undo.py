@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,30 +95,6 @@ def test_what_is_saved_before_a_commit(tmp_path: Path, monkeypatch: pytest.Monke
     assert [mark[0] for mark in saved["new"]] == [Mark.of(bytes([n]) * SIZE).digest for n in (0xA0, 0xA1)]
     assert "sync overlay-0.qcow2" in guest.storage.log
     disks.release()
-
-
-def test_a_write_after_the_run_can_have_written(tmp_path: Path) -> None:
-    image, alive = tmp_path / "g", tmp_path / "alive"
-    image.touch()
-    known = {"path": str(image), "found": 1, "mtime": 2}
-    assert undo.written_after(alive, [known]) is None  # a journal of 0.1: there is no telling
-    with undo.beating(alive):
-        pass
-    assert undo.written_after(alive, [known]) is None
-    at = time.time() + undo.LATE + 1
-    os.utime(image, (at, at))
-    assert undo.written_after(alive, [known]) == str(image)
-    assert undo.written_after(alive, [{**known, "mtime": image.stat().st_mtime_ns}]) is None
-
-
-def test_a_living_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undo, "BEAT", 0.01)
-    with undo.beating(tmp_path / "alive"):
-        os.utime(tmp_path / "alive", (1, 1))
-        deadline = time.monotonic() + 5
-        while (tmp_path / "alive").stat().st_mtime < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert (tmp_path / "alive").stat().st_mtime > 2
 
 
 @pytest.mark.parametrize(
@@ -281,14 +256,3 @@ def test_what_is_no_companion_is_neither_replaced_nor_removed(tmp_path: Path) ->
     undo.remove_file(path)
     undo.remove_file(path)
     assert not path.exists()
-
-
-def test_a_sign_of_life_is_no_link(tmp_path: Path) -> None:
-    (tmp_path / "alive").symlink_to(tmp_path / "elsewhere")
-    with undo.beating(tmp_path / "alive"):
-        assert not (tmp_path / "alive").is_symlink() and (tmp_path / "alive").stat().st_mode & 0o777 == 0o600
-        os.utime(tmp_path / "alive", (1, 1))
-    assert (tmp_path / "alive").stat().st_mtime > 2  # the last one, when the block ends
-    assert not (tmp_path / "elsewhere").exists()
-    with undo.beating(tmp_path / "alive"):
-        (tmp_path / "alive").unlink()  # no reason for a commit to fail
