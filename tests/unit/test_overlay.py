@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from h2k.base.errors import H2kError, Refused
-from h2k.disk import alive, journal
+from h2k.disk import alive, journal, undo
 from h2k.disk.overlay import Companion, DiskSet, RollbackResult
 from tests.unit.fake_images import PAGE, Guest, Signs, used
 
