@@ -1,7 +1,8 @@
 """`make matrix`: h2k with the virt-v2v, QEMU, libvirt and Python of each Debian, in a root of its own.
 
-In each root: doctor, the unit tests, a conversion with repair to -o local (two disks, VMware Tools, virtio-scsi where virt-v2v
-has --block-driver), verify, rollback, a second output, the demo with one boot cycle, and the DEB by apt. A table comes out.
+In each root: doctor, mypy, the unit tests, a conversion with repair to -o local (two disks, VMware Tools, virtio-scsi where
+virt-v2v has --block-driver), verify, rollback, a second output, the demo with one boot cycle, a part of the boot lab, and the
+DEB by apt. A table comes out; what a step's programs said is in ROOT/trial/h2k/build/matrix-inside/output.log.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,10 +26,12 @@ from tests.package.root import CERTIFICATES, WORK, Root, bring_checkout, make_ro
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "matrix"
+PLACE = ROOT / "build" / "matrix-inside"  # of what the steps make, in the root
 ARCHIVES = ROOT / ".cache" / "package-archives"
 SUITES = ("bookworm", "trixie", "sid")
 MORE = {"bookworm": (), "trixie": ("rhsrvany",), "sid": ("rhsrvany",)}
-STEPS = ("doctor", "unit", "convert", "second output", "boot cycle", "DEB")
+STEPS = ("doctor", "types", "unit", "convert", "second output", "boot cycle", "boot lab", "DEB")
+LAB = "unrepaired_stops_on_virtio or bootstrap_then_final"  # both firmwares, both boots; the whole lab takes an hour
 DOCUMENT = ROOT / "docs" / "compatibility.md"
 BEGIN, END = "<!-- made by: make matrix -->", "<!-- end -->"
 H2K, V2V = ROOT / "wrappers" / "h2k", ROOT / "wrappers" / "h2k-v2v"
@@ -49,6 +53,8 @@ class Row:
 
 def _output(*argv: Any, status: int = 0) -> str:
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    with open(PLACE / "output.log", "a", encoding="utf-8") as log:
+        log.write(f"$ {' '.join(map(str, argv))}\n{done.stdout}{done.stderr}ended with {done.returncode}\n")
     if done.returncode != status:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise RuntimeError(f"{Path(str(argv[0])).name} ended with {done.returncode}: {' / '.join(said[-3:])[:300]}")
@@ -61,7 +67,8 @@ def option_differences() -> list[str]:
     from h2k.convert.v2v_scripts import installed_version
 
     version = installed_version()
-    said = {word.lstrip("-") for which in ("long", "short") for word in _output("virt-v2v", f"--{which}-options").split()}
+    argv = (["virt-v2v", f"--{which}-options"] for which in ("long", "short"))
+    said = {word.lstrip("-") for a in argv for word in subprocess.run(a, capture_output=True, text=True, check=True).stdout.split()}
 
     def number(text: str) -> tuple[int, ...]:
         return tuple(map(int, text.split(".")))
@@ -84,27 +91,56 @@ def _doctor(_: Path) -> str:
     return f"other options than in the table: {', '.join(differ)[:200]}" if differ else "ok"
 
 
+def _types(_: Path) -> str:
+    _output("mypy", "h2k")
+    for hook in sorted((ROOT / "hooks").glob("*.py")):
+        _output("mypy", "--no-error-summary", hook)
+    return "ok"
+
+
 def _unit(_: Path) -> str:
+    return _pytest("-m", "unit", "-n", "2", "tests/unit")
+
+
+def _lab(_: Path) -> str:
+    return _pytest("-m", "integration or lab", "tests/boot/test_lab.py", "-k", LAB)
+
+
+def _pytest(*argv: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "unit", "-n", "2", "-p", "no:cacheprovider", "tests/unit"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *argv],
         cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
+    (PLACE / "output.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+    if "passed" not in done.stdout or re.search(r"\b[0-9]+ error", done.stdout):
+        return " / ".join((done.stdout + done.stderr).strip().splitlines()[-2:])[:300]
     failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
     return "ok" if done.returncode == 0 else f"{len(failed)} failed: {', '.join(failed[:3])}"
 
 
 def _made(place: Path) -> tuple[Path, Path]:
-    """A .vmx with two disks and VMware Tools, and made drivers; the stand-in for rhsrvany.exe only where there is none."""
+    """A .vmx with two disks and VMware Tools, and made drivers, made once; the stand-in for rhsrvany.exe only where there
+    is none."""
     from h2k.base.host import runner_programs
     from tests.guests.build import BuiltGuest, build, write_vmx
     from tests.guests.virtio_win import make_runner, make_tree
 
+    if runner_programs() is None:
+        os.environ["VIRT_TOOLS_DATA_DIR"] = str(make_runner(place / "virt-tools"))
+    vmx, drivers = place / "vmware" / "win2022.vmx", place / "drivers"
+    if vmx.exists() and drivers.exists():
+        return vmx, drivers
     guest = build(["win2022"], place / "made")["win2022"]
     data = place / "made" / "data.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(data), "64M"], check=True)
-    if runner_programs() is None:
-        os.environ["VIRT_TOOLS_DATA_DIR"] = str(make_runner(place / "virt-tools"))
-    return write_vmx(BuiltGuest(guest.name, guest.firmware, (*guest.disks, data)), place / "vmware"), make_tree(place / "drivers")
+    make_tree(drivers)
+    return write_vmx(BuiltGuest(guest.name, guest.firmware, (*guest.disks, data)), vmx.parent), drivers
+
+
+def _empty(place: Path) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    return place
 
 
 def _has_block_driver() -> bool:
@@ -113,8 +149,7 @@ def _has_block_driver() -> bool:
 
 def _convert(place: Path) -> str:
     vmx, drivers = _made(place)
-    out = place / "out"
-    out.mkdir()
+    out = _empty(place / "out")
     bus = ["--block-driver", "virtio-scsi"] if _has_block_driver() else []
     _output(V2V, "-i", "vmx", vmx, "-o", "local", "-os", out, "--h2k-drivers", drivers, *bus)
     looking = ["--drivers", drivers, "--json"]  # the bus is in the description
@@ -128,11 +163,8 @@ def _convert(place: Path) -> str:
 
 def _second(place: Path) -> str:
     mode = "kubevirt" if "output:kubevirt" in _output("virt-v2v", "--machine-readable").split() else "qemu"
-    vmx, drivers = place / "vmware" / "win2022.vmx", place / "drivers"
-    if not vmx.exists():
-        vmx, drivers = _made(place)
-    out = place / mode
-    out.mkdir()
+    vmx, drivers = _made(place)
+    out = _empty(place / mode)
     _output(V2V, "-i", "vmx", vmx, "-o", mode, "-os", out, "--h2k-drivers", drivers)
     return f"ok ({mode})"
 
@@ -148,16 +180,17 @@ def _demo(_: Path) -> str:
 
 
 INSIDE: dict[str, Callable[[Path], str]] = {
-    "doctor": _doctor, "unit": _unit, "convert": _convert, "second output": _second, "boot cycle": _demo,
+    "doctor": _doctor, "types": _types, "unit": _unit, "convert": _convert, "second output": _second, "boot cycle": _demo,
+    "boot lab": _lab,
 }  # fmt: skip
 
 
 def inside(step: str) -> str:
     """One step in the root; whatever goes wrong is its result."""
-    place = ROOT / "build" / "matrix-inside"
-    place.mkdir(parents=True, exist_ok=True)
+    PLACE.mkdir(parents=True, exist_ok=True)
+    (PLACE / "output.log").unlink(missing_ok=True)
     try:
-        return INSIDE[step](place)
+        return INSIDE[step](PLACE)
     except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as e:
         return " ".join(f"{type(e).__name__}: {e}".split())[:300]
 
