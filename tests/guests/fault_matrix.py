@@ -248,11 +248,12 @@ class Bench:
         nowhere.mkdir()
         before = digests(case.disks)
         argv = [ROOT / "wrappers" / "h2k-v2v", "-i", "disk", case.disks[0], "-o", "local", "-os", out]
-        done = subprocess.run(
-            [*map(str, argv), "--h2k-drivers", str(case.drivers)], capture_output=True, text=True, check=False,
-            env={**os.environ, "VIRT_TOOLS_DATA_DIR": str(nowhere)}, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        found = fault.finding in done.stdout
+        with fault.during(case.disks[0]):
+            done = subprocess.run(
+                [*map(str, argv), "--h2k-drivers", str(case.drivers)], capture_output=True, text=True, check=False,
+                env={**os.environ, "VIRT_TOOLS_DATA_DIR": str(nowhere)}, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        found = fault.finding in done.stdout + done.stderr
         same = digests(case.disks) == before and {path.suffix for path in out.iterdir()} <= {".h2k"}
         shutil.rmtree(out.parent)
         refused = done.returncode == REFUSED

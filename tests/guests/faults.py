@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import struct
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -52,7 +53,7 @@ class Fault:
     `guests` are those on which `make test` shows it; `fits` says on which others it makes sense. `base` is "repaired"
     (h2k has been there, so that exactly this is wrong) or "plain". `also` are ids that can't but come with it.
     `domain` makes the domain, from the disks; `extra` adds disks; `drivers` names a variant of the virtio-win tree;
-    `policy` is a policy file's text; a `wrapper` fault is the host's, and h2k-v2v's to find.
+    `policy` is a policy file's text; a `wrapper` fault is the host's, and h2k-v2v's to find, while `during` holds.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Fault:
     drivers: str = ""
     policy: str = ""
     wrapper: bool = False
+    during: Callable[[Path], contextlib.AbstractContextManager[None]] = lambda disk: contextlib.nullcontext()
 
     @property
     def finding(self) -> str:
@@ -427,6 +429,18 @@ def stale_profile() -> Inject:
         f'"ProfileGuid"="{profile}"\n"Description"="Network"\n"FirstNetwork"="Network"\n'
         '"DefaultGatewayMac"=hex:00,50,56,e1,2c,77\n',
     )
+
+
+@contextlib.contextmanager
+def used(disk: Path) -> Iterator[None]:
+    """A QEMU has it open for writing."""
+    with subprocess.Popen(["qemu-io", "-f", "qcow2", str(disk)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdin is not None and user.stdout is not None
+        user.stdin.write(b"read 0 512\n")
+        user.stdin.flush()
+        user.stdout.readline()
+        yield
+        user.stdin.close()
 
 
 GUESTOR = "guestor.inf_amd64_0000000000000000"
@@ -912,6 +926,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "first-boot-runner-missing", "no rhsrvany.exe on the host", REFUSE, nothing, (NEW,), base="plain", wrapper=True,
     ),
+    Fault("source-running", "a QEMU has the disk open for writing", REFUSE, nothing, (NEW, OLD), base="plain", wrapper=True, during=used),
     Fault(
         "windows-unsupported:vista", "Windows Vista", WARN,
         registry("SOFTWARE", '[Microsoft\\Windows NT\\CurrentVersion]\n"CurrentVersion"="6.0"\n"CurrentBuildNumber"="6002"\n'),
