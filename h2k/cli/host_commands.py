@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 import click
@@ -11,6 +11,7 @@ import click
 from h2k.base.doctor import Check, lines
 from h2k.base.doctor import doctor as host_doctor
 from h2k.base.errors import NOT_READY, READY, H2kError, UsageError
+from h2k.base.text import shown
 from h2k.cli.options import json_option, new_run, request_options, verbose_option
 from h2k.config.policy import load_policy
 from h2k.disk.open_reader import open_reader
@@ -51,10 +52,17 @@ def drivers(images: Sequence[str], audit: Optional[str], as_json: bool, **wishes
     status = guarded(run, work, quiet=True)
     if rows and as_json:
         print_json({"status": status, "drivers": rows})
-    else:
-        for row in rows:
-            click.echo("  ".join(f"{key}={value}" for key, value in row.items()))
+    elif rows:
+        click.echo("\n".join(_table(rows)))
     return status
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line for each role: its INF, and where the package lies or why there is none."""
+    role, inf = (max((len(str(row.get(key, ""))) for row in rows), default=0) for key in ("role", "inf"))
+    for row in rows:
+        last = f"MISSING: {row['missing']}" if "missing" in row else str(row.get("directory") or row.get("service", ""))
+        yield shown(f"{row['role']:<{role}}  {row.get('inf', ''):<{inf}}  {last}".rstrip())
 
 
 def _audit(wishes: dict[str, Any], as_json: bool) -> int:

@@ -66,7 +66,8 @@ def examine_guest(tools: Tools, guest: Guest, side: str, domain: Optional[Domain
     proposal = propose(tools.hooks, guest, tools.options(side, domain), tools.request.skip)
     todo = () if proposal.refused else pending(proposal.changes, guest)
     if not proposal.refused:
-        report.guest.update(windows_facts(guest))
+        facts = windows_facts(guest)
+        report.guest.update(facts, windows_name=facts["name"], name=domain.name if domain is not None else facts["name"])
     report.findings = list(proposal.findings)
     report.changes = [as_json(change, guest) for change in todo]
     report.digests = digests_of(todo)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from h2k.cli.command_help import commands_of
-from h2k.cli.main import cli
+from h2k.cli.main import every_command
 from h2k.convert.h2k_options import EXAMPLES
 from tests import document_commands
 from tests.document_commands import DOCUMENTS, NO_RUN, PAGES, ROOT, blocks, inline, problem, stray
@@ -40,7 +39,7 @@ def test_every_example_of_a_manual_page_has_its_options(path: Path) -> None:
 
 def test_every_example_of_a_help_text_has_its_options() -> None:
     examples = list(EXAMPLES.values())
-    for _, command in [("", cli), *commands_of(cli)]:
+    for _, command in every_command():
         examples += re.findall(r"^\s*Example: (h2k .*)$", command.help or "", re.MULTILINE)
     assert len(examples) > 25
     assert [f"{example}: {problem(example)}" for example in examples if problem(example)] == []

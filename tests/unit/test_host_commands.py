@@ -1,4 +1,4 @@
-"""`h2k drivers`: the packages that a guest gets are those of its own bus."""
+"""`h2k drivers`: a table of what a guest gets, for its own bus; status 4 where a package is missing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from h2k.base.errors import H2kError
+from h2k.cli import host_commands
 from h2k.cli.main import main
+from h2k.config.driver_plan import load_plan
 from tests.guests.virtio_win import RELEASES, make_tree
 from tests.unit.engine_world import World
 from tests.unit.memory_reader import windows_guest
@@ -40,3 +44,45 @@ def test_the_packages_of_the_guest_s_own_bus(
     main(["drivers", "g", "--drivers", str(drivers), *given, "--json"])
     infs = {row.get("inf") for row in json.loads(capsys.readouterr().out)["drivers"]}
     assert infs & {"viostor.inf", "vioscsi.inf"} == storage and "netkvm.inf" in infs
+
+
+class Source:
+    """A virtio-win that has everything but what a test takes away."""
+
+    lacks: tuple[str, ...] = ()
+
+    def find(self, plan: Any, role: Any, windows: Any) -> Any:
+        if role.name in self.lacks:
+            raise H2kError(f"no {role.inf} for this Windows\x1b[31m")
+        return SimpleNamespace(directory=f"{role.service}/2k22/amd64", inf=SimpleNamespace(name=role.inf))
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> Source:
+    source = Source()
+
+    @contextlib.contextmanager
+    def opened(*_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(drivers=source, plan=load_plan(), request=SimpleNamespace(root=None, bus=None))
+
+    monkeypatch.setattr(host_commands, "open_tools", opened)
+    monkeypatch.setattr(host_commands, "open_reader", opened)
+    monkeypatch.setattr(host_commands, "open_guest_files", lambda images: SimpleNamespace(images=()))
+    monkeypatch.setattr(host_commands, "known_bus", lambda files: "virtio")
+    monkeypatch.setattr(host_commands, "Guest", lambda reader, root: SimpleNamespace(windows=None))
+    return source
+
+
+def test_every_package_is_there(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drivers", "g"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "virtio-blk      viostor.inf  viostor/2k22/amd64" in lines and not any("vioscsi" in line for line in lines)
+
+
+def test_a_missing_package_is_told_and_is_status_4(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
+    source.lacks = ("virtio-net",)
+    assert main(["drivers", "g"]) == 4
+    told = capsys.readouterr().out
+    assert any(line.startswith("virtio-net") and "MISSING: no netkvm.inf" in line for line in told.splitlines()) and "\x1b" not in told
+    assert main(["drivers", "g", "--json"]) == 4
+    assert [row["role"] for row in json.loads(capsys.readouterr().out)["drivers"] if "missing" in row] == ["virtio-net"]

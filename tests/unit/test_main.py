@@ -116,6 +116,7 @@ def test_the_record_of_a_repair_is_of_its_schema(tmp_path: Path, monkeypatch: py
     run.records, run.as_json = world.state, True
     assert guarded(run, lambda: fix(run)) == 0
     record = checked(capsys.readouterr().out, "record")
+    assert record["guest"]["name"] == made_domain().name and record["guest"]["windows_name"].startswith("Windows ")
     assert record["run"] == 1 and record["changes"] and record["next"] == [f"h2k boot {world.state}", f"h2k rollback {world.state}"]
     assert checked((world.state / "report.json").read_text(), "record") == record
 
