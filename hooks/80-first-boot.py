@@ -212,7 +212,7 @@ def _auto_reboot_setting(guest: Guest) -> Iterator[Setting]:
 
 
 def _restarts(guest: Guest, number: int) -> bool:
-    return guest.system.dword(f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot", 0) == 1
+    return guest.system.dword(f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot") == 1
 
 
 def _cards(guest: Guest, options: Options, staged: FirstBoot) -> tuple[Settings, ...]:
@@ -250,7 +250,7 @@ def _tools(guest: Guest, options: Options) -> Iterator[str]:
         key = software.key(place)
         for entry in key.subkeys() if key is not None else ():
             name = entry.text("DisplayName", "")
-            if any(tools.programs and name.startswith(tools.programs) for tools in options.plan.tools):
+            if any(name.startswith(tools.programs) for tools in options.plan.tools):
                 code = first_boot.product_code(entry.name)
                 if code is not None:
                     yield code

@@ -3,7 +3,8 @@ that run its line.
 
 Nothing is written into the checkout: workers have copies below build/mutants. One run of the unit tests under coverage
 tells which tests run which line; a mutant is tried by those alone, the file's own tests first, until one fails. A line that runs
-at import (a default, a table) is tried by all tests that run any line of its file. Decorators and annotations are left alone.
+at import (a default, a table) is tried by all tests that run any line of its file, and by those of the bounds. Decorators
+and annotations are left alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ PLACE = ROOT / "build" / "mutants"
 TOOLS = PLACE / "tools"  # a virtual environment with cosmic-ray; its libraries are not those that the tests run with
 TARGETS = ("hooks/*.py", "h2k/engine/**/*.py", "h2k/guest/**/*.py", "h2k/boot/disk_evidence.py", "h2k/disk/overlay*.py",
            "h2k/disk/*journal*.py", "h2k/disk/undo*.py", "h2k/disk/blocks.py")  # fmt: skip
+BOUNDS = "tests/unit/test_bounds.py"
 WANTED = 90  # percent killed
 LEFT_ALONE = ("core/RemoveDecorator", "core/VariableInserter", "core/VariableReplacer")
 PATIENCE = 30.0  # seconds more than thrice what the tests of a mutant take
@@ -113,10 +115,15 @@ class Coverage:
     lines: dict[str, dict[int, frozenset[str]]]
     seconds: dict[str, float]
 
+    @property
+    def bounds(self) -> frozenset[str]:
+        """The tests that compare constants with their document: they run no line of the files whose constants these are."""
+        return frozenset(test for test in self.seconds if test.startswith(BOUNDS))
+
     def tests(self, path: str, line: int) -> list[str]:
         """Those that run a line, or any line of the file when none runs this one alone: its own first, then the quickest."""
         lines = self.lines.get(path, {})
-        found = lines.get(line) or frozenset(test for tests in lines.values() for test in tests)
+        found = lines.get(line) or frozenset(test for tests in lines.values() for test in tests) | self.bounds
         stem = Path(path).stem.lstrip("0123456789-").replace("-", "_")
         return sorted(found, key=lambda test: (stem not in test.partition("::")[0], self.seconds[test], test))
 

@@ -9,9 +9,9 @@ import pytest
 
 from h2k.config.policy import Policy
 from h2k.domain.facts import NicFacts
-from h2k.guest.changes import pending
+from h2k.guest.changes import SetValue, pending
 from h2k.guest.guest import Guest
-from h2k.guest.virtio_win import DriverPackage, DriverSource
+from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageMissing
 from h2k.windows.first_boot import Runner
 from h2k.windows.network import Gateway
 from tests.unit.memory_reader import MemoryReader, apply_changes, make_disk, windows_guest
@@ -150,27 +150,45 @@ def test_the_packages_are_whole_and_only_those_that_are_needed(drivers: DriverSo
 
 
 def test_tools_and_agent_on_request(drivers: DriverSource) -> None:
-    uninstall = "[Microsoft\\Windows\\CurrentVersion\\Uninstall\\"
-    software = f'{uninstall}{{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}}]\n"DisplayName"="VMware Tools"\n'
-    software += f'{uninstall}evil & calc]\n"DisplayName"="VMware Tools helper"\n'
-    guest = windows_guest(MODERN + THREE, software)
+    uninstall = "Microsoft\\Windows\\CurrentVersion\\Uninstall\\"
+    entries = [
+        (uninstall, "evil & calc", "VMware Tools helper"),
+        (uninstall, "{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}", "VMware Tools"),
+        (uninstall, "{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A12}", "The owner's own program"),
+        ("WOW6432Node\\" + uninstall, "{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A13}", "XCP-ng Windows Guest Tools"),
+    ]
+    guest = windows_guest(MODERN + THREE, "".join(f'[{place}{name}]\n"DisplayName"="{shown}"\n' for place, name, shown in entries))
     plain = settings_of(ask(guest, drivers))
     assert plain.tools == () and plain.agent == ""
     asked = ask(guest, drivers, policy=Policy(tools="remove", agent="install"))
-    assert settings_of(asked).tools == ("{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}",)
+    assert settings_of(asked).tools == ("{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}", "{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A13}")
     assert settings_of(asked).agent == "qemu-ga-x86_64.msi"
     assert any(getattr(c, "path", "") == "/Program Files/h2k/qemu-ga-x86_64.msi" for c in asked.changes)
+    fixed = apply_changes(guest, pending(asked.changes, guest))
+    later = settings_of(ask(fixed, None, policy=Policy(agent="install")))
+    assert (later.tools, later.agent) == (settings_of(asked).tools, "qemu-ga-x86_64.msi"), "what is staged needs its source no more"
+
+
+def test_each_sign_that_windows_waits_for_a_restart_is_named() -> None:
+    system = f'[$cs\\Control\\Session Manager]\n"PendingFileRenameOperations"=multi:["{"x" * 80}rest","other"]\n'
+    keys = (
+        "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending",
+        "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate\\Auto Update\\RebootRequired",
+    )
+    guest = windows_guest(MODERN + THREE + system, "".join(f"[{key}]\n" for key in keys), {"Windows/WinSxS/pending.xml": b"<x/>"})
+    assert [(f.subject, f.evidence) for f in ask(guest, None).findings if f.id == "reboot-pending"] == [
+        ("SYSTEM\\ControlSet001\\Control\\Session Manager", f"PendingFileRenameOperations, the first of {'x' * 80}"),
+        *((f"SOFTWARE\\{key}", "the key is there") for key in keys),
+        ("/Windows/WinSxS/pending.xml", "4 bytes of servicing to do"),
+    ]
+    assert "reboot-pending" not in ids(ask(windows_guest(MODERN + THREE), None), "warning")
 
 
 @pytest.mark.parametrize("package", ["guestor.inf_tmp", "guestor.inf_amd64_0000000000000000"], ids=["2.2", "2.10"])
-def test_leftovers_and_pending_reboots(drivers: DriverSource, package: str) -> None:
+def test_placeholder_packages_go_once_the_real_driver_is_bound(drivers: DriverSource, package: str) -> None:
     system = MODERN + f'[DriverDatabase\\DriverInfFiles\\guestor.inf]\n"Active"="{package}"\n'
-    system += '[$cs\\Control\\Session Manager]\n"PendingFileRenameOperations"=multi:["\\\\??\\\\C:\\\\x"]\n'
-    software = "[Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\RebootPending]\n"
-    guest = windows_guest(system + THREE, software, {"Windows/WinSxS/pending.xml": b"<x/>"})
-    found = ask(guest, drivers)
-    assert ids(found, "warning") >= {"guestor-leftover", "reboot-pending"}
-    assert len([f for f in found.findings if f.id == "reboot-pending"]) == 3
+    found = ask(windows_guest(system + THREE), drivers)
+    assert "guestor-leftover" in ids(found, "warning")
     wanted = settings_of(found)
     assert wanted.leftovers == ("guestor.inf", "h2kviostor.inf")
     assert wanted.bound == ("viostor",)
@@ -209,7 +227,10 @@ def test_a_publisher_comes_along_where_windows_would_ask(
 def test_its_own_disks_are_named(drivers: DriverSource) -> None:
     san = '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'
     guest = windows_guest(MODERN + THREE + san, data_disks=1)
-    assert len(settings_of(ask(guest, drivers)).disks) == 2
+    wanted = settings_of(ask(guest, drivers))
+    assert wanted.san == ((1, 3),) and len(wanted.disks) == 2
+    other = settings_of(ask(guest, drivers, policy=Policy(san="keep")))
+    assert other.san == other.disks == (), "the owner keeps the SAN policy"
     assert settings_of(ask(windows_guest(MODERN + THREE), drivers)).disks == (), "nothing to bring online"
 
 
@@ -259,6 +280,53 @@ def test_a_card_that_only_the_bootstrap_has_is_removed_at_the_end(nic: str, card
     assert len(found.bootstrap_cards) == cards and all(card.startswith("VEN_8086&DEV_10D3&") for card in found.bootstrap_cards)
 
 
+def test_the_service_of_the_final_cards_outlives_the_source_of_its_driver(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE)
+    found = ask(guest, drivers)
+    assert settings_of(found).network_service == "netkvm"
+    assert settings_of(ask(apply_changes(guest, pending(found.changes, guest)), None)).network_service == "netkvm"
+    assert settings_of(ask(guest, None)).network_service == "", "left to an inbox driver"
+
+
+@pytest.mark.parametrize(
+    ("root", "drive"), [("D:\\\\Windows", "D:\\"), ("c:\\\\Windows", "c:\\"), ("%x%\\\\Windows", "C:\\"), ("", "C:\\")]
+)
+def test_the_runner_starts_where_windows_says_that_it_is(root: str, drive: str, drivers: DriverSource) -> None:
+    software = f'[Microsoft\\Windows NT\\CurrentVersion]\n"SystemRoot"="{root}"\n'
+    guest = windows_guest(MODERN + THREE, software)
+    found = ask(guest, drivers, runner=Runner("rhsrvany.exe", b"made", "x86"))
+    (place,) = [c.value.text() for c in found.changes if isinstance(c, SetValue) and c.name == "PWD"]
+    assert place == drive
+
+
+def test_a_driver_that_is_not_there_holds_no_other_one_up(drivers: DriverSource) -> None:
+    class Without:
+        def find(self, plan: Any, role: Any, windows: Any) -> DriverPackage:
+            if role.name == "virtio-blk":
+                raise PackageMissing("no such directory")
+            return drivers.find(plan, role, windows)
+
+    without: Any = Without()
+    staged = {p.inf.lower() for p in settings_of(ask(windows_guest(MODERN + THREE), without)).drivers}
+    assert "netkvm\\netkvm.inf" in staged and "balloon\\balloon.inf" in staged and not any("viostor" in inf for inf in staged)
+
+
+def test_routes_come_along_with_static_addresses_alone(drivers: DriverSource) -> None:
+    nics = domain(*(NicFacts(m) for m in MACS))
+    assert settings_of(ask(windows_guest(MODERN + THREE), drivers, domain=nics)).routes
+    assert settings_of(ask(windows_guest(MODERN + THREE), drivers, domain=nics, policy=Policy(addresses="dhcp"))).routes == ()
+    strange = domain(NicFacts("52:54:00:00:00:01"), NicFacts("52:54:00:00:00:02"))
+    assert settings_of(ask(windows_guest(MODERN + THREE), drivers, domain=strange)).routes == (), "no card gets an address"
+
+
+def test_the_owner_may_turn_staged_addresses_into_dhcp(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE)
+    nics = domain(*(NicFacts(m) for m in MACS))
+    fixed = apply_changes(guest, pending(ask(guest, drivers, domain=nics).changes, guest))
+    later = settings_of(ask(fixed, drivers, domain=nics, policy=Policy(addresses="dhcp"))).cards
+    assert [(c.mac, c.name, c.addresses) for c in later if c.name] and not any(c.static for c in later)
+
+
 class Other:
     """Another virtio-win: the same packages with other content, or without one of their files."""
 
@@ -280,10 +348,11 @@ def test_a_package_that_is_staged_stays_as_it_is(drivers: DriverSource) -> None:
 
 
 def test_a_package_that_windows_can_not_install_is_told_and_not_staged(drivers: DriverSource) -> None:
-    lacking: Any = Other(drivers, ("some.cat",))
+    lacking: Any = Other(drivers, ("1.cat", "2.dll", "3.dll", "4.dll", "5.dll"))
     found = ask(windows_guest(MODERN + THREE), lacking)
     told = {f.subject.lower(): f.evidence for f in found.findings if f.id == "driver-package-missing" and f.state == "warning"}
-    assert set(told) == {"viostor.inf", "netkvm.inf"} and all("lacks some.cat" in evidence for evidence in told.values())
+    assert set(told) == {"viostor.inf", "netkvm.inf"}
+    assert all("lacks 1.cat, 2.dll, 3.dll, 4.dll: Windows can't" in evidence for evidence in told.values()), "the first four"
     assert settings_of(found).drivers == () and not any("/h2k/drivers/" in getattr(c, "path", "") for c in found.changes)
 
 
