@@ -149,6 +149,8 @@ def test_a_device_of_another_disk_is_repaired(which: str, firmware: str) -> None
     said = ask("boot-loader", guest)
     assert said.states() == {"bcd-device-unresolved": {"broken"}}
     disk = make_disk(0, ["fat" if firmware == "uefi" else "ntfs", "ntfs"], scheme)
+    owner = {"device": f"{LOADER} device", "osdevice": f"{LOADER} osdevice", "manager": f"{MANAGER} device"}
+    assert said.findings[0].subject == f"BCD {owner[which]}"
     values = [c for c in said.changes if isinstance(c, SetValue)]
     assert [v.value.raw for v in values] == [element(disk, 1 if which == "manager" else 2)]
     diff = values[0].diff(guest)
@@ -188,6 +190,7 @@ def test_a_loader_that_is_nowhere_is_refused_with_the_command() -> None:
     del files(guest, WINDOWS)["/Windows/System32/winload.efi"]
     said = ask("boot-loader", guest)
     assert said.states() == {"bcd-loader-missing": {"refused"}} and said.changes == ()
+    assert r"copy C:\Windows\System32\Boot\winload.efi to C:\Windows\system32\winload.efi " in said.findings[0].repair
     assert r"bcdboot C:\Windows /s S: /f UEFI" in said.findings[0].repair
 
 
@@ -244,6 +247,27 @@ def test_two_windows_loaders_are_nobody_s_to_choose_from() -> None:
     assert "bcdboot" in said.findings[0].repair
 
 
+def test_the_one_that_names_this_windows_root_is_chosen_of_two() -> None:
+    extra = second_system("\\\\WINNT", element(make_disk(0, ["fat", "ntfs"]), 2))
+    guest = guest_with(store(default=None, order=None, extra=extra))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"bcd-default-missing": {"broken"}} and said.findings[0].repair.startswith(LOADER)
+    repaired(guest, said)
+
+
+def test_the_only_loader_counts_whatever_root_it_names() -> None:
+    strange = f'[Objects\\{LOADER}\\Elements\\22000002]\n"Element"="\\\\WINNT"\n'
+    assert ask("boot-loader", guest_with(store(default=None, order=None, extra=strange))).states() == {"bcd-default-missing": {"broken"}}
+
+
+def test_the_new_default_stands_first_and_the_rest_of_the_order_stays() -> None:
+    tool, gone = "{44444444-0000-0000-0000-000000000004}", "{99999999-0000-0000-0000-000000000009}"
+    extra = f'[Objects\\{tool}\\Description]\n"Type"=dword:10400008\n'
+    guest = guest_with(store(default=gone, order=f'{gone}","{tool}', extra=extra))
+    manager = repaired(guest, ask("boot-loader", guest)).hive("BCD").value(f"Objects\\{MANAGER}\\Elements\\24000001", "Element")
+    assert manager is not None and manager.multi() == (LOADER, tool)
+
+
 def test_a_recovery_environment_is_no_second_windows() -> None:
     guest = guest_with(store(default=None, order=None, extra=second_system("\\\\windows", other_kind("ramdisk"))))
     said = ask("boot-loader", guest)
@@ -286,20 +310,32 @@ def test_an_earlier_backup_of_the_store_stays() -> None:
     assert files(repaired(guest, said))["/EFI/Microsoft/Boot/BCD.h2k-backup"] == b"the oldest"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no program"])
-def test_no_boot_manager_is_refused(content: Optional[bytes]) -> None:
+@pytest.mark.parametrize(("content", "why"), [(None, "missing"), (b"", "empty"), (b"no program", "not a PE file")])
+def test_no_boot_manager_is_refused(content: Optional[bytes], why: str) -> None:
     guest = guest_with(store())
     del files(guest)["/EFI/Microsoft/Boot/bootmgfw.efi"]
     if content is not None:
         files(guest)["/EFI/Microsoft/Boot/bootmgfw.efi"] = content
-    assert ask("boot-loader", guest).states() == {"boot-manager-missing": {"refused"}}
+    said = ask("boot-loader", guest)
+    assert said.states() == {"boot-manager-missing": {"refused"}} and why in said.findings[0].evidence
+
+
+@pytest.mark.parametrize(("arch", "name"), [("x86", "BOOTIA32"), ("amd64", "BOOTX64"), ("arm64", "BOOTAA64")])
+def test_each_machine_type_has_its_own_fallback(arch: str, name: str) -> None:
+    guest = guest_with(store())
+    manager = make_pe(arch, b"made boot manager")
+    files(guest).clear()
+    files(guest).update({"/EFI/Microsoft/Boot/bootmgfw.efi": manager, "/EFI/Microsoft/Boot/BCD": store()})
+    assert [c for c in ask("boot-loader", guest).changes if isinstance(c, WriteFile)] == [
+        WriteFile(BOOT, f"/EFI/BOOT/{name}.EFI", manager, "the guest's own /EFI/Microsoft/Boot/bootmgfw.efi")
+    ]
 
 
 def test_ntldr_is_named() -> None:
     guest = guest_with(store("bios"), "bios")
     del files(guest)["/bootmgr"]
     files(guest)["/ntldr"] = b"made ntldr"
-    assert "ntldr" in ask("boot-loader", guest).findings[0].evidence
+    assert ask("boot-loader", guest).findings[0].evidence == "missing; ntldr of Windows XP or 2003 is there"
 
 
 def test_an_old_windows_is_left_to_virt_v2v() -> None:
@@ -307,13 +343,14 @@ def test_an_old_windows_is_left_to_virt_v2v() -> None:
     assert ask("boot-loader", guest).findings == ()
 
 
-@pytest.mark.parametrize("active", [(), (2,), (1, 2)])
-def test_the_partition_with_the_boot_files_becomes_active(active: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("active", "shown"), [((), "none"), ((2,), "2"), ((1, 2), "1, 2")])
+def test_the_partition_with_the_boot_files_becomes_active(active: tuple[int, ...], shown: str) -> None:
     guest = guest_with(store("bios"), "bios")
     partitions = guest.disks[0].table.partitions
     guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=p.number in active) for p in partitions))
     said = ask("boot-loader", guest)
     assert said.states() == {"boot-partition-inactive": {"broken"}}
+    assert said.findings[0].evidence == f"active: {shown}; bootmgr and \\Boot\\BCD are on partition 1"
     assert [c for c in said.changes if isinstance(c, SetActive)] == [SetActive(0, 1)]
     assert f"→ {1}" in said.changes[0].diff(guest)
     assert [p.active for p in repaired(guest, said).disks[0].table.partitions] == [True, False]
@@ -326,14 +363,18 @@ def test_two_partitions_that_could_be_active_are_refused() -> None:
     guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=False) for p in partitions))
     said = ask("boot-loader", guest)
     assert said.states() == {"boot-partition-inactive": {"refused"}} and said.changes == ()
+    assert said.findings[0].evidence.endswith("on each of the partitions 1, 2")
 
 
 def test_no_partition_to_start_from() -> None:
     guest = guest_with(None, "bios")
     del files(guest)["/bootmgr"]
     partitions = guest.disks[0].table.partitions
-    guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=False) for p in partitions))
-    assert ask("boot-loader", guest).states() == {"boot-partition-inactive": {"refused"}}
+    for active, shown in (((), "none"), ((1, 2), "partition 1, partition 2")):
+        guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=p.number in active) for p in partitions))
+        said = ask("boot-loader", guest)
+        assert said.states() == {"boot-partition-inactive": {"refused"}}
+        assert said.findings[0].evidence == f"active: {shown}; no primary partition holds bootmgr and \\Boot\\BCD"
     uefi = guest_with(store())
     files(uefi).clear()
     no_esp = tuple(dataclasses.replace(p, type="EBD0A0A2-B9E5-4433-87C0-68B6B72699C7") for p in uefi.disks[0].table.partitions)
@@ -362,6 +403,16 @@ def test_a_whole_loader_at_the_fallback_path_is_never_overwritten(content: bytes
     said = ask("boot-loader", guest)
     assert said.states() == {"uefi-fallback-missing": {"warning"}} and said.changes == ()
     assert ("signed by Microsoft Windows" if b"older" in content else "not signed") in said.findings[0].evidence
+
+
+def test_a_loader_at_the_fallback_path_whose_signature_is_none_counts_as_not_signed() -> None:
+    guest = guest_with(store())
+    broken = bytearray(make_pe("amd64", b"a shim", signed=True))
+    at = int.from_bytes(broken[64 + 24 + 112 + 4 * 8 :][:4], "little")
+    broken[at + 8 :] = bytes(len(broken) - at - 8)
+    files(guest)["/EFI/Boot/bootx64.efi"] = bytes(broken)
+    said = ask("boot-loader", guest)
+    assert said.states() == {"uefi-fallback-missing": {"warning"}} and said.findings[0].evidence.endswith(": not signed")
 
 
 @pytest.mark.parametrize("content", [b"", make_pe("amd64", b"a shim")[:700], make_pe("x86", b"a shim"), b"text" * 300])
@@ -428,6 +479,19 @@ def test_an_efi_system_partition_of_another_type_gets_its_own() -> None:
     assert said.states() == {"esp-type-wrong": {"broken"}}
     assert said.changes == (SetPartitionType(0, 1, ESP_TYPE),) and ESP_TYPE in said.changes[0].diff(guest)
     repaired(guest, said)
+
+
+def test_the_right_one_of_several_partitions_gets_its_type_from_the_owner() -> None:
+    guest = guest_with(store())
+    boot = dict(files(guest))
+    for types, copies in (((BASIC_DATA, BASIC_DATA), (1, 3)), ((BASIC_DATA, ESP_TYPE), (1,))):
+        disk = make_disk(0, ["fat", "ntfs", "fat"])
+        kinds = {1: types[0], 2: BASIC_DATA, 3: types[1]}
+        table = dataclasses.replace(disk.table, partitions=tuple(dataclasses.replace(p, type=kinds[p.number]) for p in disk.table.partitions))
+        content = {WINDOWS: files(guest, WINDOWS), **{VolumeRef(0, n): boot for n in copies}}
+        said = ask("boot-loader", Guest(MemoryReader([dataclasses.replace(disk, table=table)], content)))
+        assert said.states()["esp-type-wrong"] == {"warning"} and said.changes == ()
+        assert said.findings[0].subject == "disk 0 partition 1" and "diskpart: set id" in said.findings[0].repair
 
 
 def test_no_boot_files_on_a_fat_volume_is_no_efi_system_partition() -> None:

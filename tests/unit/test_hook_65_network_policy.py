@@ -9,12 +9,12 @@ import pytest
 
 from h2k.config.policy import NicOverride, Policy
 from h2k.domain.facts import NicFacts
-from h2k.guest.changes import pending
+from h2k.guest.changes import DeleteKey, pending
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverSource
 from h2k.windows.network import Gateway
 from tests.unit.memory_reader import apply_changes, windows_guest
-from tests.unit.moved_guests import MACS, MODERN, THREE, UNKNOWN, ask, domain, ids, settings_of
+from tests.unit.moved_guests import MACS, MODERN, NATIVE, THREE, UNKNOWN, VIRTIO, ask, domain, ids, settings_of
 from tests.unit.test_hooks_real_hives import HIVES, real_guest
 
 
@@ -219,3 +219,86 @@ def test_the_address_of_a_card_that_was_gone_already_is_nobody_s_to_carry(remove
     found = ask(windows_guest(MODERN + THREE + times), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
     assert any(f.id == "nic-static-stranded" and f.subject.startswith("Ethernet0 ") and "192.0.2.10" in f.evidence for f in found.findings) is told
     assert len([f for f in found.findings if f.id == "nic-ghost"]) == 3, "a ghost it is all the same"
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (Policy(addresses="dhcp"), ["DHCP, as the policy says"] * 2),
+        (Policy(addresses="override"), ["the policy's own addresses at first boot"] * 2),
+        (Policy(), [f"carried to the card {MACS[0]} at first boot: ", f"carried to the card {MACS[1]} at first boot: "]),
+    ],
+)
+def test_each_static_address_is_told_with_what_becomes_of_it(policy: Policy, words: list[str], drivers: DriverSource) -> None:
+    found = ask(windows_guest(MODERN + THREE), drivers, domain=domain(*(NicFacts(m) for m in MACS)), policy=policy)
+    told = [f for f in found.findings if f.id == "nic-static-stranded" and f.state == "broken"]
+    assert [f.subject for f in told] == [f"Ethernet0 {CARD}", f"Backup LAN {CARD[:-2]}2}}"]
+    assert all(f.repair.startswith(word) for f, word in zip(told, words))
+
+
+def test_the_only_card_needs_no_mac(drivers: DriverSource) -> None:
+    second = ("\\0008]", "0988]", "{22222222-0000-4000-8000-000000000002}")
+    single = "[".join(part for part in UNKNOWN.split("[") if not any(mark in part for mark in second))
+    (told,) = [f for f in ask(windows_guest(MODERN + single), drivers).findings if f.id == "nic-static-stranded"]
+    assert told.state == "broken" and told.repair.startswith("carried to the only card at first boot")
+
+
+TEAM = """[$cs\\Services\\Tcpip\\Parameters\\Interfaces\\{11111111-0000-4000-8000-000000000004}]
+"EnableDHCP"=dword:00000000
+"IPAddress"=multi:["192.0.2.99"]
+"SubnetMask"=multi:["255.255.255.0"]
+"""
+
+
+def test_a_team_is_named_when_its_cards_are_gone(drivers: DriverSource) -> None:
+    found = ask(windows_guest(MODERN + THREE + TEAM), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    (told,) = [f for f in found.findings if "without hardware" in f.evidence]
+    assert (told.id, told.state, told.subject) == ("nic-static-stranded", "warning", f"WAN Miniport (IP) {CARD[:-2]}4}}")
+    assert told.evidence == "192.0.2.99/24 on an adapter without hardware (WAN Miniport (IP))"
+    team = "[" + THREE.split("[")[4] + TEAM
+    assert "nic-static-stranded" not in {f.id for f in ask(windows_guest(MODERN + VIRTIO + team, files=NATIVE), drivers).findings}
+
+
+def test_no_more_than_four_things_that_were_not_decoded_are_named(drivers: DriverSource) -> None:
+    unclear = "".join(line.replace("0020\"", f"002{n}\"") for line in THREE.splitlines(True) if "0020\"=" in line for n in range(1, 5))
+    nsi = "[$cs\\Control\\Nsi\\{eb004a01-9b1a-11d4-9123-0050047759bc}\\10]\n"
+    found = ask(windows_guest(MODERN + THREE + nsi + unclear), drivers)
+    (told,) = [f.evidence for f in found.findings if "not decoded" in f.evidence]
+    assert told.count("2001:db8:1::2") == 4
+
+
+def test_what_is_kept_below_the_number_of_another_adapter_stays(drivers: DriverSource) -> None:
+    """Nsi's interface settings, addresses and routes: the number stands at the front, in routes behind the gateway."""
+    ours, other = "0000000180000600", "0000000180008300"
+    tables = {"7": ("", ""), "10": ("", "20010db8"), "16": ("0" * 80, "20010db8")}
+    place = "Control\\Nsi\\{eb004a00-9b1a-11d4-9123-0050047759bc}\\"
+    text = "".join(
+        f'[$cs\\{place}{table}]\n"{before}{ours}{after}"=hex:00\n"{before}{other}{after}"=hex:00\n' for table, (before, after) in tables.items()
+    )
+    guest = windows_guest(MODERN + THREE + text)
+    system = apply_changes(guest, pending(ask(guest, drivers).changes, guest)).system
+    for table, (before, after) in tables.items():
+        key = system.key(f"ControlSet001\\{place}{table}")
+        assert key is not None and [value.name for value in key.values()] == [f"{before}{other}{after}"]
+
+
+def test_a_ghost_that_is_kept_gives_its_servers_up_too(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE)
+    fixed = apply_changes(guest, pending(ask(guest, drivers, policy=Policy(ghosts="keep")).changes, guest))
+    assert fixed.system.value(f"ControlSet001\\Services\\Tcpip6\\Parameters\\Interfaces\\{CARD}", "NameServer") is None
+    assert fixed.system.key(f"ControlSet001\\Services\\Tcpip6\\Parameters\\Interfaces\\{CARD}") is not None
+
+
+def test_only_private_networks_that_nobody_manages_are_forgotten(drivers: DriverSource) -> None:
+    def profile(number: int, category: int, managed: int = 0) -> str:
+        key = f"Microsoft\\Windows NT\\CurrentVersion\\NetworkList\\Profiles\\{{44444444-0000-4000-8000-00000000000{number}}}"
+        return f'[{key}]\n"ProfileName"="Net{number}"\n"Category"=dword:{category:08x}\n"Managed"=dword:{managed:08x}\n'
+
+    software = "".join(profile(n, 1) for n in range(1, 6)) + profile(6, 0) + profile(7, 1, 1)
+    found = ask(windows_guest(MODERN + THREE, software), drivers, policy=Policy(profiles="remove"))
+    (told,) = [f for f in found.findings if f.id == "network-profile-stale"]
+    assert "'Net1', 'Net2', 'Net3', 'Net4':" in told.evidence
+    gone = [c.key[-2] for c in found.changes if isinstance(c, DeleteKey) and c.hive == "SOFTWARE"]
+    assert gone == ["1", "2", "3", "4", "5"]
+    stays = ask(windows_guest(MODERN + VIRTIO, software, files=NATIVE), drivers)
+    assert "network-profile-stale" not in {f.id for f in stays.findings}, "behind the same cards"
