@@ -46,12 +46,12 @@ def _virtualization(guest: Guest) -> Iterator[Finding]:
     system, software = guest.system, guest.hive("SOFTWARE")
     on = [
         (f"SYSTEM\\{base}\\Control\\DeviceGuard EnableVirtualizationBasedSecurity",
-         system.dword(f"{base}\\Control\\DeviceGuard", "EnableVirtualizationBasedSecurity", 0)),
-        (f"SYSTEM\\{base}\\{HVCI} Enabled", system.dword(f"{base}\\{HVCI}", "Enabled", 0)),
-        (f"SYSTEM\\{base}\\Control\\Lsa LsaCfgFlags", system.dword(f"{base}\\Control\\Lsa", "LsaCfgFlags", 0)),
+         system.dword(f"{base}\\Control\\DeviceGuard", "EnableVirtualizationBasedSecurity")),
+        (f"SYSTEM\\{base}\\{HVCI} Enabled", system.dword(f"{base}\\{HVCI}", "Enabled")),
+        (f"SYSTEM\\{base}\\Control\\Lsa LsaCfgFlags", system.dword(f"{base}\\Control\\Lsa", "LsaCfgFlags")),
         (f"SOFTWARE\\{DEVICE_GUARD} EnableVirtualizationBasedSecurity",
-         software.dword(DEVICE_GUARD, "EnableVirtualizationBasedSecurity", 0)),
-        (f"SOFTWARE\\{DEVICE_GUARD} LsaCfgFlags", software.dword(DEVICE_GUARD, "LsaCfgFlags", 0)),
+         software.dword(DEVICE_GUARD, "EnableVirtualizationBasedSecurity")),
+        (f"SOFTWARE\\{DEVICE_GUARD} LsaCfgFlags", software.dword(DEVICE_GUARD, "LsaCfgFlags")),
     ]  # fmt: skip
     for place, value in on:
         if value:
@@ -66,7 +66,7 @@ def _virtualization(guest: Guest) -> Iterator[Finding]:
 
 def _scripts(guest: Guest) -> Iterator[Finding]:
     for place, why in (*_powershell(guest), *_applocker(guest), *_protection(guest)):
-        repair = "allow C:\\ProgramData\\h2k and C:\\Program Files\\Guestfs for the first boots"
+        repair = "allow C:\\Program Files\\h2k and C:\\Program Files\\Guestfs for the first boots"
         yield Finding("scripts-restricted", "warning", place, f"{why}: first-boot scripts may not run", repair)
 
 
@@ -75,7 +75,7 @@ def _powershell(guest: Guest) -> Iterator[tuple[str, str]]:
     for key in (POWERSHELL_POLICY, POWERSHELL):
         policy = software.text(key, "ExecutionPolicy", "")
         if policy.lower() in ("allsigned", "restricted") and (key == POWERSHELL_POLICY or policy.lower() == "allsigned"):
-            yield f"SOFTWARE\\{key} ExecutionPolicy", f"PowerShell's execution policy is {policy[:20]}"
+            yield f"SOFTWARE\\{key} ExecutionPolicy", f"PowerShell's execution policy is {policy}"
     environment = f"{control_set_name(guest.control_sets.default)}\\Control\\Session Manager\\Environment"
     if guest.system.text(environment, "__PSLockdownPolicy", "") == str(CONSTRAINED):
         yield f"SYSTEM\\{environment} __PSLockdownPolicy", "PowerShell runs in constrained language mode"

@@ -101,9 +101,11 @@ def _clock(guest: Guest) -> Iterator[Setting]:
     key = f"ControlSet{guest.control_sets.default:03d}\\Control\\TimeZoneInformation"
     universal = any(guest.system.raw(key, "RealTimeIsUniversal"))
     yield Setting("clock", "utc" if universal else "localtime", f"{key} RealTimeIsUniversal")
-    bias = guest.system.dword(key, "ActiveTimeBias", -1)  # minutes, signed: UTC is local time and the bias
+    bias = guest.system.dword(key, "ActiveTimeBias")  # minutes, signed: UTC is local time and the bias
+    if bias is None:
+        return
     ahead = -(bias - (1 << 32) if bias >= 1 << 31 else bias)
-    if bias != -1 and abs(ahead) <= MAX_OFFSET:
+    if abs(ahead) <= MAX_OFFSET:
         yield Setting("utc-offset", str(ahead * 60), f"{key} ActiveTimeBias")
 
 

@@ -141,6 +141,6 @@ GUEST = (
         "first-boot steps do not run, or end half way",
         "the PowerShell, SrpV2 and Safer policies; `__PSLockdownPolicy`; services of endpoint protection",
         "Reports it.",
-        r"Allow `C:\ProgramData\h2k` and `C:\Program Files\Guestfs` for the first boots.",
+        r"Allow `C:\Program Files\h2k` and `C:\Program Files\Guestfs` for the first boots.",
     ),
 )

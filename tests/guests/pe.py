@@ -28,3 +28,12 @@ def make_pe(machine: str, body: bytes = b"", signed: bool = False, by: str = "wh
     headers = dos + b"PE\0\0" + coff + head + bytes(128) + table
     data = headers.ljust(512, b"\0") + section
     return sign_pe(data, by, digests) if signed else data
+
+
+def make_pe_with_broken_signature(machine: str, body: bytes) -> bytes:
+    """A signed PE in whose certificate table zeros stand in place of the signature."""
+    data = bytearray(make_pe(machine, body, signed=True))
+    directory = 64 + 4 + 20 + (112 if machine != "x86" else 96) + 4 * 8  # IMAGE_DIRECTORY_ENTRY_SECURITY
+    (table,) = struct.unpack_from("<I", data, directory)
+    data[table + 8 :] = bytes(len(data) - table - 8)
+    return bytes(data)

@@ -30,11 +30,12 @@ def options() -> Options:
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """What a hook proposed."""
+    """What a hook proposed; `reasons` are those of the settings."""
 
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...]
     settings: dict[str, str]
+    reasons: dict[str, str]
 
     def states(self) -> dict[str, set[str]]:
         """State by id, of all findings that are more than a remark."""
@@ -53,7 +54,7 @@ def ask(name: str, guest: Guest, wanted: Optional[Options] = None, **changed: An
     assert {f.id for f in findings} <= set(hook.answers), "a finding that META does not answer"
     settings = {i.name: i.value for i in items if isinstance(i, Setting)}
     rest = tuple(i for i in items if not isinstance(i, (Finding, Setting)))
-    return Said(findings, rest, settings)
+    return Said(findings, rest, settings, {i.name: i.why for i in items if isinstance(i, Setting)})
 
 
 def domain(**changed: Any) -> DomainFacts:

@@ -114,6 +114,9 @@ def test_dynamic_disks_and_pools(kind: str) -> None:
     assert isinstance(reader, MemoryReader)
     own = Guest(MemoryReader([retyped(reader.disks[0], kind), reader.disks[1]], reader.files))
     assert volume_findings(own) == {"disk-dynamic": {"refused"}}
+    what = "part of a Storage Spaces pool" if kind.startswith("E75CAF8F") else "a dynamic disk (LDM)"
+    (told,) = [f for f in ask("volumes", own).findings if f.id == "disk-dynamic"]
+    assert (told.subject, told.evidence.partition(":")[0]) == ("disk 0", what)
     alone = Guest(MemoryReader([retyped(make_disk(0, ["other"]), kind)], {}))
     assert volume_findings(alone) == {"disk-dynamic": {"refused"}}
 
@@ -175,6 +178,9 @@ def test_the_boot_partition_of_a_bios_guest_is_needed_too() -> None:
     guest = windows_guest(firmware="bios", data_disks=1)
     assert isinstance(guest.reader, MemoryReader)
     guest.reader.states[VolumeRef(0, 1)] = NtfsVolumeState(True, False, "3.1")
+    assert guest.boot_volume is not None  # found anew, as a reader may give it
+    own = dataclasses.replace(guest.boot_volume, ref=dataclasses.replace(guest.boot_volume.ref))
+    guest.__dict__["boot_place"] = dataclasses.replace(guest.boot_place, volume=own)
     said = ask("volumes", guest)
     assert said.states() == {"volume-dirty": {"refused"}} and "--h2k-accept volume-dirty" in said.findings[0].repair
     guest.reader.states = {VolumeRef(1, 1): NtfsVolumeState(True, False, "3.1")}

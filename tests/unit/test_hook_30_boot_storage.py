@@ -180,6 +180,15 @@ def test_a_guest_with_its_driver_needs_no_virtio_win_and_a_bad_one_is_named(driv
     assert set(ask("boot-storage", whole, drivers=NoPackage(PackageBad("truncated"))).states()) == quiet | {"driver-file-invalid"}
 
 
+@pytest.mark.parametrize("lost", ["file", "Start", "binding"])
+def test_one_thing_that_is_wrong_with_its_driver_is_enough_to_want_a_virtio_win(lost: str, drivers: DriverSource) -> None:
+    bare = windows_guest()
+    changes = ask("boot-storage", bare, drivers=drivers).changes
+    parts = {"file": "viostor.sys", "Start": "'Start'", "binding": "1AF4&DEV_1042"}
+    without = apply_changes(bare, [change for change in changes if parts[lost] not in repr(change)])
+    assert ask("boot-storage", without).states()["driver-package-missing"] == {"refused"}
+
+
 def test_a_control_set_that_differs_is_named(drivers: DriverSource) -> None:
     bare = windows_guest(sets=(1, 2))
     assert "control-set-differs" not in ask("boot-storage", bare, drivers=drivers).states(), "both are wrong alike"

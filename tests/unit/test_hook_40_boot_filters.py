@@ -116,7 +116,9 @@ def test_install_policies_of_windows_7(name: str) -> None:
     said = ask("boot-filters", guest)
     assert said.states() == {"device-install-policy": {"broken"}} and len(said.changes) == 2
     assert ask("boot-filters", apply_changes(guest, said.changes)).findings == ()
-    assert ask("boot-filters", windows_guest(text)).findings == ()  # later versions know no such policy
+    assert {f.evidence for f in said.findings} == {f"{name} is 1: Windows will not start a boot disk on new hardware"}
+    for version, build in (("6.2", "9200"), ("10.0", "20348")):
+        assert ask("boot-filters", windows_guest(text, version=version, build=build)).findings == (), "no such policy there"
 
 
 @pytest.mark.parametrize(

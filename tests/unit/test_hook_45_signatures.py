@@ -16,7 +16,7 @@ from h2k.guest.changes import WriteFile
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverSource, PackageBad, PackageMissing, open_source
 from h2k.windows.signature import program_digest, read_signatures
-from tests.guests.pe import make_pe
+from tests.guests.pe import make_pe, make_pe_with_broken_signature
 from tests.guests.virtio_win import RELEASES, make_tree
 from tests.unit.hooks import Said, ask, domain, options, packaged
 from tests.unit.memory_reader import MemoryReader, apply_changes, driver, windows_guest
@@ -135,6 +135,15 @@ def test_test_signing_in_the_bcd() -> None:
     assert states(with_driver("test", bcd=b"no hive")) == {"driver-test-signed": {"refused"}}
 
 
+@pytest.mark.parametrize(("by", "testing", "way_out"), [("test", True, True), ("test", False, False), ("", True, False)])
+def test_to_go_on_without_secure_boot_is_named_only_where_the_driver_can_then_load(by: str, testing: bool, way_out: bool) -> None:
+    bcd = loader_with("16000049", "hex:01" if testing else "hex:00")
+    (finding,) = ask("signatures", with_driver(by, bcd=bcd), domain=domain(secure_boot=True)).findings
+    assert finding.state == "refused" and finding.evidence.endswith(": Windows will not load it")
+    assert finding.repair.startswith("get a virtio-win whose drivers Microsoft has signed")
+    assert finding.repair.endswith(", or turn Secure Boot off: --h2k-accept driver-test-signed") is way_out
+
+
 @pytest.mark.parametrize("by", ["", "test"])
 def test_secure_boot_is_turned_off_when_told_so(by: str) -> None:
     found = "driver-test-signed" if by else "driver-unsigned"
@@ -206,6 +215,16 @@ def test_keys_by_thumbprint_and_programs_by_digest() -> None:
         assert loader_findings(data, data, keys).findings == ()
     plain = loader("")
     assert loader_findings(plain, plain, TrustedKeys((), frozenset(), frozenset({program_digest(plain, "x")}))).findings == ()
+
+
+def test_a_loader_whose_signature_can_t_be_read_is_told_by_what_is_wrong_with_it() -> None:
+    said = loader_findings(make_pe_with_broken_signature("amd64", b"made loader"), loader("windows"))
+    assert said.states() == {"secure-boot-db-mismatch": {"refused"}}
+    names = "Microsoft Windows Production PCA 2011, Microsoft Corporation UEFI CA 2011"
+    assert said.findings[0].evidence.startswith("its certificate table holds no signature")
+    assert said.findings[0].evidence.endswith(f"; the firmware's variables trust: {names}")
+    nothing = loader_findings(loader(""), loader("windows"), TrustedKeys((), frozenset()))
+    assert nothing.findings[0].evidence == "it carries no signature of its content; the firmware's variables trust: none"
 
 
 def test_without_secure_boot_or_with_keys_that_can_t_be_read_nothing_is_said() -> None:

@@ -14,7 +14,7 @@ from h2k.disk.reader import Disk, VolumeRef
 from h2k.guest.boot_files import ESP_TYPE
 from h2k.guest.changes import SetActive, SetPartitionType, SetValue, WriteFile
 from h2k.guest.guest import Guest
-from tests.guests.pe import make_pe
+from tests.guests.pe import make_pe, make_pe_with_broken_signature
 from tests.guests.regfile import build_hive
 from tests.unit.hooks import Said, ask
 from tests.unit.memory_reader import MemoryReader, apply_changes, make_disk, windows_guest
@@ -407,10 +407,7 @@ def test_a_whole_loader_at_the_fallback_path_is_never_overwritten(content: bytes
 
 def test_a_loader_at_the_fallback_path_whose_signature_is_none_counts_as_not_signed() -> None:
     guest = guest_with(store())
-    broken = bytearray(make_pe("amd64", b"a shim", signed=True))
-    at = int.from_bytes(broken[64 + 24 + 112 + 4 * 8 :][:4], "little")
-    broken[at + 8 :] = bytes(len(broken) - at - 8)
-    files(guest)["/EFI/Boot/bootx64.efi"] = bytes(broken)
+    files(guest)["/EFI/Boot/bootx64.efi"] = make_pe_with_broken_signature("amd64", b"a shim")
     said = ask("boot-loader", guest)
     assert said.states() == {"uefi-fallback-missing": {"warning"}} and said.findings[0].evidence.endswith(": not signed")
 

@@ -7,6 +7,7 @@ from typing import Optional
 
 import pytest
 
+from h2k.config.policy import Policy
 from h2k.guest.changes import pending
 from h2k.guest.virtio_win import DriverSource
 from tests.unit.hooks import ask as plain_ask
@@ -93,3 +94,36 @@ def test_letters_of_mbr_disks() -> None:
     found = {f.subject: f.evidence for f in said.findings if f.id == "drive-letter-unresolved"}
     assert set(found) == {"E:", "F:", "G:"}
     assert found["F:"] == f"no partition at {own.start + 512} on a disk with signature {SIGNATURE:#010x}"
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [(None, "not set, which is offline shared on a server"), (2, "2, offline shared"), (3, "3, offline all"), (4, "4, offline internal")],
+)
+def test_the_policy_of_each_control_set_is_told_in_words(policy: Optional[int], words: str) -> None:
+    text = f'[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:{policy:08x}\n' if policy else ""
+    guest = windows_guest(MODERN + THREE + text, data_disks=2, sets=(1, 2))
+    for wanted, state, repair in (("keep", "warning", "kept, as the policy says"), ("online", "broken", "1, online all; first boot")):
+        told = [f for f in plain_ask("disks", guest, policy=Policy(san=wanted)).findings if f.id == "disks-offline-policy"]
+        assert [(f.state, f.subject) for f in told] == [(state, f"ControlSet00{n}\\Services\\partmgr\\Parameters SanPolicy") for n in (1, 2)]
+        assert {f.evidence for f in told} == {f"{words}: 2 data disks would come up offline on their new bus"}
+        assert all(f.repair.startswith(repair) for f in told)
+
+
+@pytest.mark.parametrize(("start", "member"), [(0, True), (3, True), (4, False), (None, False)])
+def test_a_cluster_service_that_may_start_makes_a_node(start: Optional[int], member: bool) -> None:
+    value = f'"Start"=dword:{start:08x}\n' if start is not None else '"Type"=dword:00000010\n'
+    said = plain_ask("disks", windows_guest(f"[$cs\\Services\\ClusSvc]\n{value}"))
+    assert [f.subject for f in said.findings if f.id == "cluster-member"] == ["ControlSet001\\Services\\ClusSvc"] * member
+
+
+def test_every_page_file_that_is_misplaced_is_named_and_windows_own_drive_is_none() -> None:
+    own = gpt_letter(windows_guest().disks[0].table.partitions[1])
+    mounted = f'{LETTER}"\\\\DosDevices\\\\X:"=hex:{own.hex(",")}\n'
+    software = '[Microsoft\\Windows NT\\CurrentVersion]\n"SystemRoot"="d:\\\\Windows"\n'
+    long = "E:\\\\" + "x" * 77 + "yz"
+    entries = f'"D:\\\\pagefile.sys","","1:\\\\pagefile.sys","  {long}","C:\\\\pagefile.sys 0 0"'
+    found = [f for f in plain_ask("disks", windows_guest(PAGING.format(entries) + mounted, software)).findings if f.id == "page-file-misplaced"]
+    assert {f.subject for f in found} == {"SYSTEM\\ControlSet001\\Control\\Session Manager\\Memory Management PagingFiles"}
+    assert [f.evidence.rpartition("' ")[2] for f in found] == [f"lies on {d}:, which is on none of these disks" for d in "EC"]
+    assert "x'" in found[0].evidence, "80 characters of it"

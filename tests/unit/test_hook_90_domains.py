@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,15 +12,18 @@ from h2k.disk.reader import VolumeRef
 from h2k.domain.facts import DiskFacts
 from h2k.engine.catalogue import in_domain
 from h2k.guest.guest import Guest
+from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageBad
 from h2k.windows import first_boot
-from tests.unit.hooks import ask, domain
+from tests.unit.hooks import ask, domain, options
 from tests.unit.memory_reader import MemoryReader, windows_guest
+from tests.unit.moved_guests import MODERN, VIRTIO
 
 
 def test_firmware_and_boot_disk_are_right_in_the_domains() -> None:
     guest = windows_guest(data_disks=1)
     said = ask("domains", guest, domain=domain(firmware="bios"))
     assert said.states() == {"firmware-mismatch": {"broken"}} and said.settings["firmware"] == "uefi"
+    assert (said.findings[0].subject, said.findings[0].evidence) == ("made", "the domain says bios, the disk is laid out for uefi")
     assert said.settings["boot-disk"] == "0"
     assert ask("domains", guest, domain=domain()).states() == {}
 
@@ -35,6 +39,10 @@ def test_the_domain_must_start_the_disk_with_this_windows() -> None:
     wrong = (first, dataclasses.replace(second, boot_order=1))
     said = ask("domains", guest, domain=domain(disks=wrong))
     assert said.states() == {"boot-disk-ambiguous": {"broken"}} and said.settings["boot-disk"] == "0"
+    assert said.findings[0].evidence == "the domain starts disk 1; the boot manager of this Windows is on disk 0"
+    assert ask("domains", guest, domain=domain(disks=())).states() == {}, "a domain without disks starts none"
+    guest.reader.files[VolumeRef(0, 1)].clear()
+    assert ask("domains", Guest(guest.reader), domain=domain(disks=wrong)).states() == {}, "no disk has a boot manager"
 
 
 def two_boot_disks() -> Guest:
@@ -56,6 +64,7 @@ def test_several_disks_that_could_boot() -> None:
     second = domain(disks=tuple(DiskFacts(Path(f"/made/{n}"), "qcow2", "virtio", f"vd{n}", 2 - n) for n in (0, 1)))
     said = ask("domains", guest, domain=second)
     assert said.states() == {"boot-disk-ambiguous": {"warning"}} and said.settings["boot-disk"] == "1"
+    assert (said.findings[0].subject, said.findings[0].repair) == ("disk 0, disk 1", "disk 1, as the domain has it")
 
 
 @pytest.mark.parametrize(
@@ -82,12 +91,23 @@ def test_a_name_that_no_domain_can_have(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "offset"),
-    [("dword:ffffffc4", "3600"), ("dword:000000d2", "-12600"), ("dword:00000000", "0"), ("dword:7fffffff", None), (None, None)],
+    [
+        ("dword:ffffffc4", "3600"), ("dword:000000d2", "-12600"), ("dword:00000000", "0"), ("dword:ffffffff", "60"), (None, None),
+        ("dword:00000348", "-50400"), ("dword:00000349", None), ("dword:fffffcb8", "50400"), ("dword:fffffcb7", None),
+        ("dword:7fffffff", None), ("dword:80000000", None),
+    ],
 )
 def test_what_local_time_is_ahead_of_utc(value: str, offset: str) -> None:
     bias = f'"ActiveTimeBias"={value}\n' if value else ""
     said = ask("domains", windows_guest(system=f"[$cs\\Control\\TimeZoneInformation]\n{bias}"))
     assert said.settings.get("utc-offset") == offset and said.settings["clock"] == "localtime"
+
+
+@pytest.mark.parametrize(("value", "clock"), [("dword:00000001", "utc"), ("dword:00000000", "localtime"), ("hex(b):01,00,00,00,00,00,00,00", "utc")])
+def test_a_clock_that_counts_universal_time(value: str, clock: str) -> None:
+    said = ask("domains", windows_guest(system=f'[$cs\\Control\\TimeZoneInformation]\n"RealTimeIsUniversal"={value}\n'))
+    assert said.settings["clock"] == clock
+    assert said.reasons["clock"] == "ControlSet001\\Control\\TimeZoneInformation RealTimeIsUniversal"
 
 
 def test_small_devices_come_with_their_drivers() -> None:
@@ -96,6 +116,31 @@ def test_small_devices_come_with_their_drivers() -> None:
     for device, name in (("rng", "VirtRng"), ("pvpanic", "PVPanic")):
         said = ask("domains", windows_guest(system=service.format(name)))
         assert [d for d in ("rng", "pvpanic") if said.settings[d] == "yes"] == [device]
+        assert said.reasons[device] == f"{name} is installed"
+
+
+def test_small_devices_go_along_with_the_drivers_that_are_to_be_installed(drivers: DriverSource) -> None:
+    class Source:
+        """The same virtio-win, where the package of one driver is not whole and that of another is bad."""
+
+        def find(self, plan: Any, role: Any, windows: Any) -> DriverPackage:
+            if role.driver == "pvpanic":
+                raise PackageBad("pvpanic.inf: no INF")
+            return dataclasses.replace(drivers.find(plan, role, windows), missing=("viorng.cat",))
+
+    def devices(guest: Guest, **changed: Any) -> tuple[str, str]:
+        said = ask("domains", guest, **changed)
+        return said.settings["rng"], said.settings["pvpanic"]
+
+    said = ask("domains", windows_guest(), drivers=drivers)
+    assert said.settings["rng"] == "yes" and said.reasons["rng"] == "viorng is in the virtio-win, and goes along"
+    assert devices(windows_guest(), drivers=Source()) == ("no", "no")
+    done = '[h2k]\n"FirstBoot"="done"\n'
+    assert devices(windows_guest(software=done), drivers=drivers) == ("yes", "yes"), "it is moved once more"
+    assert devices(windows_guest(MODERN + VIRTIO, done), drivers=drivers) == ("no", "no"), "no first boot is to come"
+    plan = dataclasses.replace(options().plan, roles=tuple(r for r in options().plan.roles if r.driver != "viorng"))
+    other = ask("domains", windows_guest(), drivers=drivers, plan=plan).settings
+    assert "rng" not in other and other["pvpanic"] == "yes"
 
 
 def test_a_driver_that_is_staged_for_the_first_boot_counts() -> None:
@@ -104,6 +149,7 @@ def test_a_driver_that_is_staged_for_the_first_boot_counts() -> None:
     settings = first_boot.settings_text(wanted)
     said = ask("domains", windows_guest(system=service, files={first_boot.SETTINGS: settings}))
     assert (said.settings["rng"], said.settings["pvpanic"]) == ("yes", "no")
+    assert (said.reasons["rng"], said.reasons["pvpanic"]) == ("viorng is staged for the first boot", "no pvpanic in the guest")
 
 
 # Sectors of 4096 bytes
