@@ -49,7 +49,7 @@ def report(guest: str, history: bool, html: Optional[str], connect: Optional[str
         return status
     if history:
         return _history(found, as_json)
-    now = standing(found)
+    now = standing(found[-1])
     record: dict[str, Any] = {**found[-1], "standing": dataclasses.asdict(now)}
     if now.sentence:
         record["verdict"] = f"{record['verdict']}; but now: {now.sentence}"
@@ -63,7 +63,7 @@ def _history(found: Sequence[dict[str, Any]], as_json: bool) -> int:
         print_json({"status": READY, "runs": list(found)})
         return READY
     for number, record in enumerate(found):
-        state = standing(found, number).state if number == len(found) - 1 else ""
+        state = standing(record).state if number == len(found) - 1 else ""
         word = record.get("word") or json.dumps(record.get("status"))
         click.echo(f"{record.get('started', '?'):<26} {word:<14} {command_line(record)}" + (f"  [{state}]" if state else ""))
     return READY

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -225,8 +226,7 @@ def remove_file(path: Path) -> None:
 def _copy(source: Path, target: Path, mode: int) -> None:
     """A copy under a name that nothing has, on the disk when this returns."""
     with opened_directory(target.parent) as directory, open(source, "rb") as old, open(create(directory, target.name, mode), "wb") as new:
-        while piece := old.read(1 << 20):
-            new.write(piece)
+        shutil.copyfileobj(old, new)
         new.flush()
         os.fsync(new.fileno())
 

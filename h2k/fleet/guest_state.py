@@ -21,7 +21,7 @@ from typing import Any, Optional
 from h2k.base.errors import READY, REFUSED, H2kError
 from h2k.base.files import own_directory, write_json
 from h2k.engine.records import read_json, ready_record, records
-from h2k.engine.standing import GONE, ROLLED_BACK, standing
+from h2k.engine.standing import GONE, standing
 from h2k.fleet.waves import Entry
 
 MARK, LOCK, LOG = "fleet.json", "fleet.lock", "fleet.log"
@@ -81,9 +81,9 @@ def _booted(history: Iterable[dict[str, Any]]) -> bool:
 
 
 def _worth(record: dict[str, Any], booted: bool) -> str:
-    """What is to be said of a guest that is done: its disks may be gone or rolled back, and nobody converts over them."""
-    now = standing([record])
-    if now.state in (GONE, ROLLED_BACK):
+    """What is to be said of a guest that is done: its disks may be gone, and nobody converts over them."""
+    now = standing(record)
+    if now.state == GONE:
         return now.sentence
     return "booted" if booted else str(record.get("word", ""))
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from h2k.base.errors import H2kError, UsageError
+from h2k.base.run import CommandFailed
 from h2k.engine import records
-from h2k.engine.standing import standing
+from h2k.engine.standing import Standing, standing
+from tests.unit.helpers import ended
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
 
@@ -92,6 +97,117 @@ def test_the_record_that_says_whether_a_guest_is_ready(tmp_path: Path, runs: lis
     assert (found["status"] if found is not None else None) == status
 
 
+@pytest.mark.parametrize(
+    ("runs", "status"),
+    [
+        ([record(), record("h2k validate", 5)], 0),
+        ([record(), record("h2k rollback", 0, rollback={"kind": "kept overlay"})], 0),
+        ([record("h2k rollback", 0, rollback={"kind": "fix"})], None),
+        ([record(), record("h2k rollback", 0, rollback="fix")], 4),
+        ([record(), record("h2k fix", 3, findings=[{"state": "ok"}])], 0),
+        ([record(), record("h2k fix", 3, findings=[{"state": "ok"}, {"state": "refused"}])], 3),
+        ([record(), record("h2k fix", 5, findings=[{"state": "ok"}])], 5),
+        ([record(), record("h2k fix", 3, findings="refused")], 0),
+    ],
+)
+def test_what_leaves_it_standing(tmp_path: Path, runs: list[dict[str, Any]], status: Any) -> None:
+    test_the_record_that_says_whether_a_guest_is_ready(tmp_path, runs, status)
+
+
+def test_a_repair_that_was_rolled_back_says_so(tmp_path: Path) -> None:
+    for one in (record(verdict="repaired"), record("h2k rollback", rollback={"kind": "fix"})):
+        records.keep(tmp_path / "g.h2k", one)
+    found = records.ready_record(tmp_path / "g.h2k")
+    assert found is not None and (found["verdict"], found["command"]) == ("the repair was rolled back", "h2k fix")
+
+
+# How records are kept
+
+
+def test_records_are_numbered_and_the_newest_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "g.h2k"
+    assert records.next_number(place) == 1 and records.records(place) == []
+    kept = [record(), record(), record()]
+    for one in kept:
+        records.keep(place, one)
+    assert [one["run"] for one in kept] == [1, 2, 3] and (place / "runs").stat().st_mode & 0o777 == 0o700
+    (place / "runs" / "00001-h2k-fix.json").write_text("[]")
+    (place / "runs" / "00002-h2k-fix.json").unlink()
+    assert [r["run"] for r in records.records(place)] == [3] and records.next_number(place) == 4
+    (place / "runs" / "00002-h2k-fix.json").write_text('{"run": 2}')
+    monkeypatch.setattr(records, "MAX_RECORDS", 1)
+    assert [r["run"] for r in records.records(place)] == [3]
+
+
+def test_a_report_of_the_first_version_that_is_damaged_is_not_kept(tmp_path: Path) -> None:
+    place = tmp_path / "g.h2k"
+    place.mkdir()
+    (place / "report.json").write_text("{")
+    records.keep(place, record())
+    assert [p.name for p in (place / "runs").iterdir()] == ["00001-h2k-fix.json"]
+
+
+def test_a_record_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.json").write_text("[10]")
+    monkeypatch.setattr(records, "RECORD_LIMIT", 4)
+    assert records.read_json(tmp_path / "x.json") == [10]
+    monkeypatch.setattr(records, "RECORD_LIMIT", 3)
+    with pytest.raises(UsageError, match="larger than 3 bytes; not a plan of h2k"):
+        records.read_json(tmp_path / "x.json", "plan")
+    with pytest.raises(UsageError, match=r"No such file or directory \(no record here"):
+        records.read_json(tmp_path / "y.json")
+
+
+def test_the_file_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "g.h2k"
+    place.mkdir()
+    (place / "runs").write_text("a file")
+    with pytest.raises(H2kError, match=r"g\.h2k/runs: the record can't be written: File exists"):
+        records.keep(place, record())
+
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(records, "own_directory", fail)
+    with pytest.raises(H2kError, match=r"g\.h2k: the record can't be written: Input/output error"):
+        records.keep(place, record())
+
+
+def test_who_ran_it_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = NOW + datetime.timedelta(seconds=12.34)
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=later.astimezone), timezone=datetime.timezone)
+    monkeypatch.setattr(records, "datetime", clock)
+    monkeypatch.setattr("os.geteuid", lambda: 12345678)  # who has no name
+    kept = record()
+    assert (kept["started"], kept["seconds"], kept["user"]) == ("2026-01-02T03:04:05+00:00", 12.3, "12345678")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert record()["user"] == "root"
+
+
+def test_versions_of_what_worked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str], check: bool, timeout: float) -> Any:
+        if argv[0] == "virt-v2v":
+            raise CommandFailed(argv, 127, "not installed")
+        return ended(argv, 1, "qemu-img version 7.2.9 (Debian 1:7.2)\n", capture_output=True, check=check)
+
+    class Handle:
+        def __init__(self, python_return_dict: bool) -> None:
+            self.found = {"major": 1, "minor": 48, "release": 6, "extra": "rhel"}
+            assert python_return_dict, "else it is a list"
+
+        def version(self) -> dict[str, Any]:
+            return self.found
+
+    monkeypatch.setattr(records, "run", run)
+    monkeypatch.setitem(sys.modules, "guestfs", SimpleNamespace(GuestFS=Handle))
+    found = records.versions.__wrapped__()
+    assert (found["virt-v2v"], found["qemu"], found["libguestfs"]) == ("", "7.2.9", "1.48.6")
+    monkeypatch.setitem(sys.modules, "guestfs", None)
+    monkeypatch.setattr(records, "run", lambda argv, **_: ended(argv, 0, "no number", capture_output=True))
+    found = records.versions.__wrapped__()
+    assert (found["qemu"], found["libguestfs"], found["h2k"]) == ("", "", records.own_version()["h2k"])
+
+
 # What a record is worth now
 
 
@@ -107,27 +223,29 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_a_record_stands_while_the_disks_are_as_it_says(image: Path) -> None:
-    now = standing([record(disks=[disk(image)])])
+    now = standing(record(disks=[disk(image)]))
     assert (now.state, now.sentence, now.status(0), now.status(3)) == ("stands", "", 0, 3)
 
 
 def test_somebody_wrote_since(image: Path) -> None:
-    history = [record(disks=[disk(image)])]
+    known = record(disks=[disk(image)])
     image.write_bytes(b"y" * 513)
-    now = standing(history)
+    now = standing(known)
     assert now.state == "changed since" and str(image) in now.sentence and now.status(0) == 4
+    os.utime(image, ns=(1, 1))
+    image.write_bytes(b"x" * 512)
+    assert standing(known).state == "changed since", "as large as it was"
     image.unlink()
-    assert standing(history).state == "gone"
+    assert standing(known) == Standing("gone", f"{image}: No such file or directory")
 
 
-def test_rolled_back_and_superseded(image: Path) -> None:
-    first = record(disks=[disk(image)], changes=[{"diff": "x"}], run=1)
-    back = record("h2k rollback", run=2, disks=[disk(image)])
-    assert standing([first, back], 0).state == "rolled back"
-    assert standing([first, record(changes=[{"diff": "y"}], run=2)], 0).state == "superseded"
-    assert standing([first, record("h2k rollback", 3)], 0).state == "stands"
-    assert standing([first, record()], 0).state == "stands"
+def test_the_first_disk_that_is_another_is_named(image: Path, tmp_path: Path) -> None:
+    other = tmp_path / "data.raw"
+    other.write_bytes(b"")
+    known = record(disks=[disk(image), disk(other)])
+    other.write_bytes(b"x")
+    assert str(other) in standing(known).sentence
 
 
 def test_a_ready_record_that_names_no_disks_is_unknown() -> None:
-    assert standing([record()]).state == "unknown" and standing([record(status=3)]).state == "stands"
+    assert standing(record()).state == "unknown" and standing(record(status=3)).state == "stands"
