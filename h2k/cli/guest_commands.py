@@ -90,12 +90,17 @@ def _looked(
 
                 run.report.findings += shown_hardware(run.guest_files, ask)
             outcome = of_result(run.report.findings, len(seen.todo)) if seen.windows else seen.outcome
-            if outcome.status == NOT_READY:
-                words = shlex.join([*images, *request_words(wishes), *(("--report", report) if report else ())])
-                return dataclasses.replace(outcome, next=(f"h2k fix {words}", f"h2k explain {shlex.join(images)}"))
-            return outcome
+            return _with_the_repair(outcome, images, report, wishes)
 
     return guarded(run, work)
+
+
+def _with_the_repair(outcome: Outcome, images: Sequence[str], report: Optional[str], wishes: dict[str, Any]) -> Outcome:
+    """A guest that is not ready gets the command that repairs it, as this command was spelled."""
+    if outcome.status != NOT_READY:
+        return outcome
+    words = shlex.join([*images, *request_words(wishes), *(("--report", report) if report else ())])
+    return dataclasses.replace(outcome, next=(f"h2k fix {words}", f"h2k explain {shlex.join(images)}"))
 
 
 @click.command(name="fix")
@@ -116,7 +121,8 @@ def fix_command(images: Sequence[str], report: Optional[str], as_json: bool, dry
             run.steps.say(settings)
         with opened(run, images, report, wishes):
             run.records = None if dry_run else run.guest_files.state
-            return fix(run)
+            outcome = fix(run)
+            return _with_the_repair(outcome, images, report, wishes) if dry_run else outcome
 
     return guarded(run, work)
 

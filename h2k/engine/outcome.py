@@ -54,8 +54,8 @@ def of_result(findings: Sequence[Finding], todo: int) -> Outcome:
         return refused
     broken = _of(findings, "broken")
     if todo or broken:
-        because = f": {because_of(broken)}" if broken else ""
-        return Outcome(NOT_READY, WORDS[NOT_READY], f"{counted(todo, 'change')} to make{because}")
+        what = f"{counted(todo, 'change')} to make" if todo else "nothing to change on the disks, and wrong all the same"
+        return Outcome(NOT_READY, WORDS[NOT_READY], f"{what}: {_named(broken)}" if broken else what)
     return Outcome(READY, WORDS[READY], "healthy: every check holds")
 
 
@@ -97,6 +97,11 @@ def settled(findings: Iterable[Finding], outcome: Outcome) -> list[Finding]:
 def because_of(findings: Sequence[Finding]) -> str:
     """Why, for people: every finding that stops or is wrong is named, each with the way out of a refusal."""
     return "; ".join(_because(f) for f in findings)
+
+
+def _named(findings: Sequence[Finding]) -> str:
+    """What is wrong, in one line: a single finding with its evidence, several by their ids. The list has the rest."""
+    return because_of(findings) if len(findings) == 1 else ", ".join(dict.fromkeys(f.id for f in findings))
 
 
 def _because(finding: Finding) -> str:

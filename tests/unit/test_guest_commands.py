@@ -1,0 +1,56 @@
+"""plan, verify and `fix --dry-run` of a guest that is not ready name the command that repairs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+
+from h2k.cli.main import main
+from h2k.engine.runs import Run
+from tests.unit.engine_world import World, made_guest
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A guest in memory that the commands take for whatever they are given."""
+    world = World(tmp_path / "my guest.h2k")
+
+    @contextmanager
+    def opened(run: Run, words: Sequence[str], report: Optional[str], wishes: dict[str, Any]) -> Iterator[None]:
+        made = world.run()
+        run.files, run.tools, run.parts = made.files, made.tools, made.parts
+        yield
+
+    monkeypatch.setattr("h2k.cli.guest_commands.opened", opened)
+    monkeypatch.setattr("h2k.cli.guest_commands.guestfs_settings", lambda: "")
+    monkeypatch.setattr("h2k.engine.records.versions", lambda: {})
+    return world
+
+
+def said(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    """The exit status, and the commands that come next."""
+    status = main(list(argv))
+    return status, [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  next: ")]
+
+
+@pytest.mark.parametrize("argv", [["verify"], ["plan"], ["fix", "--dry-run"]])
+def test_a_guest_that_is_not_ready_gets_its_repair(argv: list[str], world: World, tmp_path: Path, capsys: Any) -> None:
+    disk = tmp_path / "my guest.qcow2"
+    disk.touch()
+    status, following = said([*argv, str(disk), "--bus", "sata", "--report", "/r d"], capsys)
+    assert status == 4
+    assert following == [f"next: h2k fix '{disk}' --bus sata --report '/r d'", f"next: h2k explain '{disk}'"]
+    assert "commit" not in world.done and not (world.state / "report.json").exists()
+
+
+def test_a_repair_or_a_healthy_guest_gets_no_repair(world: World, tmp_path: Path, capsys: Any) -> None:
+    disk = tmp_path / "disk.qcow2"
+    disk.touch()
+    status, following = said(["fix", str(disk)], capsys)
+    assert (status, following) == (0, [f"next: h2k rollback '{world.state}'"])
+    world.image = made_guest(0)
+    assert said(["verify", str(disk)], capsys) == (0, [])
