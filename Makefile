@@ -52,9 +52,9 @@ test: lint
 fault: deps
 	@$(PYTHON) -m tests.guests.faults try $(F)
 
-# Every fault on every made guest that it fits, and what virt-v2v itself says of it.
+# Every fault on every made guest that it fits, and what virt-v2v itself says of it; make faults WRITER=appliance (or direct).
 faults: deps
-	@$(PYTHON) -m tests.guests.faults matrix --all --v2v
+	@$(PYTHON) -m tests.guests.faults matrix --all --v2v --writer $(or $(WRITER),auto)
 
 fuzz: deps
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),120)

@@ -6,7 +6,7 @@ import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from h2k.base.kvm import probe
 
@@ -29,15 +29,18 @@ def kvm_works() -> bool:
     return os.environ[_KNOWN] == "yes"
 
 
-def guestfs_settings() -> Optional[str]:
-    """Make libguestfs and virt-v2v work here, through the environment; returns the line that tells the user."""
+def guestfs_settings(say: Callable[[str], None] = lambda text: None) -> None:
+    """Make libguestfs and virt-v2v work here, through the environment; `say` hears that they will be slow.
+
+    To be called before an appliance is started, and not earlier: it starts QEMU to see whether KVM works.
+    """
     os.environ.setdefault("LIBGUESTFS_BACKEND", "direct")
     settings = [s for s in os.environ.get("LIBGUESTFS_BACKEND_SETTINGS", "").split(":") if s]
-    if kvm_works() or "force_tcg" in settings:
-        return None
+    if "force_tcg" in settings or kvm_works():
+        return
     os.environ["LIBGUESTFS_BACKEND_SETTINGS"] = ":".join([*settings, "force_tcg"])
     state = "exists and does not work" if os.path.exists("/dev/kvm") else "is missing"
-    return f"/dev/kvm {state}: libguestfs and virt-v2v run without it (force_tcg), several times slower"
+    say(f"/dev/kvm {state}: libguestfs and virt-v2v run without it (force_tcg), several times slower")
 
 
 def runner_programs() -> Optional[Path]:

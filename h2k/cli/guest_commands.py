@@ -10,7 +10,6 @@ from typing import Any, Optional
 import click
 
 from h2k.base.errors import NOT_READY, READY, REFUSED, UsageError
-from h2k.base.host import guestfs_settings
 from h2k.base.libvirt_connection import DEFAULT_URI
 from h2k.cli.handles import opened
 from h2k.cli.inspect_table import inspect_table
@@ -116,9 +115,6 @@ def fix_command(images: Sequence[str], report: Optional[str], as_json: bool, dry
     run = new_run(as_json, dry_run=dry_run, show_plan=dry_run)
 
     def work() -> Outcome:
-        settings = guestfs_settings()
-        if settings:
-            run.steps.say(settings)
         with opened(run, images, report, wishes):
             run.records = None if dry_run else run.guest_files.state
             outcome = fix(run)

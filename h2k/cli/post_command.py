@@ -7,7 +7,6 @@ from typing import Any, Optional
 import click
 
 from h2k.base.finding import Finding
-from h2k.base.host import guestfs_settings
 from h2k.base.option_table import PHASES
 from h2k.cli.command_help import Word
 from h2k.cli.options import json_option, new_run, request_options, table_option, verbose_option
@@ -36,9 +35,6 @@ def post(result: str, report: Optional[str], connect: Optional[str], define: str
     run = new_run(as_json)
 
     def work() -> Outcome:
-        settings = guestfs_settings()
-        if settings:
-            run.steps.say(settings)
         request = Request.of(wishes)
         output, run.files = open_result(result, report, connect, define)
         run.records = run.files.state

@@ -147,9 +147,6 @@ def _whole(run: Run, command: ConvertCommand, places: Places) -> Outcome:
 
 def _convert(run: Run, command: ConvertCommand, places: Places) -> Outcome:
     _check(command, places)
-    settings = guestfs_settings()
-    if settings:
-        run.steps.say(settings)
     with open_tools(command.h2k.request) as run.tools, _source(command) as image:
         domain = _domain(run, command, places, image)
         if not run.dry_run:
@@ -311,6 +308,7 @@ def _in_place(run: Run, command: ConvertCommand, overlay: Path, domain: DomainFa
     description = overlay.with_name("domain.xml")
     description.write_bytes(source_xml(domain, [overlay]))
     root = ["--root", command.wanted.root] if command.wanted.root else []
+    guestfs_settings(run.steps.say)
     argv = ["virt-v2v-in-place", *root, "-i", "libvirtxml", str(description)]
     with run.steps.step("in-place", "not Windows: virt-v2v-in-place, on an overlay of the source"):
         status = pass_through(argv)

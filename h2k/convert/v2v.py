@@ -88,9 +88,6 @@ def _whole(run: Run, command: V2vCommand) -> Outcome:
     """The conversion, in two steps where the output leaves the machine, and the boots where they are asked for."""
     if leaves(command) and command.stage is None:
         raise refusal(command, run.argv)
-    settings = guestfs_settings()
-    if settings:
-        run.steps.say(settings)
     if leaves(command):
         return in_two_runs(run, command, lambda first: _convert(run, first))
     outcome = _convert(run, command)
@@ -141,7 +138,6 @@ def _attempt(steps: Steps, what: Callable[[], T]) -> Optional[T]:
     what h2k sets for its own tools is not virt-v2v's."""
     environment = dict(os.environ)
     try:
-        guestfs_settings()
         return what()
     except H2kError as e:
         steps.say(str(e))
@@ -238,6 +234,7 @@ def _record_place(command: V2vCommand, output: Optional[Output], files: Optional
 
 def _run_as_ever(run: Run, source: _Source, looked: Outcome) -> Outcome:
     """-o null: there is no result to repair. 3 when virt-v2v went through and h2k would have refused."""
+    guestfs_settings(run.steps.say)
     with run.steps.step("convert", replayable(["virt-v2v", *source.command.passed])):
         status = pass_through(["virt-v2v", *source.command.passed])
     return looked if status == 0 else _virt_v2v_failed(run, status)
@@ -298,6 +295,7 @@ def _finish_earlier(run: Run, command: V2vCommand, output: Output, source: Optio
 def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
     command, files = source.command, source.files
     todo = replays(source.seen.todo) if source.seen is not None else ()
+    guestfs_settings(run.steps.say)
     if files is None or not todo:
         with run.steps.step("convert", replayable(["virt-v2v", *command.passed])):
             return pass_through(["virt-v2v", *command.passed])

@@ -61,9 +61,7 @@ class ApplianceReader:
         self._mounts: dict[VolumeRef, str] = {}
         self._listings: dict[str, dict[str, list[str]]] = {}
         self._ways: dict[str, FileStat] = {}
-        settings = guestfs_settings()
-        if settings is not None:
-            log.info("%s", settings)
+        guestfs_settings(log.info)
         self._handle = guestfs.GuestFS(python_return_dict=True)
         try:
             self._launch(infos)

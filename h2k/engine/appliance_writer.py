@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from h2k.base.appliance import launch
 from h2k.base.children import temporary_directory
@@ -20,11 +20,14 @@ class ApplianceWriter:
 
     name = "appliance"
 
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
+        self._say = say
+
     def write(self, overlays: Sequence[Path], work: Work) -> None:
         """Carry the work out in one libguestfs session. Raises H2kError."""
         import guestfs
 
-        guestfs_settings()
+        guestfs_settings(self._say)
         appliance = guestfs.GuestFS()
         try:
             for overlay in overlays:

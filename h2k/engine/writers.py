@@ -15,7 +15,7 @@ from h2k.engine.writing import Unavailable, Work, Writer
 def write(overlays: Sequence[Path], work: Work, wanted: str = "auto", say: Callable[[str], None] = lambda text: None) -> str:
     """Carry the work out with the writer that is wanted; the name of the one that did it. `say` gets a line for people."""
     reasons = []
-    for writer in _candidates(wanted):
+    for writer in _candidates(wanted, say):
         try:
             writer.write(overlays, work)
             return writer.name
@@ -35,7 +35,7 @@ def expected(wanted: str = "auto") -> tuple[str, str]:
     return ("appliance", f"{', '.join(lacking)} missing") if lacking else ("direct", "")
 
 
-def _candidates(wanted: str) -> Iterator[Writer]:
+def _candidates(wanted: str, say: Callable[[str], None]) -> Iterator[Writer]:
     if wanted != "appliance":
         yield direct_writer.DirectWriter()
-    yield ApplianceWriter()
+    yield ApplianceWriter(say)

@@ -37,6 +37,7 @@ from tests.guests.faults import FAULTS, NEW, OLD, Fault, GuestFacts, break_disk
 from tests.guests.surgery import Surgery
 
 ROOT = Path(__file__).resolve().parents[2]
+WRITERS = ("auto", "direct", "appliance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +84,11 @@ def found_in(seen: Examination) -> set[Found]:
 
 
 class Bench:
-    """A place where guests are broken: virtio-win trees, and guests that h2k has repaired, each made once."""
+    """A place where guests are broken: virtio-win trees, and guests that h2k has repaired, each made once. `writer`
+    stands in the policy of every repair."""
 
-    def __init__(self, work: Path, skip: Sequence[str] = ()) -> None:
-        self.work, self.skip = work, tuple(skip)
+    def __init__(self, work: Path, skip: Sequence[str] = (), writer: str = "auto") -> None:
+        self.work, self.skip, self.writer = work, tuple(skip), writer
         guestfs_settings()
         self._trees: dict[str, Path] = {}
         self._baseline: dict[Path, set[Found]] = {}
@@ -124,11 +126,14 @@ class Bench:
         return self._fixed(files, self._request(case.drivers, case.fault.policy))
 
     def _request(self, drivers: Path, policy: str = "") -> Request:
-        if not policy:
-            return Request(drivers=str(drivers), skip=self.skip)
-        file = self.work / f"policy-{hashlib.sha256(policy.encode()).hexdigest()[:12]}.yaml"
-        file.write_text(policy, encoding="utf-8")
-        return Request(drivers=str(drivers), skip=self.skip, policies=(str(file),))
+        policies = tuple(self._policy(text) for text in (f"writer: {self.writer}\n", policy) if text)
+        return Request(drivers=str(drivers), skip=self.skip, policies=policies)
+
+    def _policy(self, text: str) -> str:
+        file = self.work / f"policy-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+        if not file.exists():
+            file.write_text(text, encoding="utf-8")
+        return str(file)
 
     def base(self, fault: Fault, name: str) -> Path:
         return self.repaired(name) if fault.base == "repaired" else build.cached()[name].disks[0]
@@ -376,18 +381,19 @@ def table(rows: Sequence[Row], v2v: bool) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """python3 -m tests.guests.faults matrix [--all] [--v2v] [--only NAME …] [--guests NAME …] [--jobs N]"""
+    """python3 -m tests.guests.faults matrix [--all] [--v2v] [--only NAME …] [--guests NAME …] [--writer NAME] [--jobs N]"""
     parser = argparse.ArgumentParser(prog="python3 -m tests.guests.faults matrix", description=__doc__)
     parser.add_argument("--all", action="store_true", help="also on every other made guest, with repairs in groups")
     parser.add_argument("--v2v", action="store_true", help="also run the real virt-v2v on each")
     parser.add_argument("--only", nargs="+", help="these findings or faults")
     parser.add_argument("--guests", nargs="+", default=[], help="also on these made guests")
     parser.add_argument("--skip", nargs="+", default=[], help="leave these hooks out")
+    parser.add_argument("--writer", choices=WRITERS, default="auto", help="who carries the repairs out")
     parser.add_argument("--jobs", type=int, default=2)
     wishes = parser.parse_args(argv)
     more = list(dict.fromkeys([*wishes.guests, *(g for g in build.descriptions() if wishes.all and g not in (NEW, OLD))]))
     with tempfile.TemporaryDirectory(prefix="h2k-faults-") as work:
-        bench = Bench(Path(work), wishes.skip)
+        bench = Bench(Path(work), wishes.skip, wishes.writer)
         rows = _run(bench, pairs(wishes.only), others(wishes.only, more), wishes.v2v, wishes.jobs)
     print(file=sys.stderr)
     print(table(rows, wishes.v2v))

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from h2k.engine.direct_writer import missing
+
 ROOT = Path(__file__).resolve().parents[2]
 V2V = ROOT / "wrappers" / "h2k-v2v"
+QEMU_IMG = ROOT / "wrappers" / "h2k-qemu-img"
 H2K = ROOT / "wrappers" / "h2k"
 
 
@@ -164,22 +167,32 @@ from h2k.engine.pipeline import fix
 from h2k.engine.request import Request, open_tools
 from h2k.engine.runs import Run
 guestfs_settings()
-point, drivers, state, *images = sys.argv[1:]
+point, drivers, state, policy, *images = sys.argv[1:]
 def die(name):
     print(name, file=sys.stderr, flush=True)
     if name == point:
         os.kill(os.getpid(), signal.SIGKILL)
 run = Run("h2k fix", files=GuestFiles(tuple((Path(i), "qcow2") for i in images), Path(state)), on_step=die)
-with open_tools(Request(drivers=drivers)) as run.tools:
+with open_tools(Request(drivers=drivers, policies=(policy,))) as run.tools:
     sys.exit(fix(run).status)
 """
 
 
-@pytest.mark.parametrize("point", ["apply", pytest.param("verify", marks=pytest.mark.long), "commit"])
-def test_killed_then_the_same_command_again(point: str, guest: Any, drivers: Path, tmp_path: Path) -> None:
+POINTS = ("apply", "verify", "commit")
+
+
+@pytest.mark.parametrize(
+    ("point", "writer"),
+    [
+        *(pytest.param(point, "direct", marks=pytest.mark.long if point == "verify" else ()) for point in POINTS),
+        *(pytest.param(point, "appliance", marks=pytest.mark.long) for point in POINTS),
+    ],
+)
+def test_killed_then_the_same_command_again(point: str, writer: str, guest: Any, drivers: Path, tmp_path: Path) -> None:
     source = guest("win2022", data_disks=1)
-    state = tmp_path / "g.h2k"
-    argv = [sys.executable, "-c", KILLER, point, str(drivers), str(state), *map(str, source.disks)]
+    state, policy = tmp_path / "g.h2k", tmp_path / "policy.yaml"
+    policy.write_text(f"writer: {writer}\n")
+    argv = [sys.executable, "-c", KILLER, point, str(drivers), str(state), str(policy), *map(str, source.disks)]
     killed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     argv[3] = "never"
@@ -202,6 +215,45 @@ def test_healthy_guest_gets_no_appliance_and_no_write(guest: Any, drivers: Path,
     )
     assert again["status"] == 0 and again["changes"] == []
     assert (source.disks[0].stat().st_mtime_ns, digest(*source.disks)) == stamp
+
+
+@pytest.fixture
+def no_machine(tmp_path: Path) -> dict[str, str]:
+    """An environment in which every QEMU that is started writes its arguments down and fails; it is not told whether KVM
+    works, which takes a QEMU to know."""
+    place, log = tmp_path / "no-machine", tmp_path / "machines"
+    place.mkdir()
+    for name in ("qemu-system-x86_64", "qemu-kvm", "virt-v2v-in-place"):
+        (place / name).write_text(f'#!/bin/sh\necho "$0 $*" >> {log}\nexit 1\n')
+        (place / name).chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LIBGUESTFS_") and name != "H2K_KVM"}
+    return {**kept, "PATH": f"{place}:{kept['PATH']}", "LIBGUESTFS_HV": str(place / "qemu-system-x86_64"), "MACHINES": str(log)}
+
+
+def without_a_machine(env: dict[str, str], *argv: Any) -> None:
+    done = subprocess.run(list(map(str, argv)), env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not Path(env["MACHINES"]).exists(), Path(env["MACHINES"]).read_text()
+
+
+@pytest.mark.skipif(bool(missing()), reason=f"the direct writer lacks: {', '.join(missing())}")
+@pytest.mark.parametrize("name", ["win2022", "win7-x86"])
+def test_a_conversion_with_h2k_qemu_img_starts_no_machine(
+    name: str, guest: Any, drivers: Path, tmp_path: Path, no_machine: dict[str, str]
+) -> None:
+    result = tmp_path / "g.qcow2"
+    without_a_machine(no_machine, QEMU_IMG, "convert", "-O", "qcow2", *guest(name).disks, result, "--h2k-drivers", drivers)
+    record = json.loads((tmp_path / "g.h2k" / "report.json").read_text())
+    assert record["word"] == "READY" and record["changes"]
+
+
+@pytest.mark.skipif(bool(missing()), reason=f"the direct writer lacks: {', '.join(missing())}")
+def test_a_repair_starts_no_machine_and_none_to_ask_for_kvm(
+    guest: Any, drivers: Path, tmp_path: Path, no_machine: dict[str, str]
+) -> None:
+    disks = guest("win2022").disks
+    without_a_machine(no_machine, H2K, "fix", *disks, "--drivers", drivers)
+    without_a_machine(no_machine, H2K, "rollback", *disks)
 
 
 def test_rollback_gives_the_identical_content(guest: Any, drivers: Path, tmp_path: Path) -> None:

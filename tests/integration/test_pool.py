@@ -110,6 +110,24 @@ def crash_the_reader(image: str) -> Any:
         return reader.read_at(0, 0, 512)
 
 
+def test_with_a_thread_the_reader_starts_a_program_and_does_not_fork() -> None:
+    """A fork would have the locks that the other thread holds, and nobody to give them back."""
+    (outcome,) = in_pool(read_beside_a_thread, [str(build.cached()["win2022"].disks[0])], workers=1)
+    assert outcome.result == "Popen"
+
+
+def read_beside_a_thread(image: str) -> str:
+    ended = threading.Event()
+    beside = threading.Thread(target=ended.wait)
+    beside.start()
+    try:
+        with open_reader([(Path(image), "qcow2")]) as reader:
+            return type(reader._child).__name__  # type: ignore[attr-defined]
+    finally:
+        ended.set()
+        beside.join()
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_no_jobs(workers: int) -> None:
     assert list(in_pool(behave, [], workers)) == []

@@ -205,7 +205,8 @@ def test_an_ordinary_user_writes(kind: str, open_place: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
-def test_a_full_disk_is_told_and_nothing_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer", ["direct", pytest.param("appliance", marks=pytest.mark.long)])
+def test_a_full_disk_is_told_and_nothing_stays(writer: str, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(small)], check=False).returncode:
@@ -217,7 +218,7 @@ def test_a_full_disk_is_told_and_nothing_stays(tmp_path: Path) -> None:
             volume = next(v for v in reader.disks[0].volumes if v.kind == "ntfs")
         work = Work((), (VolumeWrite(volume, (), (FileWrite("/large", os.urandom(8 << 20)),)),))
         with pytest.raises(H2kError, match=r"could not carry out"):
-            write([overlay], work, "direct")
+            write([overlay], work, writer)
         assert not users_of(overlay)
     finally:
         subprocess.run(["umount", str(small)], check=True)

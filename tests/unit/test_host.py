@@ -37,10 +37,17 @@ def test_libguestfs_is_told_where_kvm_does_not_work(known: str, before: str, aft
     host.kvm_works.cache_clear()
     monkeypatch.setenv("H2K_KVM", known)
     monkeypatch.setenv("LIBGUESTFS_BACKEND_SETTINGS", before)
-    said = host.guestfs_settings()
+    said: list[str] = []
+    host.guestfs_settings(said.append)
     assert os.environ["LIBGUESTFS_BACKEND_SETTINGS"] == after
-    assert (said is not None) == (before != after)
+    assert len(said) == (before != after)
     host.kvm_works.cache_clear()
+
+
+def test_kvm_is_not_asked_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")
+    monkeypatch.setattr(host, "kvm_works", lambda: pytest.fail("a QEMU was started"))
+    host.guestfs_settings()
 
 
 def test_kvm_is_asked_once_in_a_process_tree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,6 @@ def test_a_guest_that_is_not_there(command: str, tmp_path: Path, capsys: pytest.
     drivers.mkdir()
     (drivers / "viostor").mkdir()
     monkeypatch.setenv("VIRTIO_WIN", str(drivers))
-    monkeypatch.setattr("h2k.cli.guest_commands.guestfs_settings", lambda: None)
     assert main([command, str(tmp_path / "nowhere.xml"), "--json"]) == 2
     record = checked(capsys.readouterr().out, "record")
     assert record["status"] == 2 and "nowhere" in record["verdict"] and list(tmp_path.iterdir()) == [drivers]

@@ -83,7 +83,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     for name, fake in {
         "Run": found.new_run, "open_tools": found.open_tools, "pass_through": found.pass_through, "run_command": found.create,
         "open_reader": found.open_reader, "probe": lambda path, form=None: SimpleNamespace(format="vmdk"),
-        "require_unused": asked("in-use"), "require_free": asked("source-in-use"), "require_space": asked("space"), "guestfs_settings": lambda: None,
+        "require_unused": asked("in-use"), "require_free": asked("source-in-use"), "require_space": asked("space"), "guestfs_settings": lambda say: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(qemu_img, name, fake)
     monkeypatch.setattr("h2k.engine.examination.damage", lambda info: found.damage)

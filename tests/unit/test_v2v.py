@@ -51,7 +51,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conversion:
         "Run": found.new_run, "open_tools": found.open_tools, "open_source": found.open_source, "pass_through": found.pass_through,
         "choose": lambda command: None if command.output_mode == "null" or v2v.leaves(command) else output,
         "require_unused": require_unused, "is_missing": lambda command: False, "is_nobodys": lambda command: False,
-        "runner_programs": lambda: Path("/rhsrvany.exe"), "guestfs_settings": lambda: None,
+        "runner_programs": lambda: Path("/rhsrvany.exe"), "guestfs_settings": lambda say: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(v2v, name, fake)
     monkeypatch.setattr("h2k.convert.readiness.require_space", require_space)
@@ -372,7 +372,11 @@ def test_what_h2k_sets_for_its_own_tools_is_not_virt_v2v_s(report: Conversion, m
         seen.update(os.environ)
         return 0
 
-    monkeypatch.setattr(v2v, "guestfs_settings", lambda: os.environ.update(MADE_BY_H2K="1"))
+    def look(*_: Any) -> Any:
+        os.environ["MADE_BY_H2K"] = "1"
+        raise H2kError("no more is needed")
+
+    monkeypatch.setattr(v2v, "look", look)
     monkeypatch.setattr(v2v, "pass_through", tool)
     main_v2v(LOCAL)
     assert seen and "MADE_BY_H2K" not in seen and "MADE_BY_H2K" not in os.environ

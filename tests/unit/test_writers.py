@@ -29,7 +29,7 @@ class Fake:
 
 def test_the_appliance_takes_over_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     direct, appliance = Fake("direct", Unavailable("/dev/fuse missing")), Fake("appliance")
-    monkeypatch.setattr(writers, "_candidates", lambda wanted: iter([direct, appliance]))
+    monkeypatch.setattr(writers, "_candidates", lambda wanted, say: iter([direct, appliance]))
     said: list[str] = []
     assert writers.write((), NOTHING, "auto", said.append) == "appliance"
     assert appliance.wrote and said == ["the direct writer can't work here (/dev/fuse missing): an appliance does it, which takes longer"]
@@ -37,7 +37,7 @@ def test_the_appliance_takes_over_with_a_line(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_failure_in_the_middle_is_no_reason_to_try_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     direct, appliance = Fake("direct", H2kError("no space")), Fake("appliance")
-    monkeypatch.setattr(writers, "_candidates", lambda wanted: iter([direct, appliance]))
+    monkeypatch.setattr(writers, "_candidates", lambda wanted, say: iter([direct, appliance]))
     with pytest.raises(H2kError, match="no space"):
         writers.write((), NOTHING)
     assert not appliance.wrote
@@ -45,7 +45,7 @@ def test_a_failure_in_the_middle_is_no_reason_to_try_the_other(monkeypatch: pyte
 
 def test_a_writer_that_is_asked_for_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     appliance = Fake("appliance")
-    monkeypatch.setattr(writers, "_candidates", lambda wanted: iter([Fake("direct", Unavailable("nbdfuse missing")), appliance]))
+    monkeypatch.setattr(writers, "_candidates", lambda wanted, say: iter([Fake("direct", Unavailable("nbdfuse missing")), appliance]))
     with pytest.raises(UsageError, match="nbdfuse missing"):
         writers.write((), NOTHING, "direct")
     assert not appliance.wrote
@@ -53,7 +53,7 @@ def test_a_writer_that_is_asked_for_is_not_replaced(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("wanted", "names"), [("auto", ["direct", "appliance"]), ("appliance", ["appliance"])])
 def test_which_writers_there_are(wanted: str, names: list[str]) -> None:
-    assert [w.name for w in writers._candidates(wanted)] == names
+    assert [w.name for w in writers._candidates(wanted, print)] == names
 
 
 @pytest.mark.parametrize(
