@@ -21,7 +21,7 @@ GUEST = "win2022"
 NETWORK = "demo"
 # A network that leads nowhere: the demo's guest talks to nobody.
 NETWORK_XML = f"<network><name>{NETWORK}</name><bridge name='h2k-demo0'/></network>"
-POLICY = "timeouts: {settle: 5}\nvalidation: {minutes: 0}\n"
+POLICY = "report: {html: true}\ntimeouts: {settle: 5}\nvalidation: {minutes: 0}\n"
 # What a recent virtio-win has nothing for.
 OLD_WINDOWS = ("xp", "2k3", "2k8", "w7", "2k8R2", "w8", "2k12", "w8.1", "2k12R2", "2k16")
 
@@ -82,7 +82,11 @@ def boots(place: Path) -> int:
 def main(argv: list[str]) -> int:
     """python3 -m tests.demo DIR"""
     place = Path(argv[0]).resolve()
-    return convert(place, *prepare(place)) or boots(place)
+    status = convert(place, *prepare(place)) or boots(place)
+    page = place / "images" / f"{GUEST}.h2k" / "page.html"
+    if page.exists():
+        print(f"\nTo look at, in a browser, written anew by each run as the policy says:\n  {shown(page)}")
+    return status
 
 
 if __name__ == "__main__":

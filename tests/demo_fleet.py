@@ -52,10 +52,13 @@ def main(argv: list[str]) -> int:
     """python3 -m tests.demo_fleet DIR"""
     place = Path(argv[0]).resolve()
     env = prepare(place)
-    show(env, place, "h2k", "survey", "exports", "-o", "survey.json", "--csv", "survey.csv")
+    show(env, place, "h2k", "survey", "exports", "-o", "survey.json", "--csv", "survey.csv", "--html", "survey.html")
     show(env, place, "h2k", "fleet", "plan", "survey.json", "-o", "images", into="waves.yaml")
-    status = show(env, place, "h2k", "fleet", "run", "waves.yaml")
+    status = show(env, place, "h2k", "fleet", "run", "waves.yaml", "--html", "fleet.html")
     show(env, place, "h2k", "fleet", "status", "waves.yaml")
+    print("\nTo look at, in a browser, with a link to the page of each guest:")
+    for page in ("survey.html", "fleet.html"):
+        print(f"  {place / page}")
     return status
 
 

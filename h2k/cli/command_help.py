@@ -21,6 +21,7 @@ _STATUSES = {
     "was thrown away",
     "fleet ansible": "0 written",
     "fleet plan": "0 planned",
+    "fleet report": "0 all are done; 1 one failed; 3 one was refused; 4 some are left",
     "fleet retry": "0 all are done; 1 one failed; 3 one was refused; 4 some are left",
     "fleet run": "0 all are done; 1 one failed; 3 one was refused; 4 some are left",
     "fleet status": "0 all are done; 1 one failed; 3 one was refused; 4 some are left",

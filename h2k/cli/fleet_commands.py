@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import fcntl
 import json
@@ -18,7 +17,7 @@ from typing import Any, Optional
 import click
 import yaml
 
-from h2k.base.errors import FAILED, NOT_READY, READY, REFUSED, Refused, UsageError
+from h2k.base.errors import READY, Refused, UsageError
 from h2k.base.steps import counted
 from h2k.base.text import shown, time_text
 from h2k.cli.command_help import Group
@@ -28,16 +27,16 @@ from h2k.engine.outcome import Outcome
 from h2k.fleet import guest_state
 from h2k.fleet import rate as rates
 from h2k.fleet.ansible_site import write_site
+from h2k.fleet.fleet_report import FleetPage, next_commands, summary_of
 from h2k.fleet.guest_state import STATES, GuestState, state_of
 from h2k.fleet.live_table import open_table
 from h2k.fleet.runner import Limits, Runner, in_window, until_time
 from h2k.fleet.survey import read_survey
 from h2k.fleet.wave_plan import Wishes, waves_yaml
-from h2k.fleet.waves import JOBS, PER_SOURCE, Entry, Waves, read_waves
+from h2k.fleet.waves import JOBS, PER_SOURCE, Entry, read_waves
 
 _HOUR = 3600.0
 _COLUMNS = ("state", "wave", "guest", "time", "estimate", "reason")
-States = dict[str, GuestState]
 
 
 @click.group(cls=Group)
@@ -83,6 +82,9 @@ def plan_waves(
     return guarded(run, work, quiet=True)
 
 
+_html_option = click.option("--html", metavar="FILE", help="write a page to look at: one file, without a network")
+
+
 def _run_options(command: Any) -> Any:
     for option in reversed((
         click.argument("waves_file", metavar="WAVES.yaml"),
@@ -93,6 +95,7 @@ def _run_options(command: Any) -> Any:
         click.option("--boot", is_flag=True, help="boot both phases of each guest that is converted"),
         click.option("--retries", type=click.IntRange(0, 20), default=2, show_default=True, metavar="N", help="attempts more after an error of the network"),
         click.option("--on-end", metavar="COMMAND", help="run this at the end; it gets the summary as JSON on standard input"),
+        _html_option,
         json_option,
         verbose_option,
     )):  # fmt: skip
@@ -125,7 +128,7 @@ def retry(waves_file: str, **given: Any) -> int:
 
 def _run(
     waves_file: str, again: bool, wave: Optional[int], jobs: Optional[int], per_source: Optional[int], until: Optional[str], boot: bool,
-    retries: int, on_end: Optional[str], as_json: bool,
+    retries: int, on_end: Optional[str], html: Optional[str], as_json: bool,
 ) -> int:  # fmt: skip
     run = new_run(as_json)
 
@@ -134,17 +137,24 @@ def _run(
         entries = waves.of(wave)
         limits = Limits(jobs or waves.jobs, per_source or waves.per_source, _deadline(until, waves.window(wave)), retries)
         table = open_table(f"{waves.path.name}, {counted(len(entries), 'guest')}", _COLUMNS)
+        page = FleetPage(Path(html), waves, entries, limits.jobs, limits.per_source) if html is not None else None
         with _alone(waves.path), table.shown() as update:
 
             def heard(entry: Entry, found: GuestState) -> None:
                 update(str(entry.state), _cells(entry, found))
+                if page is not None:
+                    page.heard(entry, found)
 
-            runner = Runner(entries, limits, boot, again, heard)
-            runner.run()
+            runner = Runner(entries, limits, boot, again, heard, page.tick if page is not None else lambda: None)
+            try:
+                runner.run()
+            finally:
+                if page is not None:
+                    page.end()
         measured = rates.of_runs(runner.took)
         if measured is not None:
             rates.keep(measured)
-        summary = _summary(waves, entries, {str(e.state): state_of(e, boot) for e in entries})
+        summary = summary_of(waves, entries, {str(e.state): state_of(e, boot) for e in entries})
         if on_end is not None:
             _tell(on_end, summary)
         _print(summary, as_json)
@@ -226,7 +236,7 @@ def status(waves_file: str, wave: Optional[int], boot: bool, as_json: bool) -> i
     def work() -> Outcome:
         waves = read_waves(Path(waves_file))
         entries = waves.of(wave)
-        summary = _summary(waves, entries, {str(e.state): state_of(e, boot) for e in entries})
+        summary = summary_of(waves, entries, {str(e.state): state_of(e, boot) for e in entries})
         if not as_json:
             for entry, found in zip(entries, summary["guests"]):
                 click.echo("  ".join(filter(None, map(shown, _cells(entry, GuestState(found["state"], found["reason"], found["seconds"]))))))
@@ -236,30 +246,40 @@ def status(waves_file: str, wave: Optional[int], boot: bool, as_json: bool) -> i
     return guarded(run, work, quiet=True)
 
 
+@fleet.command(name="report")
+@click.argument("waves_file", metavar="WAVES.yaml")
+@click.option("--html", metavar="FILE", required=True, help="write a page to look at: one file, without a network")
+@click.option("--wave", type=int, metavar="N", help="this wave alone")
+@click.option("--boot", is_flag=True, help="count a guest as done when it was booted")
+@json_option
+@verbose_option
+def report_waves(waves_file: str, html: str, wave: Optional[int], boot: bool, as_json: bool) -> int:
+    """Write a page of the fleet to look at.
+
+    It links to the page of each guest, which is written into the guest's own directory.
+
+    Example: h2k fleet report waves.yaml --html fleet.html
+    """
+    run = new_run(as_json)
+
+    def work() -> Outcome:
+        waves = read_waves(Path(waves_file))
+        entries = waves.of(wave)
+        page, states = FleetPage(Path(html), waves, entries, waves.jobs, waves.per_source), {}
+        for entry in entries:
+            states[str(entry.state)] = found = state_of(entry, boot)
+            page.heard(entry, found)
+        page.write()
+        summary = summary_of(waves, entries, states)
+        _print(summary, as_json)
+        return Outcome(summary["status"], "STATUS", "")
+
+    return guarded(run, work, quiet=True)
+
+
 def _cells(entry: Entry, found: GuestState) -> Sequence[str]:
     took = time_text(found.seconds) if found.seconds is not None else ""
     return found.state, str(entry.wave), entry.name, took, f"of {time_text(entry.estimate)}" if entry.estimate else "", found.reason
-
-
-def _summary(waves: Waves, entries: Sequence[Entry], states: States) -> dict[str, Any]:
-    count = collections.Counter(found.state for found in states.values())
-    guests = []
-    for entry in entries:
-        found = states[str(entry.state)]
-        guests.append({
-            "name": entry.name, "wave": entry.wave, "source": entry.source, "state": found.state, "reason": found.reason,
-            "seconds": found.seconds, "estimate": entry.estimate, "bytes": entry.bytes, "report": str(entry.state),
-        })  # fmt: skip
-    return {"schema": 1, "waves": str(waves.path), "status": _status(count), "states": {s: count.get(s, 0) for s in STATES}, "guests": guests}
-
-
-def _status(count: dict[str, int]) -> int:
-    """The exit status by the worst that became of a guest."""
-    if count.get(guest_state.FAILED):
-        return FAILED
-    if count.get(guest_state.REFUSED_STATE):
-        return REFUSED
-    return READY if all(state == guest_state.DONE for state in count) else NOT_READY
 
 
 def _print(summary: dict[str, Any], as_json: bool) -> None:
@@ -272,10 +292,9 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
     if done:
         took, said = sum(g["seconds"] for g in done), sum(g["estimate"] for g in done)
         click.echo(f"what is done took {time_text(took)}, estimated {time_text(said)}")
-    if states[guest_state.FAILED] or states[guest_state.REFUSED_STATE]:
-        click.echo(f"next: h2k fleet retry {shlex.quote(summary['waves'])}  (when the reasons are mended; NAME.h2k/fleet.log has the rest)")
-    elif states[guest_state.WAITING] or states[guest_state.INTERRUPTED]:
-        click.echo(f"next: h2k fleet run {shlex.quote(summary['waves'])}")
+    for command in next_commands(summary):
+        mended = states[guest_state.FAILED] or states[guest_state.REFUSED_STATE]
+        click.echo(f"next: {command}" + ("  (when the reasons are mended; NAME.h2k/fleet.log has the rest)" if mended else ""))
 
 
 def _tell(command: str, summary: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from h2k.engine.standing import standing
 @click.command()
 @click.argument("guest", metavar="NAME|NAME.xml|NAME.h2k|DOMAIN")
 @click.option("--history", is_flag=True, help="a line for each run of this guest")
-@click.option("--html", metavar="FILE", help="write a page to look at: one file, without scripts and without a network")
+@click.option("--html", metavar="FILE", help="write a page to look at: one file, without a network")
 @click.option("--connect", metavar="URI", default=None, help="libvirt, for a DOMAIN that it knows")
 @json_option
 @verbose_option

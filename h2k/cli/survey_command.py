@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Optional
 import click
 
 from h2k.base.errors import H2kError, UsageError
-from h2k.base.files import write_bytes, write_json
+from h2k.base.files import write_bytes, write_json, write_text
 from h2k.base.steps import counted
 from h2k.base.text import shown, size_text, time_text
 from h2k.cli.options import json_option, new_run, request_options, verbose_option
@@ -26,6 +27,7 @@ from h2k.fleet.look import CLASSES, Row, SurveyLook, row_of
 from h2k.fleet.sources import Source, Walk, of_libvirt, sources_of
 from h2k.fleet.spreadsheet import as_csv
 from h2k.fleet.survey import document, read_survey, status_of
+from h2k.pages.survey_page import survey_page
 
 _GROUPS = 12  # that a terminal shows; all are in the JSON
 _LIMIT = 120.0  # seconds for the look at one guest
@@ -38,6 +40,7 @@ _LIMIT = 120.0  # seconds for the look at one guest
 @click.option("--list", "lists", multiple=True, metavar="FILE", help="a file with a path a line")
 @click.option("--output", "-o", metavar="FILE", help="write the survey as JSON")
 @click.option("--csv", "csv_file", metavar="FILE", help="write a table for spreadsheets")
+@click.option("--html", metavar="FILE", help="write a page to look at: one file, without a network")
 @click.option("--since", metavar="OLD.json", help="an earlier survey, to tell what changed")
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="guests at a time [default: one a processor]")
 @click.option("--limit", type=click.FloatRange(1), default=_LIMIT, show_default=True, metavar="SECONDS", help="longest look at one guest")
@@ -46,7 +49,7 @@ _LIMIT = 120.0  # seconds for the look at one guest
 @verbose_option
 def survey(
     paths: Sequence[str], uris: Sequence[str], running: bool, lists: Sequence[str], output: Optional[str], csv_file: Optional[str],
-    since: Optional[str], workers: Optional[int], limit: float, as_json: bool, **wishes: Any,
+    html: Optional[str], since: Optional[str], workers: Optional[int], limit: float, as_json: bool, **wishes: Any,
 ) -> int:  # fmt: skip
     """Look at many guests before any copy, read-only.
 
@@ -72,6 +75,8 @@ def survey(
             write_json(Path(output), found)
         if csv_file is not None:
             write_bytes(Path(csv_file), as_csv(found["guests"]))
+        if html is not None:
+            write_text(Path(html), survey_page(found, _planning(output)))
         if as_json:
             print_json(found)
         else:
@@ -79,6 +84,11 @@ def survey(
         return Outcome(status_of(rows), "SURVEYED", "")
 
     return guarded(run, work, quiet=True)
+
+
+def _planning(output: Optional[str]) -> list[str]:
+    """What comes after a survey that was kept."""
+    return [f"h2k fleet plan {shlex.quote(output)} > waves.yaml"] if output is not None else []
 
 
 def _of_libvirts(uris: Sequence[str], running: bool) -> list[Source]:

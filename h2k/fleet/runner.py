@@ -32,6 +32,10 @@ _BLOCK = 512  # bytes of st_blocks
 Heard = Callable[[Entry, GuestState], None]
 
 
+def _nothing() -> None:
+    """Nobody waits for the time."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """`until`: seconds since 1970 by which the last guest should have ended; `retries` of what failed by the network,
@@ -57,10 +61,10 @@ class _Job:
 
 
 class Runner:
-    """One run. `again`: begin what failed or was refused as well."""
+    """One run. `again`: begin what failed or was refused as well. `tick` is called again and again while it goes on."""
 
-    def __init__(self, entries: Sequence[Entry], limits: Limits, boot: bool, again: bool, heard: Heard) -> None:
-        self._limits, self._boot, self._heard = limits, boot, heard
+    def __init__(self, entries: Sequence[Entry], limits: Limits, boot: bool, again: bool, heard: Heard, tick: Callable[[], None] = _nothing) -> None:
+        self._limits, self._boot, self._heard, self._tick = limits, boot, heard, tick
         self._waiting: list[Entry] = []
         self._foreign: list[Entry] = []
         self._jobs: list[_Job] = []
@@ -83,6 +87,7 @@ class Runner:
         with self._hearing_signals():
             while self._jobs or self._foreign or (self._waiting and not self.signals):
                 self._reap()
+                self._tick()
                 if not self.signals:
                     self._begin_all()
                 elif not self._jobs:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from h2k.pages.rendering import mapping, objects
+
 # The links in the order in which a boot takes them, and the findings that speak of each (facts: docs/facts.md).
 LINKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Firmware", ("firmware-mismatch", "secure-boot-db-mismatch", "sector-size-mismatch")),
@@ -46,8 +48,7 @@ class Link:
 def chain_of(record: dict[str, Any], new_bus: str = "") -> tuple[Link, ...]:
     """The links of a record's guest. A link without a finding holds where the guest could be read: h2k looked, and found
     nothing wrong. Where a refusal kept it from that, nothing is said of it."""
-    findings = [f for f in record.get("findings", []) if isinstance(f, dict)]
-    guest = record.get("guest", {})
+    findings, guest = objects(record.get("findings")), mapping(record.get("guest"))
     whats = _whats(guest, new_bus)
     judged = bool(guest.get("windows")) and guest.get("build") is not None
     found = []
@@ -87,8 +88,8 @@ def _states(findings: Sequence[dict[str, Any]]) -> tuple[str, str]:
 def _whats(guest: dict[str, Any], new_bus: str) -> dict[str, str]:
     """What each link is in this guest, as far as the record tells."""
     uefi = guest.get("firmware") == "uefi"
-    sets = guest.get("control_sets") or {}
-    found = {"Partition": _partition(guest, uefi), "BCD": str((guest.get("hives") or {}).get("BCD", "")), "Controller": new_bus}
+    sets = mapping(guest.get("control_sets"))
+    found = {"Partition": _partition(guest, uefi), "BCD": str(mapping(guest.get("hives")).get("BCD", "")), "Controller": new_bus}
     if guest.get("firmware"):
         found["Firmware"] = str(guest["firmware"]).upper()
         found["Boot manager"] = r"\EFI\Microsoft\Boot\bootmgfw.efi" if uefi else r"\bootmgr"
@@ -100,10 +101,10 @@ def _whats(guest: dict[str, Any], new_bus: str) -> dict[str, str]:
 
 def _partition(guest: dict[str, Any], uefi: bool) -> str:
     """The partition that the firmware starts from: the EFI system partition, else the active one."""
-    disks, number = guest.get("disks") or [], guest.get("boot_disk")
+    disks, number = objects(guest.get("disks")), guest.get("boot_disk")
     if not isinstance(number, int) or not 0 <= number < len(disks):
         return ""
-    for part in disks[number].get("partitions") or []:
+    for part in objects(disks[number].get("partitions")):
         if (str(part.get("type", "")).upper() == _ESP) if uefi else part.get("active"):
             return f"disk {number}, partition {part.get('number')} ({'EFI system' if uefi else 'active'})"
     return ""

@@ -14,7 +14,7 @@ from h2k.base.files import PRIVATE, write_text
 from h2k.base.finding import STATES
 from h2k.pages.chain import chain_of
 from h2k.pages.machine import cards_of, disks_of, name_of, side_by_side
-from h2k.pages.rendering import clean, render
+from h2k.pages.rendering import clean, mapping, objects, render
 
 PAGE = "page.html"  # in a report directory
 MAX_PICTURES = 8
@@ -54,9 +54,9 @@ def page(guest: GuestRecords) -> str:
         name=name_of(directory, "final") or clean(directory.stem),
         standing={"state": guest.state, "sentence": clean(guest.sentence)},
         chain=chain_of(record, ", ".join(dict.fromkeys(disk["bus"] for disk in final))),
-        findings=_by_weight(record.get("findings", [])),
-        groups=_groups(_changed(history).get("changes", [])),
-        changes=len(_changed(history).get("changes", [])),
+        findings=_by_weight(objects(record.get("findings"))),
+        groups=_groups(objects(_changed(history).get("changes"))),
+        changes=len(objects(_changed(history).get("changes"))),
         cards=list(_cards(network, cards_of(directory, "final"))),
         routes=network.get("routes", []),
         disks=list(_disks(record, disks_of(directory, "bootstrap"), final)),
@@ -95,9 +95,9 @@ def _can_go_back(history: Sequence[dict[str, Any]]) -> bool:
     return False
 
 
-def _by_weight(findings: Sequence[Any]) -> list[dict[str, Any]]:
+def _by_weight(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The findings that stop a run first; what is in order is left out."""
-    known = [f for f in findings if isinstance(f, dict) and f.get("state") in STATES and f["state"] != "ok"]
+    known = [f for f in findings if f.get("state") in STATES and f["state"] != "ok"]
     return sorted(known, key=lambda f: (_WEIGHT[f["state"]], str(f.get("id"))))
 
 
@@ -130,11 +130,11 @@ def _subject(line: str) -> str:
 
 def _cards(network: dict[str, Any], models: dict[str, str]) -> Iterator[dict[str, Any]]:
     """A row for each card of the source: what it was and had, where that goes, by which evidence."""
-    leaving, assignments = network.get("leaving", []), network.get("assignments", {})
-    for adapter in network.get("adapters", []):
+    leaving, assignments = network.get("leaving") or [], mapping(network.get("assignments"))
+    for adapter in objects(network.get("adapters")):
         if not adapter.get("hardware"):
             continue
-        to = assignments.get(adapter.get("guid"), {})
+        to = mapping(assignments.get(str(adapter.get("guid"))))
         mac = to.get("mac") if to.get("certain") else None
         if adapter.get("guid") not in leaving:
             fate = "stays as it is"
@@ -154,19 +154,20 @@ def _cards(network: dict[str, Any], models: dict[str, str]) -> Iterator[dict[str
 
 def _disks(record: dict[str, Any], bootstrap: Sequence[dict[str, str]], final: Sequence[dict[str, str]]) -> Iterator[dict[str, Any]]:
     """A row for each disk: its bus before, in the first boot and in production, its letters, whether it comes online."""
-    guest = record.get("guest") or {}
-    old = (record.get("source_machine") or {}).get("disks", [])
-    offline = any(f.get("id") == "disks-offline-policy" and f.get("state") not in ("ok", "repaired") for f in record.get("findings", []))
-    online = guest.get("online", [])
-    for number, disk in enumerate(guest.get("disks", [])):
-        letters = [letter for letter, place in (guest.get("letters") or {}).items() if place.get("disk") == number]
+    guest = mapping(record.get("guest"))
+    old = objects(mapping(record.get("source_machine")).get("disks"))
+    judged = [f for f in objects(record.get("findings")) if f.get("id") == "disks-offline-policy"]
+    offline = any(f.get("state") not in ("ok", "repaired") for f in judged)
+    online = guest.get("online") or []
+    for number, disk in enumerate(objects(guest.get("disks"))):
+        letters = [letter for letter, place in mapping(guest.get("letters")).items() if mapping(place).get("disk") == number]
         boots = guest.get("boot_disk") == number
         stays = not offline or boots
         if number < len(online) and not boots:
             stays = stays and bool(online[number])
         yield {
             "path": disk.get("path"), "format": disk.get("format"), "size": disk.get("size"), "scheme": disk.get("scheme"),
-            "partitions": len(disk.get("partitions", [])), "letters": letters, "boots": boots,
+            "partitions": len(objects(disk.get("partitions"))), "letters": letters, "boots": boots,
             "old": _at(old, number).get("bus", ""), "first": _at(bootstrap, number).get("bus", ""), "new": _at(final, number).get("bus", ""),
             "online": "online" if stays else "stays offline", "state": "ok" if stays else "warning",
         }  # fmt: skip

@@ -34,6 +34,16 @@ def clean(value: Any) -> Any:
     return [clean(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def mapping(value: Any) -> dict[str, Any]:
+    """The value where it is an object of JSON, else an empty one: what lies in a directory may be of any version."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list of JSON; nothing for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def link(text: str) -> str:
     """A relative path as an address: nothing in it is taken for a scheme, a query or a fragment."""
     return "./" + quote(text)

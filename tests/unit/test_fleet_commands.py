@@ -10,23 +10,14 @@ import pytest
 
 from h2k.base.errors import Refused, UsageError
 from h2k.cli import fleet_commands
-from h2k.cli.fleet_commands import _deadline, _status
+from h2k.cli.fleet_commands import _deadline
 from h2k.cli.main import main
-from h2k.fleet.guest_state import DONE, FAILED, INTERRUPTED, REFUSED_STATE, WAITING
 from h2k.fleet.look import READY, blank
 from h2k.fleet.sources import VMX, Source
 from h2k.fleet.survey import document
 from h2k.fleet.waves import read_waves
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "schemas" / "fleet.json").read_text())
-
-
-@pytest.mark.parametrize(
-    ("states", "status"),
-    [((DONE,), 0), ((DONE, WAITING), 4), ((INTERRUPTED,), 4), ((WAITING, REFUSED_STATE), 3), ((REFUSED_STATE, FAILED), 1), ((), 0)],
-)
-def test_the_status_is_that_of_the_worst(states: tuple[str, ...], status: int) -> None:
-    assert _status(dict.fromkeys(states, 1)) == status
 
 
 @pytest.fixture
@@ -100,3 +91,28 @@ def test_a_site_is_written(waves: Path, tmp_path: Path, capsys: pytest.CaptureFi
     content = json.loads(capsys.readouterr().out)
     jsonschema.validate(content, json.loads((Path(__file__).resolve().parents[2] / "docs" / "schemas" / "fleet-site.json").read_text()))
     assert "conv1" in Path(content["written"][0]).read_text()
+
+
+def test_the_page_of_a_fleet(waves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = waves.parent / "fleet.html"
+    assert main(["fleet", "report", str(waves), "--html", str(page), "--json"]) == 4
+    jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
+    assert "0 of 1 done" in page.read_text() and "data-running" not in page.read_text()
+    assert main(["fleet", "report", str(waves), "--html", str(waves.parent / "nowhere" / "fleet.html")]) == 1
+    assert "can't be written" in capsys.readouterr().err
+    assert main(["fleet", "report", str(waves)]) == 2
+
+
+def test_a_run_rewrites_its_page_and_leaves_one_that_rests(waves: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page, seen = waves.parent / "fleet.html", []
+
+    class Runner(fleet_commands.Runner):
+        def run(self) -> None:
+            self._tick()
+            seen.append(page.read_text())
+            raise OSError(5, "an error of the disk")
+
+    monkeypatch.setattr(fleet_commands, "Runner", Runner)
+    assert main(["fleet", "run", str(waves), "--html", str(page)]) == 1
+    assert "data-running" in seen[0] and "data-running" not in page.read_text()
+    assert main(["fleet", "run", str(waves)]) == 1

@@ -183,3 +183,9 @@ def test_times() -> None:
             until_time(text, now)
     assert in_window("22:00-05:30", now) and not in_window("05:30-22:00", now)
     assert in_window("22:00-05:30", now.replace(hour=5, minute=29)) and not in_window("22:00-05:30", now.replace(hour=5, minute=30))
+
+
+def test_the_page_of_a_run_is_asked_for_at_every_look(world: World) -> None:
+    looks: list[float] = []
+    Runner(entries(world, 2), Limits(2, 2), False, False, lambda *_: None, lambda: looks.append(world.now)).run()
+    assert looks[0] == 1000.0 and len(looks) >= world.steps > 2
