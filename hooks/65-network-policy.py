@@ -90,8 +90,8 @@ def _settings(options: Options, adapter: Adapter, found: Carry) -> Iterator[Find
         yield Finding("network-setting-dropped", state, _named(adapter), evidence, repair)
     elif set_to:
         yield Finding("network-setting-dropped", "warning", _named(adapter), evidence, f"not carried, for {to.why}: set it by hand")
-    for what in not_carried(adapter):
-        yield Finding("network-setting-dropped", "warning", _named(adapter), what, "set it by hand on the new card")
+    for what, way in not_carried(adapter):
+        yield Finding("network-setting-dropped", "warning", _named(adapter), what, way)
 
 
 def _named(adapter: Adapter) -> str:

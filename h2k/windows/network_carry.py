@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Optional, Union
 
 from h2k.windows.network import Adapter, Gateway, Network
-from h2k.windows.network_extras import NETBIOS_ON
+from h2k.windows.network_extras import NETBIOS_ON, PROTOCOLS
 
 OURS = ("virtio", "qemu")
 # VMware counts the slots behind its PCI bridges from 32; a smaller number is a slot of another machine.
@@ -78,12 +78,18 @@ def extras_of(card: Union[Adapter, Settings]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def not_carried(adapter: Adapter) -> tuple[str, ...]:
-    """What no first boot can set: a name or suffix that a script could misread, services that were unticked."""
-    found = [f"connection name {adapter.name!r}"] if adapter.name and not SAFE_NAME.fullmatch(adapter.name) else []
+def not_carried(adapter: Adapter) -> tuple[tuple[str, str], ...]:
+    """What no first boot can set: a name or suffix that a script could misread, services that were unticked; and how the
+    owner sets each on the new card (cmdlets of Windows 8 and later)."""
+    found = []
+    if adapter.name and not SAFE_NAME.fullmatch(adapter.name):
+        found.append((f"connection name {adapter.name!r}", "rename the new connection"))
     if adapter.suffix and not SAFE_SUFFIX.fullmatch(adapter.suffix):
-        found.append(f"DNS suffix {adapter.suffix[:60]!r}")
-    return (*found, *(f"{service} is unticked" for service in adapter.unbound))
+        found.append((f"DNS suffix {adapter.suffix[:60]!r}", "set it in the new card's DNS settings"))
+    for service in adapter.unbound:
+        command = f"Disable-NetAdapterBinding -Name NAME -ComponentID {PROTOCOLS[service]}"
+        found.append((f"{service} is unticked", f"untick it in the new card's properties, or in PowerShell: {command}"))
+    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)

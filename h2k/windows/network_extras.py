@@ -15,8 +15,12 @@ MAX_SERVERS = 12  # WINS servers that Windows takes for one connection
 MAX_SUFFIX = 255  # characters
 MIN_MTU, MAX_MTU = 576, 65535  # bytes; Windows ignores what is less
 NETBIOS_ON, NETBIOS_OFF = 1, 2
-# Services that a connection's properties show with a box to tick, of all Windows; others are in the list by their own name.
-PROTOCOLS = ("Tcpip", "Tcpip6", "LanmanServer", "LanmanWorkstation", "PSched", "lltdio", "rspndr", "NdisImPlatform")
+# Services that a connection's properties show with a box to tick, of all Windows, with the component ids that PowerShell's
+# Get-NetAdapterBinding has for them; others are in the list by their own name.
+PROTOCOLS = {
+    "Tcpip": "ms_tcpip", "Tcpip6": "ms_tcpip6", "LanmanServer": "ms_server", "LanmanWorkstation": "ms_msclient",
+    "PSched": "ms_pacer", "lltdio": "ms_lltdio", "rspndr": "ms_rspndr", "NdisImPlatform": "ms_implat",
+}  # fmt: skip
 
 
 def read_extras(system: Hive, base: str, guid: str, unread: list[str]) -> dict[str, Any]:

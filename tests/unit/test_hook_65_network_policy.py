@@ -156,6 +156,7 @@ def test_what_can_not_be_carried_is_named_one_by_one(drivers: DriverSource) -> N
     assert [(f.state, f.evidence) for f in told[1:]] == [
         ("warning", "connection name 'R\u00e9seau 1'"), ("warning", "DNS suffix 'x & calc'"), ("warning", "Tcpip6 is unticked"),
     ]  # fmt: skip
+    assert "Disable-NetAdapterBinding -Name NAME -ComponentID ms_tcpip6" in told[-1].repair
     unknown = EXTRAS.replace(CARD, "{22222222-0000-4000-8000-000000000001}")
     two = domain(NicFacts("52:54:00:00:00:01"), NicFacts("52:54:00:00:00:02"))
     (lost,) = dropped(windows_guest(MODERN + UNKNOWN + unknown), drivers, domain=two)
