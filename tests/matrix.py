@@ -41,11 +41,12 @@ NOT_JUDGED = {"KVM", "virtio-win", "rhsrvany.exe"}
 
 @dataclasses.dataclass
 class Row:
-    """What one suite has and what came of each step: "ok", or why not."""
+    """What one suite has, what came of each step, "ok" or why not, and on which day."""
 
     suite: str
-    versions: dict[str, str]
-    steps: dict[str, str]
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    steps: dict[str, str] = dataclasses.field(default_factory=dict)
+    days: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 # In the root: `python3 -m tests.matrix --inside STEP`
@@ -208,20 +209,27 @@ def open_root(suite: str, places: Path) -> Root:
     """The suite's root with what `make deps` brings; one that was made before is used again."""
     path = places / suite
     ready = path / WORK.lstrip("/") / "ready"
-    if ready.exists():
+    packages = [*makefile_list("RUNTIME"), *makefile_list("TESTING"), *GIVEN, *MORE.get(suite, ())]
+    if ready.exists() and ready.read_text(encoding="utf-8").split() == packages:
         return Root(path, ARCHIVES)
     root = Root(path, ARCHIVES) if (path / "usr/bin/apt-get").exists() else make_root(path, ARCHIVES, suite)
     (path / WORK.lstrip("/")).mkdir(exist_ok=True)
-    root.apt("install", *makefile_list("RUNTIME"), *makefile_list("TESTING"), *GIVEN, *MORE.get(suite, ()))
-    ready.touch()
+    root.apt("install", *packages)
+    ready.write_text("\n".join(packages), encoding="utf-8")
     return root
+
+
+def earlier(suite: str, places: Path) -> Row:
+    """What earlier runs in the suite's root came to: a step that is not wished keeps its result, and its day."""
+    path = places / suite / WORK.lstrip("/") / "results.json"
+    return Row(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Row(suite)
 
 
 def run_suite(suite: str, places: Path, steps: Sequence[str], deb: Optional[Path]) -> Row:
     """Every wished step in one suite."""
     root = open_root(suite, places)
     place = bring_checkout(root)
-    row = Row(suite, {}, {})
+    row = earlier(suite, places)
     for name, argv in VERSIONS.items():
         found = re.search(r"\d+\.\d+(\.\d+)?", root.run(*argv).stdout)
         row.versions[name] = found[0] if found else "?"
@@ -233,7 +241,9 @@ def run_suite(suite: str, places: Path, steps: Sequence[str], deb: Optional[Path
             argv = root.inside(["python3", "-m", "tests.matrix", "--inside", step], place=place)
             done = subprocess.run(argv, env={**_plain(), **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             row.steps[step] = (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:] or "no answer"])[-1]
+        row.days[step] = datetime.date.today().isoformat()
         print(f"{suite}: {step}: {row.steps[step]}", flush=True)
+        (root / f"{WORK}/results.json").write_text(json.dumps(dataclasses.asdict(row)), encoding="utf-8")
     return row
 
 
@@ -254,13 +264,13 @@ def _deb(root: Root, deb: Path) -> str:
     return "ok" if __version__ in said else said.strip()
 
 
-def table(rows: Sequence[Row], steps: Sequence[str]) -> Iterator[str]:
+def table(rows: Sequence[Row]) -> Iterator[str]:
     """As Markdown."""
-    heads = ["Debian", *VERSIONS, *steps]
+    heads = ["Debian", *VERSIONS, *STEPS]
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for row in rows:
-        cells = [row.suite, *(row.versions.get(n, "") for n in VERSIONS), *(row.steps.get(s, "") for s in steps)]
+        cells = [row.suite, *(row.versions.get(n, "") for n in VERSIONS), *(row.steps.get(s, "") for s in STEPS)]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -282,13 +292,26 @@ def main(argv: Sequence[str]) -> int:
         built = subprocess.run([sys.executable, "packaging/build.py", "deb"], cwd=ROOT, capture_output=True, text=True, check=True)
         deb = Path(built.stdout.strip().splitlines()[-1])
     rows = [run_suite(suite, given.roots, steps, deb) for suite in given.suites]
-    lines = [f"h2k {__version__}, {datetime.date.today().isoformat()}:", "", *table(rows, steps)]
+    if given.write:
+        rows = [*rows, *(earlier(suite, given.roots) for suite in SUITES if suite not in given.suites)]
+        rows.sort(key=lambda row: SUITES.index(row.suite))
+    lines = [f"h2k {_version()}, {_days(rows)}:", "", *table(rows)]
     print("\n".join(lines))
     if given.write:
         text = DOCUMENT.read_text(encoding="utf-8")
         before, after = text.partition(BEGIN)[0], text.partition(END)[2]
         DOCUMENT.write_text("\n".join([before + BEGIN, "", *lines, "", END]) + after, encoding="utf-8")
-    return 0 if all(result.startswith("ok") for row in rows for result in row.steps.values()) else 1
+    return 0 if all(row.steps[step].startswith("ok") for row in rows for step in steps if row.suite in given.suites) else 1
+
+
+def _version() -> str:
+    """As the changelog names it."""
+    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n## ")[2].partition("\n")[0]
+
+
+def _days(rows: Sequence[Row]) -> str:
+    days = sorted({day for row in rows for day in row.days.values()})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not run"
 
 
 if __name__ == "__main__":
