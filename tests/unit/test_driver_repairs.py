@@ -30,6 +30,8 @@ from tests.unit.test_pnp import HDC, SCSI, package
 
 ROLE = load_plan().storage("virtio")
 LEGACY, OURS = "VEN_1AF4&DEV_1001", "h2kviostor.inf"
+MODERN_ID = "VEN_1AF4&DEV_1042"
+SYSTEM = "{4D36E97D-E325-11CE-BFC1-08002BE10318}"  # a class behind that of storage in any order, as HDC is one before it
 
 
 def findings(guest: Guest) -> list[str]:
@@ -53,6 +55,7 @@ def repaired(guest: Guest) -> Guest:
         (package("oem9.inf", f"{LEGACY}&CC_0100", "other"), "device-id-unbound"),
         (package("oem9.inf", LEGACY, "other", data="01,80,00,00"), "device-id-unbound"),
         (package("guestor.inf", f"{LEGACY}&REV_00", guid=HDC), "device-class-wrong"),
+        (package("guestor.inf", f"{LEGACY}&REV_00", guid=SYSTEM), "device-class-wrong"),
         (package("a.inf", LEGACY, "other") + package("b.inf", LEGACY, "another"), "device-id-unbound"),
     ],
 )
@@ -71,6 +74,34 @@ def test_up_to_windows_7(device_id: str, service: str, guid: str) -> None:
     guest = windows_guest(claim, version="6.1", build="7601", firmware="bios")
     assert len(findings(guest)) == 2
     assert findings(repaired(guest)) == []
+
+
+def test_where_each_device_leads_to_is_told() -> None:
+    assert ROLE is not None
+    cdd = "ControlSet001\\Control\\CriticalDeviceDatabase"
+    claim = f'[$cs\\Control\\CriticalDeviceDatabase\\pci#{LEGACY.lower()}]\n"Service"="viostor"\n'
+    wrong = claim.replace("viostor", "other")
+    for text, first, place in (
+        (claim, f"{cdd}\\PCI#{LEGACY} says class none", cdd),
+        (wrong, f"{cdd} leads to other", cdd),
+        ("[DriverDatabase]\n" + package("oem9.inf", f"{LEGACY}&REV_00", "other"), "DriverDatabase leads to other", "DriverDatabase"),
+    ):
+        said = [f for f in binding_repairs(windows_guest(text), 1, ROLE) if isinstance(f, Finding)]
+        assert [f.evidence for f in said] == [first, f"no entry in {place}"]
+        assert said[1].subject.startswith(f"PCI\\{MODERN_ID}&SUBSYS_11001AF4&REV_01")
+
+
+def test_a_device_that_is_bound_hides_no_other() -> None:
+    legacy = package("guestor.inf", f"{LEGACY}&REV_00")
+    assert findings(windows_guest("[DriverDatabase]\n" + legacy)) == ["device-id-unbound"]
+
+
+@pytest.mark.parametrize("place", ["[DriverDatabase]\n", ""])
+def test_only_ids_without_a_subsystem_and_without_a_class_are_bound(place: str) -> None:
+    assert ROLE is not None
+    changes = [c for c in binding_repairs(windows_guest(place), 1, ROLE) if isinstance(c, SetValue)]
+    bound = {part.rpartition("#")[2] for c in changes for part in c.key.split("\\") if "VEN_1AF4" in part.upper()}
+    assert {name.upper() for name in bound} == {LEGACY, f"{LEGACY}&REV_00", MODERN_ID, f"{MODERN_ID}&REV_01"}
 
 
 def test_what_serves_a_whole_class_stays() -> None:
@@ -120,7 +151,7 @@ def test_the_service_starts_when_it_is_wanted(has: int, wanted: int) -> None:
     assert asked(after, wanted) == ([], [])
 
 
-@pytest.mark.parametrize("kind", [2, 16, 32])
+@pytest.mark.parametrize("kind", [0, 2, 16, 32])
 def test_the_service_is_a_kernel_driver(kind: int) -> None:
     guest = windows_guest(driver("viostor") + f'[$cs\\Services\\viostor]\n"Type"=dword:{kind:08x}\n')
     found, changes = asked(guest)
@@ -144,7 +175,7 @@ def test_a_service_without_a_path_gets_one(path: str) -> None:
     assert service is not None and service.image_path == r"system32\drivers\viostor.sys"
 
 
-@pytest.mark.parametrize(("start", "value", "demotes"), [(0, 0, False), (0, 1, True), (0, 3, True), (1, 1, False), (1, 2, True), (3, 3, False), (3, 4, True)])
+@pytest.mark.parametrize(("start", "value", "demotes"), [(0, 0, False), (0, 1, True), (0, 3, True), (1, 1, False), (1, 2, True), (3, 0, False), (3, 3, False), (3, 4, True)])
 def test_start_override(start: int, value: int, demotes: bool) -> None:
     guest = windows_guest(driver("viostor", start, f'[$cs\\Services\\viostor\\StartOverride]\n"0"=dword:{value:08x}\n'))
     found, changes = asked(guest, start)
@@ -235,6 +266,12 @@ def test_each_control_set_s_own_file() -> None:
     text = driver("viostor") + '[ControlSet002\\Services\\viostor]\n"ImagePath"=expand:"System32\\\\drivers\\\\other.sys"\n'
     guest = windows_guest(text, files=sys_files("viostor"), sets=(1, 2))
     assert file_findings(guest) == [("driver-file-missing", "/Windows/System32/drivers/other.sys")]
+
+
+def test_a_control_set_without_the_service_and_a_sound_file_hide_no_other() -> None:
+    text = driver("viostor").replace("$cs", "ControlSet002").replace("viostor.sys", "zother.sys")
+    guest = windows_guest(text, files=sys_files("viostor"), sets=(1, 2))
+    assert file_findings(guest) == [("driver-file-missing", "/Windows/System32/drivers/zother.sys")]
 
 
 # How far the guest has come

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -65,6 +66,13 @@ def test_a_dirty_hive_is_reported_and_its_logs_are_replayed(name: str, fmt: str)
     assert finding.subject == f"/{CONFIG}/{name}" and "only the logs hold" in finding.evidence
     assert [(c.hive, c.applied in finding.evidence) for c in said.changes if isinstance(c, ReplayLogs)] == [(name, True)]
     assert len(said.changes) == 1
+
+
+def test_the_log_entries_that_are_applied_are_named_by_their_numbers() -> None:
+    (finding,) = ask("hives", dirty("SYSTEM", "new")).findings
+    assert re.search(r"its logs: LOG1 2-3, LOG2 4-5: \d+ bytes that only the logs hold$", finding.evidence), finding.evidence
+    (finding,) = ask("hives", dirty("SYSTEM", "old")).findings
+    assert re.search(r"its logs: LOG1 \d+: \d+ bytes", finding.evidence), finding.evidence
 
 
 def test_a_dirty_hive_does_not_hide_what_windows_it_is() -> None:

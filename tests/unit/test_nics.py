@@ -6,6 +6,7 @@ from h2k.config.policy import NicOverride, Policy
 from h2k.domain.facts import NicFacts
 from h2k.guest.guest import Guest
 from h2k.guest.nics import carry
+from h2k.windows.network import Gateway
 from tests.unit.memory_reader import windows_guest
 from tests.unit.moved_guests import MACS, MODERN, THREE, domain
 
@@ -30,10 +31,11 @@ def test_dhcp_leaves_the_names_alone() -> None:
 
 
 def test_the_policys_own_addresses() -> None:
-    wanted = NicOverride(MACS[1], "LAN", False, ("192.0.2.5/24", "2001:db8::5/64"), ("192.0.2.1", "2001:db8::1"), ("192.0.2.53",))
+    wanted = NicOverride(MACS[1], "LAN", False, ("192.0.2.5/24", "2001:db8::5/64"), ("192.0.2.1", "2001:db8::1"), ("192.0.2.53", "2001:db8::53"))
     (card,) = carry(guest(), NICS, Policy(addresses="override", overrides=(wanted, NicOverride(MACS[0])))).settings
     assert (card.mac, card.addresses, card.addresses6) == (MACS[1], ("192.0.2.5/24",), ("2001:db8::5/64",))
-    assert [g.address for g in (*card.gateways, *card.gateways6)] == ["192.0.2.1", "2001:db8::1"] and card.dns == ("192.0.2.53",)
+    assert (card.gateways, card.gateways6) == ((Gateway("192.0.2.1"),), (Gateway("2001:db8::1"),))
+    assert (card.dns, card.dns6, card.dhcp, card.name) == (("192.0.2.53",), ("2001:db8::53",), False, "LAN")
 
 
 def test_a_card_of_virt_v2vs_keeps_all_but_addresses() -> None:
