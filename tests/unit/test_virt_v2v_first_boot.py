@@ -13,7 +13,7 @@ from h2k.windows.first_boot import Runner
 from tests.guests.pe import make_pe
 from tests.unit.cmd_lint import lint
 from tests.unit.hooks import ask
-from tests.unit.memory_reader import apply_changes, windows_guest
+from tests.unit.memory_reader import MemoryReader, apply_changes, windows_guest
 
 SERVICE = '[$cs\\Services\\firstboot]\n"Type"=dword:00000010\n"Start"=dword:00000002\n'
 RETRIES = b"if !elvl! NEQ 249 (\r\n"  # of a firstboot.bat that tries again
@@ -50,14 +50,19 @@ def test_each_script_may_restart_the_machine_and_a_bounded_one_at_each_of_its_tr
     [
         guest({"a.bat": b""}, service=""),
         guest({"a.bat": b""}, service=SERVICE.replace("00000002", "00000004")),
+        guest({"a.bat": b""}, service=SERVICE.replace('"Start"', '"Other"')),
         guest({}),
         guest({"a.bat": b""}, files={"Program Files/Guestfs/Firstboot/complete": b""}),
         windows_guest(SERVICE),
     ],
-    ids=["no service", "disabled", "no script", "complete", "no directory"],
+    ids=["no service", "disabled", "no start", "no script", "complete", "no directory"],
 )
 def test_nothing_waits(other: Guest) -> None:
     assert virt_v2v_first_boot(other) is None
+
+
+def test_a_service_that_is_started_by_hand_waits_too() -> None:
+    assert virt_v2v_first_boot(guest({"a.bat": b""}, service=SERVICE.replace("00000002", "00000003"))) is not None
 
 
 def test_the_cards_that_it_sets() -> None:
@@ -70,7 +75,8 @@ def test_the_cards_that_it_sets() -> None:
 
 
 def test_a_script_that_may_loop() -> None:
-    made = guest({INSTALL: DRIVERS, "5000-0002-other.bat": OTHER, "5000-0003-fine.bat": b"exit /b 2490\r\n"})
+    fine = dict.fromkeys(("1000-0000-fine.bat", "5000-0003-fine.bat"), b"exit /b 2490\r\n")
+    made = guest({INSTALL: DRIVERS, "5000-0002-other.bat": OTHER, **fine})
     staged = virt_v2v_first_boot(made)
     assert staged is not None
     first, second = loops(made, staged)
@@ -79,10 +85,33 @@ def test_a_script_that_may_loop() -> None:
     assert bounded(second)[f"{DIRECTORY}/h2k/5000-0002-other.cmd"] == OTHER
 
 
-def test_a_runner_that_moves_every_script_on_does_not_loop() -> None:
-    made = guest({INSTALL: DRIVERS}, control=b"move it, whatever it says\r\n")
+def looping(made: Guest) -> int:
     staged = virt_v2v_first_boot(made)
-    assert staged is not None and loops(made, staged) == ()
+    assert staged is not None
+    return len(loops(made, staged))
+
+
+def test_a_runner_that_moves_every_script_on_does_not_loop() -> None:
+    assert looping(guest({INSTALL: DRIVERS})) == 1
+    assert looping(guest({INSTALL: DRIVERS}, control=b"move it, whatever it says\r\n")) == 0
+    without = guest({INSTALL: DRIVERS})
+    assert isinstance(without.reader, MemoryReader)
+    del without.reader.files[without.volume][f"{DIRECTORY}/firstboot.bat"]
+    assert looping(without) == 0
+
+
+@pytest.mark.parametrize(("limit", "found"), [(len(OTHER), 1), (len(OTHER) - 1, 0)])
+def test_scripts_that_are_too_large_are_not_read(limit: int, found: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = guest({"a.bat": OTHER}, control=b"249")
+    monkeypatch.setattr("h2k.guest.virt_v2v_first_boot.SCRIPT_LIMIT", limit)
+    assert looping(made) == found
+
+
+def test_a_script_that_can_t_be_read_is_left_as_it_is() -> None:
+    made = guest({"a.bat": OTHER, "b.bat": OTHER})
+    assert isinstance(made.reader, MemoryReader)
+    made.reader.unreadable[made.volume, f"{DIRECTORY}/scripts/a.bat".lower()] = "compressed"
+    assert looping(made) == 1
 
 
 def test_what_can_not_be_installed_is_left_out_with_the_reason() -> None:
@@ -114,6 +143,17 @@ def test_the_scripts_in_their_place_are_clean(content: bytes) -> None:
     script = bounded(loop)[loop.script]
     assert lint("x.bat", script, {"x.bat": script}) == []
     assert f"of {TRIES}".encode() in script
+
+
+def test_the_first_four_drivers_that_are_left_out_are_named_with_the_first_three_files_that_they_lack() -> None:
+    lacking = GOOD + b"[z]\nCopyFiles=@1.sys,@2.sys,@3.sys,@4.sys\n"
+    drivers = {f"Windows/Drivers/VirtIO/{n}.inf": lacking for n in "abcde"}
+    said = ask("first-boot", guest({INSTALL: DRIVERS, "5000-0002-other.bat": OTHER}, files={**drivers, "Windows/Drivers/VirtIO/a.cat": b"x"}))
+    first, second = (f for f in said.findings if f.id == "first-boot-loop")
+    left = "; ".join(f"{n}.inf: 1.sys, 2.sys, 3.sys missing" for n in "abcd")
+    assert first.evidence.endswith(f"(exit status 249), and 5 of the drivers that it installs can't go in: {left}")
+    assert (first.repair, second.repair) == (f"bounded: {TRIES} tries, without these drivers", f"bounded: {TRIES} tries")
+    assert second.evidence.endswith("without limit (exit status 249)")
 
 
 def test_the_hook_repairs_it_once() -> None:
