@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from h2k.config.driver_plan import load_plan
-from h2k.guest.driver_signatures import PACKAGES, SHA2, TEST_SIGNED, UNSIGNED, Loader, judge, read_loader
+from h2k.guest.driver_signatures import PACKAGES, SHA2, TEST_SIGNED, UNSIGNED, Loader, judge, read_loader, signer
+from h2k.windows.signature import read_signatures
 from tests.guests.pe import make_pe
 from tests.guests.signing import CHAINS, sign_pe
 from tests.unit.helpers import windows
@@ -18,6 +19,7 @@ from tests.unit.memory_reader import windows_guest
 PLAN = load_plan()
 PLAIN = make_pe("amd64", b"driver")
 LOADER = Loader(windows())
+INSTALLED = '"CurrentState"=dword:00000070\n'
 SEVEN = Loader(windows((6, 1), 7601), sha2=False)
 
 
@@ -73,6 +75,28 @@ def test_sha_256_alone_needs_an_update_on_windows_7(digests: tuple[str, ...], sh
     assert found(sign_pe(PLAIN, digests=digests), SEVEN, sha2=sha2) == wanted
 
 
+def test_what_keeps_a_driver_from_loading_is_said() -> None:
+    def said(data: bytes, loader: Loader) -> str:
+        fault = judge(data, "x.sys", PLAN, loader)
+        assert fault is not None
+        return fault.evidence
+
+    assert said(PLAIN, LOADER) == "it carries no signature"
+    by = signer(read_signatures(sign_pe(PLAIN, "test"), "x.sys"))
+    assert said(sign_pe(PLAIN, "test"), LOADER) == f"signed by {by}, whom the loader of Windows does not trust"
+    secure = dataclasses.replace(LOADER, secure_boot=True)
+    assert said(sign_pe(PLAIN, "test"), secure) == f"signed by {by}, whom Windows under Secure Boot does not trust"
+    assert said(sign_pe(PLAIN), SEVEN) == "its only signature is SHA256, and KB3033929 or KB4474419 is not installed"
+
+
+def test_who_signed_is_named_with_who_vouches_for_him() -> None:
+    (signature,) = read_signatures(sign_pe(PLAIN), "x.sys")
+    whql = CHAINS["whql"]
+    assert signer([signature]) == f"{whql[0]} ({whql[1]})"
+    assert signer([dataclasses.replace(signature, issuers=(signature.signer,))]) == f"{whql[0]} (by its own word)"
+    assert signer([dataclasses.replace(signature, issuers=())]) == f"{whql[0]} (?)"
+
+
 def test_a_test_signature_s_digest_counts_too() -> None:
     assert found(sign_pe(PLAIN, "test"), SEVEN, test_signing=True) == SHA2
 
@@ -93,13 +117,15 @@ def test_a_ca_of_one_s_own_in_a_plan(tmp_path: Path) -> None:
     ],
 )
 def test_the_update_is_looked_for(package: str, known: bool) -> None:
-    def loader(state: int) -> Loader:
-        text = f'[{PACKAGES}\\{package}]\n"CurrentState"=dword:{state:08x}\n'
+    def loader(state: str) -> Loader:
+        text = f"[{PACKAGES}\\A_package_before_it]\n{INSTALLED}[{PACKAGES}\\{package}]\n{state}"
         return read_loader(windows_guest(software=text, version="6.1", build="7601", firmware="bios"), False)
 
-    assert loader(0x70).sha2 is known
-    assert not loader(0x40).sha2
-    assert read_loader(windows_guest(), False).sha2
+    assert loader(INSTALLED).sha2 is loader(INSTALLED.replace("70", "80")).sha2 is known
+    for state in ("00000040", "00000050", "00000060", "ffffff90"):  # staged, superseded, on its way, broken
+        assert not loader(INSTALLED.replace("00000070", state)).sha2
+    assert not loader("").sha2
+    assert read_loader(windows_guest(), False).sha2 and read_loader(windows_guest(version="6.2", build="9200"), False).sha2
 
 
 def test_who_is_strict() -> None:
