@@ -15,8 +15,6 @@ from h2k.windows import hive_edit, values
 from h2k.windows.bcd import decode_device
 from h2k.windows.values import Value
 
-_TYPES = {values.REG_SZ: "SZ", values.REG_EXPAND_SZ: "EXPAND_SZ", values.REG_DWORD: "DWORD", values.REG_MULTI_SZ: "MULTI_SZ"}
-
 
 @dataclasses.dataclass(frozen=True)
 class SetValue:
@@ -167,7 +165,7 @@ def _show(value: Value) -> str:
     if value.type in (values.REG_SZ, values.REG_EXPAND_SZ, values.REG_MULTI_SZ):
         text = value.raw.decode("utf-16-le", "replace").rstrip("\0").replace("\0", ", ")
         return repr(text[:120])
-    kind = _TYPES.get(value.type, f"type {value.type}")
+    kind = "DWORD" if value.type == values.REG_DWORD else f"type {value.type}"  # one of another size than four bytes
     return f"{kind} {value.raw[:24].hex()}{'…' if len(value.raw) > 24 else ''}"
 
 

@@ -9,10 +9,23 @@ from typing import Any
 import pytest
 
 from h2k.disk.reader import VolumeRef
-from h2k.guest.changes import DeleteKey, DeleteValue, SetActive, SetValue, WriteFile, as_json, pending
+from h2k.guest.boot_files import ESP_TYPE
+from h2k.guest.changes import (
+    DeleteKey,
+    DeleteValue,
+    ReplayLogs,
+    SetActive,
+    SetPartitionType,
+    SetValue,
+    WriteFile,
+    as_json,
+    pending,
+)
 from h2k.guest.guest import Guest
-from h2k.windows.values import binary, dword, expand, multi, text
-from tests.unit.memory_reader import MemoryReader, apply_changes, windows_guest
+from h2k.windows.bcd import encode_partition
+from h2k.windows.values import REG_DWORD, Value, binary, dword, expand, multi, text
+from tests.guests.regfile import build_hive, make_dirty
+from tests.unit.memory_reader import DATA_TYPE, MemoryReader, apply_changes, windows_guest
 
 KEY = "ControlSet001\\Services\\viostor"
 SYSTEM = f"""[{KEY}]
@@ -22,6 +35,7 @@ SYSTEM = f"""[{KEY}]
 "Blob"=hex:{",".join(["ab"] * 30)}
 [{KEY}\\StartOverride]
 "0"=dword:00000003
+[Empty]
 [Five]
 "a"=dword:00000001
 "b"=dword:00000002
@@ -72,6 +86,10 @@ CHANGES: list[tuple[Any, bool, str]] = [
         f"{hashlib.sha256(b'new driver').hexdigest()[:12]}…, from viostor/2k22/amd64/viostor.sys",
     ),
     (WriteFile(WINDOWS, "/Windows/x", b"", "nowhere"), False, "+ /Windows/x: 0 bytes, sha256 e3b0c44298fc…, from nowhere"),
+    (SetValue("SYSTEM", KEY, "Long", text("x" * 121)), False, f"+ SYSTEM\\{KEY} Long: '{'x' * 120}'"),
+    (SetValue("SYSTEM", KEY, "Full", binary(bytes(24))), False, f"+ SYSTEM\\{KEY} Full: type 3 {'00' * 24}"),
+    (SetValue("SYSTEM", KEY, "Short", Value(REG_DWORD, b"ab")), False, f"+ SYSTEM\\{KEY} Short: DWORD 6162"),
+    (DeleteKey("SYSTEM", "Empty"), False, "- SYSTEM\\Empty\\"),
     (DeleteKey("SYSTEM", "Five"), False, "- SYSTEM\\Five\\ (a=1, b=2, c=3, d=4)"),
 ]
 
@@ -109,6 +127,40 @@ def test_the_active_partition() -> None:
     assert SetActive(0, 1).holds(made)
     assert not SetActive(0, 2).holds(made)
     assert SetActive(0, 2).diff(made) == "~ disk 0: active partition 1 → 2"
+    reader = made.reader
+    assert isinstance(reader, MemoryReader)
+    for active, shown in (((), "none"), ((1, 2), "1, 2")):
+        table = made.disks[0].table
+        parts = tuple(dataclasses.replace(p, active=p.number in active) for p in table.partitions)
+        other = Guest(MemoryReader([dataclasses.replace(made.disks[0], table=dataclasses.replace(table, partitions=parts))], reader.files))
+        assert not SetActive(0, 1).holds(other)
+        assert SetActive(0, 1).diff(other) == f"~ disk 0: active partition {shown} → 1"
+
+
+def test_the_type_of_a_partition() -> None:
+    made = windows_guest()
+    assert SetPartitionType(0, 1, ESP_TYPE).holds(made) and not SetPartitionType(0, 2, ESP_TYPE).holds(made)
+    assert SetPartitionType(0, 2, ESP_TYPE).diff(made) == f"~ disk 0 partition 2: type {DATA_TYPE} → {ESP_TYPE}"
+    assert SetPartitionType(0, 9, ESP_TYPE).diff(made) == f"~ disk 0 partition 9: type none → {ESP_TYPE}"
+
+
+def test_an_element_of_the_boot_store_is_shown_by_what_it_names() -> None:
+    element = "Objects\\{x}\\Elements\\11000001"
+    boot = bytes(16) + (5).to_bytes(4, "little") + bytes(68)
+    made = windows_guest(bcd=build_hive(f'[{element}]\n"Element"=hex:{boot.hex(",")}\n"Words"="old"\n'))
+    named = binary(encode_partition("gpt", DATA_TYPE.lower(), ESP_TYPE.lower()))
+    assert SetValue("BCD", element, "Element", named).diff(made) == (
+        f"~ BCD\\{element} Element: boot device, type 3 {boot[:24].hex()}… → partition {ESP_TYPE} of gpt disk {DATA_TYPE}"
+    )
+    assert SetValue("BCD", element, "Words", text("new")).diff(made) == f"~ BCD\\{element} Words: 'old' → 'new'"
+
+
+def test_logs_are_replayed_once() -> None:
+    replay = ReplayLogs("SYSTEM", "LOG1 1: 4096 bytes")
+    assert replay.holds(windows_guest())
+    clean = windows_guest().hive_bytes("SYSTEM")
+    assert not replay.holds(windows_guest(files={"Windows/System32/config/SYSTEM": make_dirty(clean)}))
+    assert replay.diff(windows_guest()) == "~ SYSTEM: transaction logs replayed (LOG1 1: 4096 bytes)"
 
 
 def test_json(guest: Guest) -> None:
