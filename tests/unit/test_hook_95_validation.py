@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from h2k.boot.validate import read_steps
 from h2k.config.policy import Policy, Validation
@@ -12,6 +12,7 @@ from h2k.domain.facts import DomainFacts, NicFacts
 from h2k.engine.hooks import Document
 from tests.unit.hooks import ask
 from tests.unit.memory_reader import windows_guest
+from tests.unit.moved_guests import UNKNOWN, VIRTIO
 
 NETWORK = (Path(__file__).resolve().parents[1] / "guests" / "net-three.reg").read_text(encoding="utf-8")
 MACS = ("00:0c:29:aa:00:01", "00:0c:29:aa:00:02", "00:0c:29:aa:00:03")
@@ -59,3 +60,25 @@ def test_addresses_left_to_dhcp_by_the_policy() -> None:
 
 def test_nothing_is_written_before_the_copy() -> None:
     assert ask("validation", windows_guest(NETWORK), phase="source").changes == ()
+    assert ask("validation", windows_guest(NETWORK, version="6.0", build="6002")).changes == (), "nor for a Windows that h2k leaves alone"
+
+
+def test_a_card_of_ours_keeps_what_it_has() -> None:
+    met = VIRTIO + '[$cs\\Control\\NetworkSetup2\\Interfaces\\{55555555-0000-4000-8000-000000000001}\\Kernel]\n'
+    met += '"PermanentAddress"=hex:52,54,00,00,00,07\n'
+    (document,) = ask("validation", windows_guest(met), domain=domain(NicFacts("52:54:00:00:00:07"), NicFacts("52:54:00:00:00:08"))).changes
+    assert isinstance(document, Document)
+    assert [s["addresses"] for s in document.content["steps"] if s["step"] == "address"] == [["192.0.2.77/24"], []]
+
+
+def test_the_only_card_gets_all_whatever_its_mac() -> None:
+    second = ("\\0008]", "0988]", "{22222222-0000-4000-8000-000000000002}")
+    single = "[".join(part for part in UNKNOWN.split("[") if not any(mark in part for mark in second))
+
+    def addresses(*macs: Optional[str]) -> list[tuple[str, list[str]]]:
+        (document,) = ask("validation", windows_guest(single), domain=domain(*(NicFacts(mac) for mac in macs))).changes
+        assert isinstance(document, Document)
+        return [(s["mac"], s["addresses"]) for s in document.content["steps"] if s["step"] == "address"]
+
+    assert addresses("52:54:00:00:00:01") == [("52:54:00:00:00:01", ["192.0.2.20/24"])]
+    assert addresses(None) == [("", ["192.0.2.20/24"])]
