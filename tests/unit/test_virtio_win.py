@@ -219,6 +219,43 @@ def test_an_inf_that_is_not_the_plans(tree: Path, old: str, new: str, message: s
     assert message in refused(tree, PackageBad)
 
 
+def edited(tree: Path, *changes: tuple[str, str]) -> Path:
+    """The directory of viostor, its INF with these changes."""
+    place = tree / "viostor" / "2k22" / "amd64"
+    text = (place / "viostor.inf").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (place / "viostor.inf").write_text(text)
+    return place
+
+
+def test_the_program_of_the_service_belongs_to_the_package_though_no_list_names_it(tree: Path) -> None:
+    edited(tree, ("viostor.sys,,,2\n", ""), ("viostor.sys = 1,,\n", ""))
+    assert set(find(tree).files) == {"viostor.inf", "viostor.cat", "viostor.sys"}
+
+
+def test_files_lie_in_the_subdirectories_that_the_inf_names(tree: Path) -> None:
+    place = edited(tree, ("viostor.sys = 1,,\n", "viostor.sys = 1,,\nhelper.dll = 1,\\sub\nother.dll = 1,\\none\n"))
+    (place / "SUB").mkdir()
+    (place / "SUB" / "Helper.DLL").write_bytes(b"made helper")
+    (place / "helper.dll").write_bytes(b"of another driver")
+    package = find(tree)
+    assert package.files["sub/helper.dll"] == b"made helper" and "helper.dll" not in package.files
+    assert package.missing == ("none/other.dll",)
+
+
+@pytest.mark.parametrize(("attribute", "message"), [("read_bytes", "can't read this driver file"), ("iterdir", "can't read this directory")])
+def test_a_host_file_that_can_t_be_read_is_named(attribute: str, message: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with open_source(tree) as source:
+        monkeypatch.setattr(Path, attribute, fail)
+        with pytest.raises(PackageBad, match=rf"^{tree}/\S+: {message}: Input/output error \(get an intact virtio-win, or convert with --h2k-bus sata\)$"):
+            source.find(PLAN, BLK, guest("2k22"))
+
+
 def test_an_empty_inf(tree: Path) -> None:
     (tree / "viostor" / "2k22" / "amd64" / "viostor.inf").write_bytes(b"")
     assert "viostor.inf: 0 bytes are no INF file" in refused(tree, PackageBad)
@@ -231,11 +268,14 @@ def test_a_driver_file_that_is_a_directory(tree: Path) -> None:
 
 
 def test_files_and_packages_that_are_too_large(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("h2k.guest.virtio_win.MAX_FILE", 100)
-    assert "larger than 100 bytes; not a driver file" in refused(tree, PackageBad)
-    monkeypatch.setattr("h2k.guest.virtio_win.MAX_FILE", 1 << 20)
-    monkeypatch.setattr("h2k.guest.virtio_win.MAX_PACKAGE", 100)
-    assert "the package has more than 100 bytes" in refused(tree, PackageBad)
+    sizes = [len(data) for data in find(tree).files.values()]
+    monkeypatch.setattr("h2k.guest.virtio_win.MAX_FILE", max(sizes))
+    monkeypatch.setattr("h2k.guest.virtio_win.MAX_PACKAGE", sum(sizes))
+    assert find(tree).missing == ()
+    monkeypatch.setattr("h2k.guest.virtio_win.MAX_PACKAGE", sum(sizes) - 1)
+    assert f"the package has more than {sum(sizes) - 1} bytes" in refused(tree, PackageBad)
+    monkeypatch.setattr("h2k.guest.virtio_win.MAX_FILE", max(sizes) - 1)
+    assert f"larger than {max(sizes) - 1} bytes; not a driver file" in refused(tree, PackageBad)
 
 
 def test_the_skip_list_counts(tree: Path, tmp_path: Path) -> None:
@@ -279,8 +319,10 @@ def test_the_example_vendor(tmp_path: Path) -> None:
 def test_the_guest_agents_installer(whole: Path, tree: Path, arch: str, there: bool) -> None:
     with open_source(whole) as source:
         assert source.has_guest_agent_msi(arch) is there
+        found = source.guest_agent_msi(arch)
+        assert found == ({"amd64": "qemu-ga-x86_64.msi", "x86": "qemu-ga-i386.msi"}[arch], b"made guest-agent installer") if there else found is None
     with open_source(tree) as source:
-        assert source.has_guest_agent_msi(arch) is False
+        assert source.has_guest_agent_msi(arch) is False and source.guest_agent_msi(arch) is None
 
 
 def test_a_source_that_is_missing_or_empty(tmp_path: Path) -> None:
