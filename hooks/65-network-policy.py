@@ -8,9 +8,9 @@ from h2k.base.finding import Finding
 from h2k.engine.hooks import Document, Options, Proposed
 from h2k.guest.changes import DeleteKey, DeleteValue, SetValue
 from h2k.guest.guest import Guest
-from h2k.guest.nics import Carry, carry
+from h2k.guest.nics import Carry, carry, has_cmdlets
 from h2k.windows.network import INTERFACE_CLASSES, IPV4_NSI, IPV6_NSI, NET_CLASS, PROFILES, Adapter, Profile
-from h2k.windows.network_carry import Assignment, by_hand, extras_of, not_carried
+from h2k.windows.network_carry import Assignment, by_hand, extras_of, not_carried, unticked
 from h2k.windows.services import control_set_name
 from h2k.windows.values import dword
 
@@ -33,7 +33,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     found = carry(guest, options.domain, options.policy)
     for adapter in found.leaving:
         yield from _static(guest, options, adapter, found)
-        yield from _settings(options, adapter, found)
+        yield from _settings(guest, options, adapter, found)
     yield from _virtual(found)
     for adapter in found.leaving:
         yield from _ghost(guest, options, adapter, found)
@@ -74,14 +74,15 @@ def _card(to: Assignment) -> str:
     return f"the card {to.mac}" if to.mac is not None else "the only card"
 
 
-def _settings(options: Options, adapter: Adapter, found: Carry) -> Iterator[Finding]:
+def _settings(guest: Guest, options: Options, adapter: Adapter, found: Carry) -> Iterator[Finding]:
     """What the card is set to beside its addresses: carried as they are, and what can't be is named one by one."""
     to = found.assignments[adapter.guid]
     if adapter.present is False:
         return
     # A ghost that the policy keeps has its settings still: they are carried all the same, and nothing of it is broken.
     state = "broken" if options.policy.ghosts == "remove" else "warning"
-    set_to = extras_of(adapter)
+    cmdlets = has_cmdlets(guest) and to.certain and options.policy.addresses == "preserve"
+    set_to = (*extras_of(adapter), *(unticked(adapter) if cmdlets else ()))
     evidence = f"{', '.join(set_to)} on a card of {adapter.hardware}, which the KVM domain does not have"
     if set_to and options.policy.addresses != "preserve":
         yield Finding("network-setting-dropped", state, _named(adapter), evidence, "dropped: the policy has other addresses")
@@ -90,7 +91,7 @@ def _settings(options: Options, adapter: Adapter, found: Carry) -> Iterator[Find
         yield Finding("network-setting-dropped", state, _named(adapter), evidence, repair)
     elif set_to:
         yield Finding("network-setting-dropped", "warning", _named(adapter), evidence, f"not carried, for {to.why}: set it by hand")
-    for what, way in not_carried(adapter):
+    for what, way in not_carried(adapter, cmdlets):
         yield Finding("network-setting-dropped", "warning", _named(adapter), what, way)
 
 

@@ -51,11 +51,16 @@ def carry(guest: Guest, domain: Optional[DomainFacts], policy: Policy) -> Carry:
     else:
         keep = policy.addresses == "preserve"
         certain = [(a, assignments[a.guid]) for a in behind if assignments[a.guid].certain]
-        settings = tuple(settings_of(a, to.mac, keep) for a, to in certain)
+        settings = tuple(settings_of(a, to.mac, keep, has_cmdlets(guest)) for a, to in certain)
     staged = virt_v2v_first_boot(guest)
     theirs = staged.addresses if staged is not None else frozenset()
     settings = tuple(_without_addresses(s) if s.mac in theirs else s for s in settings)
     return Carry(network, behind, assignments, tuple(s for s in settings if s.worth_setting), theirs)
+
+
+def has_cmdlets(guest: Guest) -> bool:
+    """Whether Windows has PowerShell's cmdlets for network cards: from 8 and 2012 on (module NetAdapter)."""
+    return guest.windows.version >= (6, 2)
 
 
 def _without_addresses(card: Settings) -> Settings:

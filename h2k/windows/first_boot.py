@@ -12,7 +12,7 @@ from typing import Any, Optional
 from h2k.base.errors import BadData
 from h2k.windows.first_boot_steps import WORK
 from h2k.windows.network import Gateway, Route
-from h2k.windows.network_carry import SAFE_NAME, Settings, extras_of
+from h2k.windows.network_carry import SAFE_NAME, Settings, code_units, extras_of, from_code_units, settable_name
 from h2k.windows.values import Value, dword, expand, text
 
 SERVICE = "h2k-firstboot"
@@ -104,7 +104,8 @@ class FirstBoot:
             addresses = (*card.addresses, *card.addresses6, *(f"DNS {d}" for d in (*card.dns, *card.dns6)))
             gateways = [f"gateway {g.address}" for g in (*card.gateways, *card.gateways6)]
             named = [f"name {card.name!r}"] if card.name else []
-            set_to = (*(addresses or ("DHCP",)), *gateways, *extras_of(card), *named)
+            unticked = [f"{component} unticked" for component in card.unbound]
+            set_to = (*(addresses or ("DHCP",)), *gateways, *extras_of(card), *unticked, *named)
             parts.append(f"{card.mac or 'the only card'}: {', '.join(set_to)}")
         parts += [f"route {r.destination} by {r.gateway}" for r in self.routes]
         parts += [f"SanPolicy of ControlSet{n:03d} back to {'none' if p is None else p}" for n, p in self.san]
@@ -167,6 +168,8 @@ def settings_text(wanted: FirstBoot) -> bytes:
         kind, _, rest = line.partition(" ")
         if kind == "name":
             good = bool(SAFE_NAME.fullmatch(rest))
+        elif kind == "name-units":
+            good = settable_name(from_code_units(rest), True)
         elif kind in ("driver", "publisher"):
             first, _, file = rest.partition(" ")
             good = bool(_WORD.fullmatch(first)) and bool(_FILE.fullmatch(file))
@@ -222,16 +225,14 @@ def _card_lines(card: Settings) -> Iterator[str]:
         yield f"gateway {gateway.address} {gateway.metric}"
     if card.register != "primary":
         yield f"register {card.register}"
-    for server in card.dns:
-        yield f"dns {server}"
-    for server in card.wins:
-        yield f"wins {server}"
-    for address in card.addresses6:
-        yield f"address6 {address}"
-    for gateway in card.gateways6:
-        yield f"gateway6 {gateway.address}"
-    for server in card.dns6:
-        yield f"dns6 {server}"
+    for kind, words in (
+        ("dns", card.dns),
+        ("wins", card.wins),
+        ("address6", card.addresses6),
+        ("gateway6", [gateway.address for gateway in card.gateways6]),
+        ("dns6", card.dns6),
+    ):
+        yield from (f"{kind} {word}" for word in words)
     if card.metric is not None:
         yield f"metric {card.metric}"
     for kind, value in (
@@ -242,8 +243,9 @@ def _card_lines(card: Settings) -> Iterator[str]:
     ):
         if value is not None:
             yield f"{kind} {value}"
+    yield from (f"unbind {component}" for component in card.unbound)
     if card.name:
-        yield f"name {card.name}"
+        yield f"name {card.name}" if SAFE_NAME.fullmatch(card.name) else f"name-units {code_units(card.name)}"
 
 
 def parse_settings(data: bytes) -> FirstBoot:
@@ -339,6 +341,7 @@ _ONE_OF_CARD: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "suffix": ("suffix", str),
     "no-dynamic-update": ("no_dynamic_update", lambda rest: rest == "1"),
     "name": ("name", str),
+    "name-units": ("name", from_code_units),
 }
 _LISTED: Mapping[str, tuple[str, _Convert]] = {
     "driver": ("drivers", lambda words: Package(words[1], words[0] == "required")),
@@ -361,6 +364,7 @@ _OF_CARD: Mapping[str, tuple[str, _Convert]] = {
     "gateway6": ("gateways6", lambda words: Gateway(words[0])),
     "dns6": ("dns6", _word),
     "wins": ("wins", _word),
+    "unbind": ("unbound", _word),
 }
 
 

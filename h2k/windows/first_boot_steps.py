@@ -42,8 +42,8 @@ STEPS = (
     ),
     Step(
         "addresses", 300,
-        "Gives each card what its MAC had on the source: addresses, gateways, DNS, WINS, metric, MTU, name; routes. "
-        "Reads them back.", "the card with that MAC, on VirtIO",
+        "Gives each card what its MAC had on the source: addresses, gateways, DNS, WINS, metric, MTU, name, what was unticked; routes. "
+        "Reads them back.", "the card with that MAC, on VirtIO", bounded=True,
     ),
     Step(
         "disks", 300, "Brings the guest's own disks online; restores the SAN policy.", "restores on the final bus",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import struct
 from collections.abc import Sequence
 from typing import Optional, Union
 
@@ -14,6 +15,8 @@ OURS = ("virtio", "qemu")
 # VMware counts the slots behind its PCI bridges from 32; a smaller number is a slot of another machine.
 FIRST_VMWARE_SLOT = 32
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.()#-]{0,79}")
+# What Windows takes as a connection's name, and a script only as numbers.
+_NAME = re.compile(r'[^\x00-\x1f\x7f\\/:*?"<>|]{1,80}')
 SAFE_SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,198}")
 
 
@@ -27,7 +30,8 @@ class Card:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the first boot gives to the card with this MAC, or to the only card (None)."""
+    """What the first boot gives to the card with this MAC, or to the only card (None). `unbound` are the component ids
+    of what was unticked for it ("ms_tcpip6")."""
 
     mac: Optional[str]
     name: str = ""
@@ -45,6 +49,7 @@ class Settings:
     register: str = "primary"
     no_dynamic_update: bool = False
     mtu: Optional[int] = None
+    unbound: tuple[str, ...] = ()
 
     @property
     def static(self) -> bool:
@@ -53,13 +58,13 @@ class Settings:
 
     @property
     def required(self) -> bool:
-        """Whether the machine is not right without them: more than a name or a metric."""
+        """Whether the machine is not right without them: more than a name, a metric or what was unticked."""
         return self.static or bool(extras_of(self))
 
     @property
     def worth_setting(self) -> bool:
         """Whether there is anything to set at all."""
-        return self.required or bool(self.name) or self.metric is not None
+        return self.required or bool(self.name or self.unbound) or self.metric is not None
 
 
 def extras_of(card: Union[Adapter, Settings]) -> tuple[str, ...]:
@@ -78,18 +83,38 @@ def extras_of(card: Union[Adapter, Settings]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def not_carried(adapter: Adapter) -> tuple[tuple[str, str], ...]:
-    """What no first boot can set: a name or suffix that a script could misread, services that were unticked; and how the
-    owner sets each on the new card (cmdlets of Windows 8 and later)."""
+def unticked(adapter: Adapter) -> tuple[str, ...]:
+    """The services that were unticked for a card, in words."""
+    return tuple(f"{service} is unticked" for service in adapter.unbound)
+
+
+def not_carried(adapter: Adapter, cmdlets: bool) -> tuple[tuple[str, str], ...]:
+    """What no first boot sets: a suffix that a script could misread, and without PowerShell's cmdlets for network cards
+    (they came with Windows 8) a name in other letters than ASCII's and what was unticked; and how the owner sets each."""
     found = []
-    if adapter.name and not SAFE_NAME.fullmatch(adapter.name):
+    if adapter.name and not settable_name(adapter.name, cmdlets):
         found.append((f"connection name {adapter.name!r}", "rename the new connection"))
     if adapter.suffix and not SAFE_SUFFIX.fullmatch(adapter.suffix):
         found.append((f"DNS suffix {adapter.suffix[:60]!r}", "set it in the new card's DNS settings"))
-    for service in adapter.unbound:
+    for service, what in zip(adapter.unbound, unticked(adapter)) if not cmdlets else ():
         command = f"Disable-NetAdapterBinding -Name NAME -ComponentID {PROTOCOLS[service]}"
-        found.append((f"{service} is unticked", f"untick it in the new card's properties, or in PowerShell: {command}"))
+        found.append((what, f"untick it in the new card's properties, or in PowerShell: {command}"))
     return tuple(found)
+
+
+def settable_name(name: str, cmdlets: bool) -> bool:
+    """Whether a first boot can give a connection this name."""
+    return SAFE_NAME.fullmatch(name) is not None or (cmdlets and _NAME.fullmatch(name) is not None and name == name.strip(" ."))
+
+
+def code_units(name: str) -> str:
+    """A name as a script gets it that could misread it: UTF-16 code units in decimal, with dots between."""
+    return ".".join(str(unit) for (unit,) in struct.iter_unpack("<H", name.encode("utf-16-le", "surrogatepass")))
+
+
+def from_code_units(text: str) -> str:
+    """The reverse; ValueError for what code_units does not write."""
+    return b"".join(int(unit).to_bytes(2, "little") for unit in text.split(".")).decode("utf-16-le", "surrogatepass")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +184,10 @@ def _assignment(adapter: Adapter, found: Optional[tuple[Card, str]], twice: set[
     return Assignment(True, card.mac, why)
 
 
-def settings_of(adapter: Adapter, mac: Optional[str], addresses: bool) -> Settings:
-    """An adapter's settings for a card; its name only where no script could misread it; `addresses` False leaves
-    all but the name to DHCP."""
-    name = adapter.name if SAFE_NAME.fullmatch(adapter.name) else ""
+def settings_of(adapter: Adapter, mac: Optional[str], addresses: bool, cmdlets: bool) -> Settings:
+    """An adapter's settings for a card; `addresses` False leaves all but the name to DHCP. `cmdlets`: this Windows has
+    PowerShell's for network cards."""
+    name = adapter.name if settable_name(adapter.name, cmdlets) else ""
     if not addresses:
         return Settings(mac, name)
     return Settings(
@@ -182,6 +207,7 @@ def settings_of(adapter: Adapter, mac: Optional[str], addresses: bool) -> Settin
         adapter.register,
         adapter.no_dynamic_update,
         adapter.mtu,
+        tuple(PROTOCOLS[service] for service in adapter.unbound) if cmdlets else (),
     )
 
 

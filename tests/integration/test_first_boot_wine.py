@@ -106,6 +106,29 @@ def test_every_setting_of_a_card(wine: Wine) -> None:
     assert netbt["NetbiosOptions"] == "dword:00000002"
 
 
+POWERSHELL = """network-service netkvm
+nic 52-54-00-12-34-56 required
+address 192.0.2.10 255.255.255.0
+unbind ms_tcpip6
+unbind ms_server
+name-units 82.233.115
+"""
+
+
+def test_what_powershell_alone_can_set(wine: Wine) -> None:
+    wine.fresh(POWERSHELL, BOUND, [ROUTE, *LUIDS, NAMES])
+    assert wine.step("addresses") == ("0", "1 of 1 cards set"), wine.output
+    card = "-Name (Get-NetAdapter -InterfaceIndex 12).Name"
+    assert [call for call in wine.calls if call.startswith("powershell")] == [
+        f"powershell -NoProfile -NonInteractive -Command Disable-NetAdapterBinding {card} -ComponentID ms_tcpip6 -ErrorAction Stop",
+        f"powershell -NoProfile -NonInteractive -Command Disable-NetAdapterBinding {card} -ComponentID ms_server -ErrorAction Stop",
+        f"powershell -NoProfile -NonInteractive -Command Rename-NetAdapter {card} "
+        "-NewName (-join [char[]][int[]]'82.233.115'.Split('.')) -ErrorAction Stop",
+    ]
+    wine.answer([ROUTE, *LUIDS, NAMES, ("powershell", "ms_server", 1, ""), ("powershell", "Rename", 1, "")])
+    assert wine.step("addresses") == ("0", "1 of 1 cards set, to be set by hand: ms_server the-name"), "no failure"
+
+
 @pytest.mark.parametrize(
     ("rules", "told"),
     [

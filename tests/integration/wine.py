@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILER = "x86_64-w64-mingw32-gcc"
 PROGRAMS = ("netsh.exe", "pnputil.exe", "route.exe", "diskpart.exe", "msiexec.exe", "icacls.exe", "sc.exe", "mode.com", "certutil.exe")
 HELPERS = ("findstr.exe", "ping.exe")
+POWERSHELL = "WindowsPowerShell/v1.0/powershell.exe"  # Wine's own is an empty one
 KEY = "HKEY_LOCAL_MACHINE\\"
 # What a test may leave in the registry; Wine's own keys below CurrentControlSet stay.
 OURS = (
@@ -56,7 +57,7 @@ class Wine:
         self.drive = prefix / "drive_c"
         self.h2k = self.drive / "Program Files" / "h2k"
         self.stub = self.drive / "stub"
-        self.env = {**os.environ, "WINEPREFIX": str(prefix), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": f"mscoree,mshtml=;winedbg.exe=d;{','.join((*PROGRAMS, *HELPERS))}=n"}
+        self.env = {**os.environ, "WINEPREFIX": str(prefix), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": f"mscoree,mshtml=;winedbg.exe=d;{','.join((*PROGRAMS, *HELPERS, 'powershell.exe'))}=n"}
         self.env.pop("DISPLAY", None)
 
     def make(self) -> None:
@@ -71,8 +72,11 @@ class Wine:
             (self.prefix / "ready").touch()
         stub = self.prefix / "stub.exe"
         subprocess.run([COMPILER, "-O1", "-s", "-o", stub, Path(__file__).with_name("wine_stub.c")], check=True)
-        for name in (*PROGRAMS, *HELPERS):
-            shutil.copy(stub, self.drive / "windows" / "system32" / name)
+        for name in (*PROGRAMS, *HELPERS, POWERSHELL):
+            target = self.drive / "windows" / "system32" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy(stub, target)
 
     def close(self) -> None:
         """End what still runs in the prefix."""

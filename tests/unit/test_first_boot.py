@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,12 @@ def test_the_linter_wants_crlf() -> None:
     assert any("CRLF" in p for p in lint("x.cmd", data, {"x.cmd": data}))
 
 
-def test_no_script_reboots_and_none_needs_powershell() -> None:
+def test_no_script_reboots_and_none_fails_without_powershell() -> None:
     together = b"".join(scripts().values()).lower()
     code = b"\n".join(line for line in together.split(b"\r\n") if not line.startswith(b"rem "))
-    assert b"shutdown" not in code and b"powershell" not in code and b"wmic" not in code
+    assert b"shutdown" not in code and b"wmic" not in code
+    # What nothing else can set: it has a time limit, and that it does not work is no failure.
+    assert code.count(b"powershell.exe") == 1 and b"\ncall \"%h2k%bounded.cmd\"\nif not \"%status%\"==\"0\" set \"unset=" in code
     assert code.count(b"msiexec.exe") == code.count(b"reallysuppress") == code.count(b"/norestart") == 2
 
 
@@ -77,6 +80,7 @@ WHOLE = FirstBoot(
             ("192.0.2.60",), 2, "corp.example", "none", True, 1400,
         ),
         Settings(None, "Ethernet0"),
+        Settings("52:54:00:12:34:57", "R\u00e9seau 1", unbound=("ms_tcpip6", "ms_server")),
     ),
     routes=(Route("10.0.0.0/8", "192.0.2.254", 1),),
     san=((1, 3), (2, None)),
@@ -104,6 +108,8 @@ def test_settings_say_everything_and_come_back() -> None:
         "gateway6 2001:db8::1", "dns6 2001:db8::53", "metric 15", "mtu 1400", "netbios 2", "suffix corp.example",
         "no-dynamic-update 1", "name Local Area Connection 2",
     ]  # fmt: skip
+    at = lines.index("nic 52-54-00-12-34-57 optional")
+    assert lines[at + 1 : at + 4] == ["unbind ms_tcpip6", "unbind ms_server", "name-units 82.233.115.101.97.117.32.49"]
     assert "nic single optional" in lines and "route 10.0.0.0 255.0.0.0 192.0.2.254 1" in lines
     assert "san ControlSet001 3" in lines and "san ControlSet002 none" in lines
 
@@ -124,7 +130,7 @@ def test_every_record_is_on_the_page() -> None:
 @pytest.mark.parametrize("hostile", ['a" & calc', "%PATH%", "a|b", "x\ny", "a^b", "<a", "", " a", "!x!", "caf\u00e9", "a" * 300])
 def test_nothing_hostile_gets_in(hostile: str) -> None:
     for wanted in (
-        FirstBoot("virtio", cards=(Settings(None, hostile or "\n"),)),
+        FirstBoot("virtio", cards=(Settings(None, unbound=(hostile,)),)),
         FirstBoot("virtio", network_service=hostile or "\n"),
         FirstBoot("virtio", leftovers=(hostile,)),
         FirstBoot("virtio", tools=(hostile,)),
@@ -138,6 +144,19 @@ def test_nothing_hostile_gets_in(hostile: str) -> None:
     ):
         with pytest.raises(BadData):
             settings_text(wanted)
+
+
+@pytest.mark.parametrize("name", ['a" & calc', "a|b", "x\ny", "<a", " a", "a/b", "a" * 300])
+def test_what_windows_takes_for_no_name_gets_in_neither(name: str) -> None:
+    with pytest.raises(BadData):
+        settings_text(FirstBoot("virtio", cards=(Settings(None, name),)))
+
+
+@pytest.mark.parametrize("name", ["%PATH%", "a^b", "!x!", "a & calc", "caf\u00e9", "\u4e2d\u6587", "\U0001f600", "it's"])
+def test_a_name_that_a_script_could_misread_is_numbers(name: str) -> None:
+    data = settings_text(FirstBoot("virtio", cards=(Settings(None, name),)))
+    (line,) = [line for line in data.decode("ascii").split("\r\n") if line.startswith("name")]
+    assert re.fullmatch(r"name-units [0-9]+(\.[0-9]+)*", line) and parse_settings(data).cards[0].name == name
 
 
 @few

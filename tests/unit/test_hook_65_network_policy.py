@@ -152,11 +152,20 @@ def test_the_policy_decides_about_settings(policy: Policy, state: str, why: str,
 def test_what_can_not_be_carried_is_named_one_by_one(drivers: DriverSource) -> None:
     name = '[$cs\\Control\\Network\\{4D36E972-E325-11CE-BFC1-08002BE10318}\\' + CARD + '\\Connection]\n"Name"="R\u00e9seau 1"\n'
     suffix = f'[$cs\\Services\\Tcpip\\Parameters\\Interfaces\\{CARD}]\n"Domain"="x & calc"\n'
-    told = dropped(windows_guest(MODERN + THREE + UNTICKED + name + suffix), drivers)
-    assert [(f.state, f.evidence) for f in told[1:]] == [
+    old = {"version": "6.1", "build": "7601", "firmware": "bios"}
+    told = dropped(windows_guest(THREE + UNTICKED + name + suffix, **old), drivers)
+    assert [(f.state, f.evidence) for f in told[-3:]] == [
         ("warning", "connection name 'R\u00e9seau 1'"), ("warning", "DNS suffix 'x & calc'"), ("warning", "Tcpip6 is unticked"),
     ]  # fmt: skip
     assert "Disable-NetAdapterBinding -Name NAME -ComponentID ms_tcpip6" in told[-1].repair
+    nics = domain(*(NicFacts(m) for m in MACS))
+    guest = windows_guest(MODERN + THREE + UNTICKED + name + suffix)
+    (carried, left) = dropped(guest, drivers, domain=nics)
+    assert carried.state == "broken" and "Tcpip6 is unticked" in carried.evidence and left.evidence == "DNS suffix 'x & calc'"
+    card = {c.mac: c for c in settings_of(ask(guest, drivers, domain=nics)).cards}[MACS[0]]
+    assert (card.name, card.unbound) == ("R\u00e9seau 1", ("ms_tcpip6",))
+    told = dropped(guest, drivers, domain=nics, policy=Policy(addresses="dhcp"))
+    assert ("warning", "Tcpip6 is unticked") in [(f.state, f.evidence) for f in told], "the policy has other settings"
     unknown = EXTRAS.replace(CARD, "{22222222-0000-4000-8000-000000000001}")
     two = domain(NicFacts("52:54:00:00:00:01"), NicFacts("52:54:00:00:00:02"))
     (lost,) = dropped(windows_guest(MODERN + UNKNOWN + unknown), drivers, domain=two)

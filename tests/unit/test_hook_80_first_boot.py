@@ -205,7 +205,7 @@ def test_windows_7_has_no_placeholder_packages(drivers: DriverSource) -> None:
 def test_the_guest_gets_less_time_than_the_policy_gives_the_host(drivers: DriverSource) -> None:
     policy = Policy(timeouts={**Policy().timeouts, "drivers": 100})
     assert dict(settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=policy)).limits) == {
-        "start": 1440, "drivers": 80, "tools": 720, "agent": 480,
+        "start": 1440, "drivers": 80, "addresses": 240, "tools": 720, "agent": 480,
     }  # fmt: skip
 
 

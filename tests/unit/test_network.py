@@ -95,7 +95,7 @@ def test_hostile_values_are_left_out_and_named() -> None:
     first = adapter(network("net-unknown", more), "{22222222-0000-4000-8000-000000000001}")
     assert first.addresses == ("192.0.2.21/24",) and first.gateways == () and first.dns == ("192.0.2.53",)
     assert len(first.unread) == 5
-    assert settings_of(first, None, True).name == ""
+    assert settings_of(first, None, True, True).name == ""
 
 
 def test_two_adapters_with_one_luid_get_no_ipv6() -> None:

@@ -1,6 +1,7 @@
 @echo off
 rem Gives each card what its MAC had on the source, and reads it back. The card is found in the interface list of route.exe,
-rem which needs neither WMI nor PowerShell, names index and MAC, and reads the same in every language.
+rem which needs neither WMI nor PowerShell, names index and MAC, and reads the same in every language. What only PowerShell
+rem can set comes last, and is no failure where it does not.
 set "SERVICE="
 set "CARDS=0"
 set "NEEDED=0"
@@ -35,6 +36,7 @@ set "INDEX="
 set "GIVEN=0"
 set "GIVEN_NEEDED=0"
 set "BAD="
+set "UNSET="
 for /f "usebackq tokens=1,2*" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="nic" call :card %%b %%c
   if "%%a"=="address" call :address %%b %%c
@@ -51,6 +53,8 @@ for /f "usebackq tokens=1,2*" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="suffix" call :registry Tcpip\Parameters\Interfaces\ Domain REG_SZ %%b
   if "%%a"=="no-dynamic-update" call :registry Tcpip\Parameters\Interfaces\ DisableDynamicUpdate REG_DWORD %%b
   if "%%a"=="name" call :name "%%b %%c"
+  if "%%a"=="name-units" call :name_units %%b
+  if "%%a"=="unbind" call :unbind %%b
 )
 for /f "usebackq tokens=1-5" %%a in ("%H2K%settings.txt") do if "%%a"=="route" call :route %%b %%c %%d %%e
 rem Windows lists an address once its duplicates were looked for: what is not there yet gets some seconds.
@@ -78,6 +82,7 @@ set "DETAIL=%GIVEN% of %CARDS% cards set"
 if defined MISSING set "DETAIL=%DETAIL%, not found:%MISSING%"
 if defined BAD set "DETAIL=%DETAIL%, refused:%BAD%"
 if defined ABSENT set "DETAIL=%DETAIL%, not there when read back:%ABSENT%"
+if defined UNSET set "DETAIL=%DETAIL%, to be set by hand:%UNSET%"
 set "RESULT=0"
 if defined BAD set "RESULT=1"
 if defined ABSENT set "RESULT=1"
@@ -295,4 +300,24 @@ goto indented
 :named
 if "%OLD%"=="%NEW%" exit /b 0
 "%SYS%\netsh.exe" interface set interface name="%OLD%" newname="%NEW%"
+exit /b 0
+
+:name_units
+rem A name in letters that cmd has not, as numbers: PowerShell makes letters of them.
+set "ARGUMENTS=Rename-NetAdapter -Name (Get-NetAdapter -InterfaceIndex %INDEX%).Name -NewName (-join [char[]][int[]]'%~1'.Split('.'))"
+call :powershell the-name
+exit /b 0
+
+:unbind
+set "ARGUMENTS=Disable-NetAdapterBinding -Name (Get-NetAdapter -InterfaceIndex %INDEX%).Name -ComponentID %~1"
+call :powershell %~1
+exit /b 0
+
+:powershell
+if not defined INDEX exit /b 0
+set "RUN=%SYS%\WindowsPowerShell\v1.0\powershell.exe"
+set "ARGUMENTS=-NoProfile -NonInteractive -Command %ARGUMENTS% -ErrorAction Stop"
+set "SECONDS=60"
+call "%H2K%bounded.cmd"
+if not "%STATUS%"=="0" set "UNSET=%UNSET% %~1"
 exit /b 0
