@@ -13,7 +13,7 @@ TESTING := python3-pytest python3-pytest-timeout python3-pytest-xdist python3-hy
   python3-venv mypy python3-pytest-cov \
   xorriso virtinst libxml2-utils dosfstools fdisk swtpm swtpm-tools busybox-static \
   grub-pc-bin grub-common systemd-boot-efi binutils cpio kmod \
-  openssh-server openssh-client ansible-core osslsigncode wine wine64 gcc-mingw-w64-x86-64-win32
+  openssh-server openssh-client ansible-core chromium chromium-driver python3-selenium fonts-dejavu-core osslsigncode wine wine64 gcc-mingw-w64-x86-64-win32
 
 .PHONY: deps demo test
 deps:
@@ -32,11 +32,18 @@ demo: deps
 demo-fleet: deps
 	@$(PYTHON) -m tests.demo_fleet build/demo-fleet
 
-# Linters and tests: the linters come from PyPI, into .venv, which sees the system's packages.
+# Linters and tests: the linters come from PyPI, into .venv, which sees the system's packages; and axe-core's accessibility
+# rules, which axe-playwright-python has with it (4.12.1), without Playwright.
 .venv/ready: Makefile
 	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv --system-site-packages .venv
 	@.venv/bin/pip install -q --disable-pip-version-check ruff python-registry
+	@.venv/bin/pip install -q --disable-pip-version-check --no-deps axe-playwright-python==0.1.8
 	@touch $@
+
+# The pictures of pages that are kept: tests/golden, docs/pictures.
+.PHONY: pictures
+pictures: deps .venv/ready
+	.venv/bin/python -m tests.pictures
 
 .PHONY: lint bench
 lint: deps .venv/ready

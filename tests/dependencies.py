@@ -214,7 +214,7 @@ TOLD = {
     "packaging/install": "install find sort dirname",
 }
 # Modules that come from PyPI, into .venv, by the name that the Makefile installs.
-PYPI = {"Registry": "python-registry", "cosmic_ray": "cosmic-ray"}
+PYPI = {"axe_playwright_python": "axe-playwright-python", "Registry": "python-registry", "cosmic_ray": "cosmic-ray"}
 # What whoever has a checkout and calls make has.
 GIVEN = ("git", "make")
 # Programs that h2k can do without, with what it then does: a recommendation is enough. "" is another's name on hosts that

@@ -12,9 +12,15 @@ from h2k.pages.rendering import mapping, objects
 # The links in the order in which a boot takes them, and the findings that speak of each (facts: docs/facts.md).
 LINKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Firmware", ("firmware-mismatch", "secure-boot-db-mismatch", "sector-size-mismatch")),
-    ("Partition", ("boot-partition-inactive", "boot-disk-ambiguous", "esp-type-wrong", "disk-dynamic", "disk-table-damaged")),
+    (
+        "Partition",
+        (
+            "boot-partition-inactive", "boot-disk-ambiguous", "esp-type-wrong", "disk-dynamic", "disk-table-damaged",
+            "disk-signature-duplicate", "volume-encrypted", "volume-hibernated", "volume-dirty", "volume-log-unclean", "file-unreadable",
+        ),
+    ),
     ("Boot manager", ("boot-manager-missing", "uefi-fallback-missing")),
-    ("BCD", ("bcd-missing", "bcd-corrupt", "bcd-default-missing", "bcd-device-unresolved")),
+    ("BCD", ("bcd-missing", "bcd-corrupt", "bcd-default-missing", "bcd-device-unresolved", "safe-mode-set")),
     ("Loader", ("bcd-loader-missing", "system-files-compressed")),
     ("Registry", ("hive-dirty", "hive-unrecoverable", "hive-corrupt", "control-set-differs")),
     (
@@ -25,7 +31,7 @@ LINKS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "driver-package-missing", "boot-stack-driver-disabled", "class-filter-dangling", "class-filter-hypervisor",
         ),
     ),
-    ("Controller", ("device-id-unbound", "device-class-wrong", "bootstrap-controller-not-boot-start", "device-install-policy")),
+    ("Controller", ("device-id-unbound", "device-class-wrong", "bootstrap-controller-not-boot-start", "device-install-policy", "device-install-restrictions")),
 )  # fmt: skip
 _WORST = ("refused", "broken", "repaired", "warning", "ok")
 _ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"

@@ -169,7 +169,8 @@ def _disks(record: dict[str, Any], bootstrap: Sequence[dict[str, str]], final: S
             "path": disk.get("path"), "format": disk.get("format"), "size": disk.get("size"), "scheme": disk.get("scheme"),
             "partitions": len(objects(disk.get("partitions"))), "letters": letters, "boots": boots,
             "old": _at(old, number).get("bus", ""), "first": _at(bootstrap, number).get("bus", ""), "new": _at(final, number).get("bus", ""),
-            "online": "online" if stays else "stays offline", "state": "ok" if stays else "warning",
+            "online": ("online" if stays else "stays offline") if online or offline else "not judged",
+            "state": ("ok" if stays else "warning") if online or offline else "",
         }  # fmt: skip
 
 

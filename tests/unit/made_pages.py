@@ -102,11 +102,12 @@ def booted_guest(place: Path, picture: Optional[bytes] = None) -> tuple[Path, li
     (place / "boot").mkdir(exist_ok=True)
     for phase in ("bootstrap", "final"):
         (place / "boot" / f"{phase}-last.png").write_bytes(picture or PNG)
+    first = guest_record(findings=many_findings(), changes=many_changes()) if picture is not None else guest_record()
     boot = guest_record(
         run=2, command="h2k boot", word="BOOTED", verdict=BOOT["verdict"], boot=BOOT, findings=[], changes=[], guest={}, settings=[], digests={},
         next=["h2k rollback /srv/vm/web01.h2k"], seconds=140,
     )  # fmt: skip
-    return place, [guest_record(), boot]
+    return place, [first, boot]
 
 
 def refused_guest(place: Path) -> tuple[Path, list[dict[str, Any]]]:
@@ -124,12 +125,42 @@ def refused_guest(place: Path) -> tuple[Path, list[dict[str, Any]]]:
     return place, [record]
 
 
-def screen(color: tuple[int, int, int], text: str) -> bytes:
-    """A picture of a screen, 640 × 480."""
+def many_findings() -> list[dict[str, Any]]:
+    """What a usual guest of VMware has, and a repair mends."""
+    services = "ControlSet001\\Services"
+    return [
+        finding("bootstrap-controller-not-boot-start", subject=f"{services}\\storahci", evidence="StartOverride 0=3 keeps the loader from loading it", repair="deleted"),
+        finding("device-id-unbound", subject="PCI\\VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00", evidence="no entry in DriverDatabase", repair="bound to viostor"),
+        finding("device-id-unbound", subject="PCI\\VEN_1AF4&DEV_1042&SUBSYS_11001AF4&REV_01", evidence="no entry in DriverDatabase", repair="bound to viostor"),
+        finding("driver-file-missing", subject="/Windows/System32/drivers/viostor.sys", evidence="missing", repair="the package's file"),
+        finding("driver-not-boot-start", subject=f"{services}\\viostor", evidence="missing", repair="Type 1, Start 0"),
+        finding("driver-parameters-missing", subject=f"{services}\\viostor", evidence="not as the INF says: ErrorControl, Group, Parameters\\BusType", repair="as viostor.inf says"),
+        finding("nic-driver-missing", subject="/Windows/System32/drivers/netkvm.sys", evidence="missing", repair="the package's file"),
+        finding("nic-driver-missing", subject=f"{services}\\netkvm", evidence="missing", repair="Type 1, Start 1"),
+        finding("hive-dirty", subject="SYSTEM", evidence="SYSTEM.LOG1: 3 entries were not written back", repair="replayed"),
+        finding("nic-ghost", subject="LAN {6f3c8a52-1d5b-4c0e-9a37-5c1f0e8b7d21}", evidence="vmxnet3 Ethernet Adapter of vmware: PCI\\VEN_15AD&DEV_07B0", repair="removed; its driver and service stay"),
+        finding("nic-static-stranded", subject="LAN {6f3c8a52-1d5b-4c0e-9a37-5c1f0e8b7d21}", evidence="192.0.2.10/24, gateway 192.0.2.1 on a card of vmware, which the KVM domain does not have", repair="carried to 00:50:56:aa:bb:01 at first boot"),
+        finding("hypervisor-tools-present", "warning", "VMware Tools", "SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Uninstall", "remove them once the guest runs on KVM"),
+    ]  # fmt: skip
+
+
+def many_changes() -> list[dict[str, Any]]:
+    """Some eighty changes of a few kinds."""
+    services = [f"+ SYSTEM\\ControlSet001\\Services\\{name} Value{n}: {n}" for name in ("viostor", "netkvm", "vioscsi") for n in range(12)]
+    files = [f"+ /Windows/INF/oem{n}.inf: 4096 bytes, sha256 ab12ab12ab12…, from virtio-win" for n in range(40)]
+    return [{"diff": line} for line in (*services, *files)] + CHANGES
+
+
+def screen() -> bytes:
+    """A picture of a screen, 640 × 480: a desktop with a window, and no letters, whose shapes differ between machines."""
     from PIL import Image, ImageDraw
 
-    image = Image.new("RGB", (640, 480), color)
-    ImageDraw.Draw(image).text((40, 40), text, fill="white")
+    image = Image.new("RGB", (640, 480), (0, 90, 158))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((120, 90, 520, 340), fill=(243, 243, 243), outline=(60, 60, 60))
+    draw.rectangle((120, 90, 520, 118), fill=(32, 32, 32))
+    draw.rectangle((0, 448, 640, 480), fill=(20, 24, 32))
+    draw.rectangle((8, 456, 24, 472), fill=(90, 180, 255))
     data = io.BytesIO()
     image.save(data, "PNG")
     return data.getvalue()
