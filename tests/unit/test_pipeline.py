@@ -11,14 +11,16 @@ import pytest
 
 from h2k.base.errors import H2kError, Refused
 from h2k.base.finding import Finding
-from h2k.engine import proof
+from h2k.disk.reader import VolumeRef
+from h2k.engine import pipeline, proof
 from h2k.engine.examination import SOURCE
-from h2k.engine.pipeline import finish_earlier, fix, look, look_deep
+from h2k.engine.pipeline import facts_of, finish_earlier, fix, look, look_deep
 from h2k.engine.preconditions import require_rights
 from h2k.engine.request import Request
 from h2k.guest.guest import Guest
 from tests.guests.hivelog import make_dirty_pair
 from tests.unit.engine_world import FOUND, START, Disks, World, made_domain, made_guest, made_hook, wants_boot_start
+from tests.unit.memory_reader import MemoryReader
 
 
 @pytest.fixture
@@ -168,6 +170,34 @@ def test_rights_are_asked_first(world: World, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("os.access", lambda path, mode: path == image)
     with pytest.raises(Refused, match="may not write there"):
         require_rights(files)
+
+
+def test_rights_are_asked_of_a_run_that_writes_and_of_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("h2k.engine.pipeline.require_rights", asked.append)
+    world.dry_run = True
+    fix(world.run())
+    assert asked == []
+    world.dry_run = False
+    fix(world.run())
+    assert asked == [world.files]
+
+
+def test_the_boot_configuration_is_backed_up_whatever_is_repaired(world: World) -> None:
+    fix(world.run())
+    assert not (world.state / "backup").exists()
+    world.image, world.written = made_guest(3, bcd=b"the store"), made_guest(0, bcd=b"the store")
+    fix(world.run())
+    assert (world.state / "backup" / "BCD").read_bytes() == b"the store"
+
+
+@pytest.mark.parametrize(("findings", "said"), [([FOUND, FOUND], "repairing driver-not-boot-start\n"), ([], "repairing the guest\n")])
+def test_what_is_being_repaired_is_told(world: World, findings: list[Finding], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    world.hooks = [made_hook(lambda guest, options: iter([] if START.holds(guest) else [*findings, START]))]
+    run = world.run()
+    run.steps.quiet = False
+    fix(run)
+    assert said in capsys.readouterr().err
 
 
 # Not proven: thrown away
@@ -326,6 +356,22 @@ def test_the_deep_look_finds_what_lies_beside_the_way(world: World, monkeypatch:
     look_deep(run)
     look_deep(run)
     assert [(f.id, f.state, f.subject) for f in run.report.findings] == [("hive-corrupt", "refused", "SOFTWARE")]
+
+
+# What h2k inspect shows
+
+
+def test_windows_version_is_shown_where_there_is_one_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = made_guest(0)
+    monkeypatch.setattr(pipeline, "open_reader", lambda images: windows.reader)
+    assert facts_of([(Path("/image"), "qcow2")])["version"] == "10.0"
+    assert isinstance(windows.reader, MemoryReader)
+    windows.reader.files[VolumeRef(0, 1)] = windows.reader.files[VolumeRef(0, 2)]
+    two = facts_of([(Path("/image"), "qcow2")])
+    assert two["windows"] is True and "version" not in two
+    windows.reader.files.clear()
+    nothing = facts_of([(Path("/image"), "qcow2")])
+    assert nothing["windows"] is False and "version" not in nothing
 
 
 # A source

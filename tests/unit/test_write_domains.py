@@ -75,6 +75,15 @@ def test_a_scratch_disk_only_where_the_final_bus_is_another(world: World, create
     assert (world.state / "final.xml").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize(("bus", "disks"), [("sata", ["sata"]), ("virtio", ["sata", "virtio"]), ("virtio-scsi", ["sata", "scsi"])])
+def test_the_bootstrap_has_a_disk_of_the_final_bus(world: World, bus: str, disks: list[str]) -> None:
+    world.request = Request(bus=bus)
+    found = built(world)
+    assert buses(found["bootstrap"]) == disks and len(buses(found["final"])) == 1
+    scratch = [s.get("file") for s in found["bootstrap"].iterfind("devices/disk[@device='disk']/source")][1:]
+    assert scratch == [str(world.state.resolve() / SCRATCH)][: len(disks) - 1]
+
+
 def test_an_identity_of_an_earlier_run_stays(world: World) -> None:
     world.domain = dataclasses.replace(made_domain("web"), nics=(dataclasses.replace(made_domain().nics[0], mac=None),))
     run = world.run()
