@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, ClassVar
 
 import pytest
@@ -149,6 +156,133 @@ def test_a_worker_that_went_away_costs_its_guest_alone(monkeypatch: pytest.Monke
         ended, usable = worker.take()
         assert (ended.job, ended.error, usable, ended.exit_status) == ("web", f"this guest could not be read: {why}", False, FAILED)
         assert killed == [(1, pool.signal.SIGKILL)] and ours.closed
+
+
+# A worker's two sides, over a socket without a process
+
+
+class Started:
+    """What takes the place of Popen: notes how it is started, and ends when its pipe is closed, or when it is killed."""
+
+    def __init__(self, argv: list[str], **options: Any) -> None:
+        self.argv, self.options, self.returncode, self.pid = argv, options, 0, 4711
+        (handle,) = options["pass_fds"]
+        self.theirs = Connection(os.dup(handle))
+        self.waited = False
+
+    def wait(self) -> None:
+        self.waited = True
+        self.theirs.close()
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    monkeypatch.setattr(pool, "_GRACE", 0.01)
+    found = pool._Worker(pickle.dumps(str.upper))
+    yield found
+    found._process.wait()
+    found.pipe.close()
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    found: list[Any] = []
+    monkeypatch.setattr(os, "killpg", lambda *given: found.append(given))
+    return found
+
+
+def test_a_worker_imports_nothing_of_the_current_directory_and_leads_a_group(worker: Any) -> None:
+    program, isolated, _, code = worker._process.argv
+    assert (program, isolated) == (sys.executable, "-I")
+    assert f"sys.path[:] = ['{Path(pool.__file__).parents[2]}'" in code and "''" not in code
+    assert f"work({worker._process.options['pass_fds'][0]})" in code
+    assert worker._process.options["start_new_session"] and worker._process.options["stdin"] == subprocess.DEVNULL
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(worker._process.options["pass_fds"][0])
+
+
+def test_the_task_goes_before_the_first_job_alone(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 200.0, 200.5, 203.25])
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    worker.give("a", 600.0)
+    assert worker.deadline == 700.0 and pickle.loads(worker._process.theirs.recv_bytes()) is str.upper
+    assert worker._process.theirs.recv() == "a"
+    worker.give("b", 5.0)
+    assert worker.deadline == 205.0 and worker._process.theirs.recv() == "b"
+    worker._process.theirs.send(pool.Ended(None, "B"))
+    assert worker.take() == (pool.Ended("b", "B", seconds=0.5), True)
+
+
+def test_what_a_worker_that_went_away_is_given_fails_when_it_is_asked_for(worker: Any) -> None:
+    worker._process.theirs.close()
+    worker.give("a", 600.0)
+    assert worker.pipe.poll()
+
+
+@pytest.mark.parametrize(("at_work", "ends", "kills"), [(False, True, []), (False, False, [(4711, signal.SIGKILL)]), (True, True, [(4711, signal.SIGKILL)])])
+def test_a_worker_is_killed_with_its_children_when_it_is_at_work_or_does_not_end(
+    worker: Any, at_work: bool, ends: bool, kills: list[Any], killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(os, "waitid", lambda *given: asked.append(given) or (True if ends and len(asked) > 1 else None))
+    if at_work:
+        worker.give("a", 600.0)
+    worker.end()
+    assert killed == kills and worker._process.waited and worker.pipe.closed
+    assert set(asked) == (set() if at_work else {(os.P_PID, 4711, os.WEXITED | os.WNOWAIT | os.WNOHANG)})
+
+
+def test_one_that_is_gone_when_it_is_killed_is_no_fault(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "killpg", gone)
+    worker.give("a", 600.0)
+    worker.end()
+    assert worker._process.waited
+
+
+def test_who_has_an_answer_or_no_time_left_is_ready(pipes: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pipes
+    quiet, _open = Pipe()
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    answered, late, busy = (SimpleNamespace(pipe=p, deadline=d) for p, d in ((ours, 900.0), (quiet, 100.0), (quiet, 100.001)))
+    theirs.send("x")
+    assert pool._ready([answered, busy]) == [answered]  # type: ignore[list-item]
+    ours.recv()
+    assert pool._ready([answered, late]) == [late] and pool._ready([answered, busy]) == []  # type: ignore[list-item]
+
+
+class Task:
+    """A task with something open."""
+
+    closed = 0
+
+    def __call__(self, job: str) -> str:
+        return job.upper()
+
+    def close(self) -> None:
+        Task.closed += 1
+
+
+@pytest.mark.parametrize("task", [Task(), str.upper])
+def test_the_other_side_answers_each_job_until_we_hang_up(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    Task.closed = 0
+    monkeypatch.setattr(os, "dup2", lambda *given: done.append(given))
+    monkeypatch.setattr(pool.direct_reader, "start_by_fork", lambda: done.append("fork"))
+    ours, theirs = socket.socketpair()
+    pipe = Connection(os.dup(ours.fileno()))
+    pipe.send_bytes(pickle.dumps(task))
+    for job in ("a", "b"):
+        pipe.send(job)
+    ours.shutdown(socket.SHUT_WR)
+    pool.work(theirs.detach())
+    assert done == [(2, 1), "fork"], "what a hook prints is no answer"
+    assert [pipe.recv().result for _ in "ab"] == ["A", "B"] and Task.closed == isinstance(task, Task)
+    ours.close()
+    pipe.close()
 
 
 @pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "reset")])
