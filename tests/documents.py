@@ -4,7 +4,8 @@
     python3 -m tests.documents --write      the same, and what was printed goes into the documents
     python3 -m tests.documents docs/refused.md [--write]
 
-With --quick what is `long` is left out.
+With --quick what is `long` is left out. With --keep the world stays in .cache/documents, and a slow command that an
+earlier call has run is not run again: for those who write documents.
 
 Each document gets a world of its own: its current directory, and /srv and /exports, are below a temporary directory, and
 paths are shown as if they were not. What differs from run to run and from host to host (times, sizes, versions, …) is
@@ -33,6 +34,7 @@ from tests.guests import build
 from tests.guests.faults import break_disk, by_name
 from tests.guests.virtio_win import make_iso, make_runner, make_tree
 
+KEPT = ROOT / ".cache" / "documents"
 MORE = "…"
 HOME = "/root"
 MASKS = (
@@ -106,8 +108,9 @@ class World:
 
     def __init__(self, place: Path) -> None:
         self.place, self.sources, self.kept = place / "world", place / "sources", place / "kept"
-        make_sources(self.sources)
-        self.kept.mkdir()
+        if not self.kept.is_dir():
+            make_sources(self.sources)
+            self.kept.mkdir()
         self.done: tuple[str, ...] = ()
         self.status = 0
 
@@ -163,9 +166,13 @@ def _copied(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """A world that is gone afterwards."""
+def world(keep: bool = False) -> Iterator[World]:
+    """A world that is gone afterwards, unless it is to be kept."""
     guestfs_settings()
+    if keep:
+        KEPT.mkdir(parents=True, exist_ok=True)
+        yield World(KEPT)
+        return
     with tempfile.TemporaryDirectory(prefix="h2k-documents-") as place:
         Path(place).chmod(0o755)
         yield World(Path(place))
@@ -217,12 +224,10 @@ def _nearest(line: str, lines: Sequence[str]) -> Optional[int]:
 
 
 def run_document(path: Path, place: World, long: bool) -> Iterator[tuple[Block, Command, str]]:
-    """Each command that runs, with what it printed; without `long` up to the first block that is long."""
+    """Each command that runs, with what it printed; without `long` those of long blocks are left out."""
     place.fresh(path.stem)
     for block in blocks(path):
-        if block.long and not long:
-            return
-        if block.runs:
+        if block.runs and (long or not block.long):
             for command in block.commands:
                 yield block, command, place.run(command.text)
 
@@ -275,10 +280,10 @@ def _continued(lines: Sequence[str], line: int) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """python3 -m tests.documents [--write] [--quick] [DOCUMENT…]"""
+    """python3 -m tests.documents [--write] [--quick] [--keep] [DOCUMENT…]"""
     named, long = [Path(name).resolve() for name in argv if not name.startswith("-")], "--quick" not in argv
     status = 0
-    with world() as place:
+    with world("--keep" in argv) as place:
         for path in filter(has_commands, named or DOCUMENTS):
             if "--write" in argv:
                 print(f"{path.relative_to(ROOT)}: {'written' if write(path, place, long) else 'as it was'}", flush=True)

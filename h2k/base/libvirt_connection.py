@@ -72,7 +72,7 @@ def connected(uri: Optional[str] = None, write: bool = False) -> Iterator[Any]:
         finally:
             connection.close()
     except libvirt.libvirtError as e:
-        raise H2kError(f"libvirt {uri or ''}: {' '.join(str(e).split())}", hint="virsh list --all shows what it has") from e
+        raise H2kError(f"libvirt{f' {uri}' if uri else ''}: {' '.join(str(e).split())}", hint="virsh list --all shows what it has") from e
 
 
 class Virt:

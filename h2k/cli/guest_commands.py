@@ -147,7 +147,7 @@ def domains(images: Sequence[str], report: Optional[str], as_json: bool, **wishe
 
 
 def _for_domains(run: Run, seen: Examination) -> Outcome:
-    """What is wrong in the domain alone is no reason not to write it right."""
+    """The outcome of writing the domains: what is wrong in the domain alone is put right by writing it."""
     if only_domains_wrong(run.report.findings, len(seen.todo)):
         return of_repair(run.report.findings, 0, ())
     return seen.outcome

@@ -96,7 +96,8 @@ def read_document(path: Path, what: str, limit: int = MAX_SIZE) -> Document:
             raise UsageError(f"{path}: larger than {limit} bytes; not {what}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{path}: can't be read as {what}: {e}") from e
+        why = e.strerror if isinstance(e, OSError) else "it is no text"
+        raise UsageError(f"{path}: can't be read as {what}: {why}") from e
     try:
         if path.suffix.lower() == ".json":
             json.loads(text)

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from h2k import __version__
 from h2k.base.errors import UsageError
-from h2k.base.option_table import BY_NAME, QEMU_IMG, V2V, Option, as_sentence, did_you_mean, options_of
+from h2k.base.option_table import BY_NAME, QEMU_IMG, V2V, Option, as_sentence, near, options_of
 from h2k.engine.request import Request
 
 OURS = ("--h2k-", "-h2k-")
@@ -38,7 +38,8 @@ def take(argument: str, waiting: Iterator[str], program: str) -> Given:
     name, glued, value = argument[argument.index("h2k-") + 4 :].partition("=")
     option = BY_NAME.get(name)
     if option is None or program not in option.programs:
-        hint = did_you_mean(f"--h2k-{name}", [f"--h2k-{o.name}" for o in options_of(program)])
+        meant = near(name, [o.name for o in options_of(program)])
+        hint = f"did you mean --h2k-{meant}?" if meant else f"{program} --h2k-help lists them"
         raise UsageError(f"{argument}: no such option", hint=hint)
     if not option.metavar:
         if glued:

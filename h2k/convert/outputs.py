@@ -73,7 +73,7 @@ def leaves(command: V2vCommand) -> bool:
 
 
 def is_nobodys(command: V2vCommand) -> bool:
-    """Whether neither h2k nor the virt-v2v of this host knows the output, which virt-v2v then says itself."""
+    """Whether virt-v2v itself will refuse this output: neither it nor h2k knows it."""
     mode = command.output_mode
     if mode in (*REPAIRED, "null") or leaves(command):
         return False

@@ -32,7 +32,7 @@ class RollbackResult:
     kind: str = "fix"
 
     def __str__(self) -> str:
-        return f"rolled back ({self.kind}): " + ", ".join(
+        return f"the {self.kind} is undone: " + ", ".join(
             f"{name} ({count} bytes restored)" for name, count in self.disks.items()
         )
 

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.disk.recognize import check_disk
@@ -24,6 +24,7 @@ from h2k.domain.vmx import read_vmx
 log = logging.getLogger("h2k.files")
 
 REPORT_SUFFIX = ".h2k"
+MAX_RECORDS = 64  # earlier records that are looked at
 MAX_CANDIDATES = 64  # descriptions beside an image that are looked at
 _HINT = "give NAME, NAME.xml, NAME.h2k, a description of the guest, or its disk images"
 
@@ -145,16 +146,13 @@ def _of_report(path: Path, report_dir: Optional[Path]) -> GuestFiles:
 
 
 def _reported(report: Path, base: Path) -> Iterator[tuple[Path, Optional[str]]]:
-    """The disks that a report names; BadData when it names none."""
+    """The disks that a report names, or else the newest record that names some: a rollback looks at no guest. BadData
+    when none does."""
     if not report.is_file():
         raise UsageError(f"{report.parent}: no report of h2k in it, and no description beside it", hint=_HINT)
-    try:
-        content = json.loads(read_description(report))
-    except (ValueError, RecursionError) as e:
-        raise BadData(f"{report}: no JSON: {' '.join(str(e).split())[:200]}", hint="give the disk images") from e
-    guest = content.get("guest") if isinstance(content, dict) else None
-    disks = guest.get("disks") if isinstance(guest, dict) else None
-    if not isinstance(disks, list) or not 0 < len(disks) <= MAX_DISKS:
+    records = sorted((report.parent / "runs").glob("*.json"), reverse=True)[:MAX_RECORDS]
+    disks = next(filter(None, map(_disks_of, (report, *records))), None)
+    if disks is None or len(disks) > MAX_DISKS:
         raise BadData(f"{report}: names no disks", hint="give the disk images")
     for disk in disks:
         place, form = (disk.get("path"), disk.get("format")) if isinstance(disk, dict) else (None, None)
@@ -162,6 +160,16 @@ def _reported(report: Path, base: Path) -> Iterator[tuple[Path, Optional[str]]]:
             raise BadData(f"{report}: a disk without path or format", hint="give the disk images")
         path = Path(place)
         yield (path if path.exists() or not (base / path.name).exists() else base / path.name), form
+
+
+def _disks_of(record: Path) -> Optional[list[Any]]:
+    try:
+        content = json.loads(read_description(record))
+    except (ValueError, RecursionError) as e:
+        raise BadData(f"{record}: no JSON: {' '.join(str(e).split())[:200]}", hint="give the disk images") from e
+    guest = content.get("guest") if isinstance(content, dict) else None
+    disks = guest.get("disks") if isinstance(guest, dict) else None
+    return disks if isinstance(disks, list) else None
 
 
 # Disk images

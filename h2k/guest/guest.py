@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cached_property
 from string import ascii_lowercase
 from typing import Optional
 
-from h2k.base.errors import BadData, Refused
+from h2k.base.errors import BadData, Refused, UsageError
 from h2k.disk.partition import volume_manager
 from h2k.disk.reader import Disk, FileStat, Reader, Volume, VolumeRef
 from h2k.guest.boot_files import STORE, BootPlace, find_boot_place
@@ -115,8 +116,20 @@ class Guest:
         """Whether the system that is meant is none of Windows, encrypted or not."""
         if self.root == OTHER:
             return True
+        self._require_root()
         named = (self.root or "").startswith("/dev/")
         return named and not self.system_roots and self.root not in [device(v.ref) for v in self.volumes("bitlocker")]
+
+    def _require_root(self) -> None:
+        """UsageError for a partition (/dev/sdXN) that none of the disks has: a slip of the pen is no other system."""
+        if re.fullmatch(r"/dev/[hsv]d[a-z]{1,2}\d*", self.root or "") is None:
+            return  # "first", or a volume that a manager of Linux makes
+        there = {device(VolumeRef(disk.index, p.number)) for disk in self.disks for p in disk.table.partitions}
+        there |= {device(VolumeRef(disk.index, 0)) for disk in self.disks}
+        if self.root not in there:
+            windows = [device(v.ref) for v in self.volumes("ntfs") for root in SYSTEM_ROOTS if self.reader.stat(v.ref, root) is not None]
+            hint = f"Windows is on {', '.join(windows)}" if windows else f"there are {', '.join(sorted(there)[:16])}"
+            raise UsageError(f"--root {self.root}: no such partition on these disks", hint=hint)
 
     @property
     def volume(self) -> VolumeRef:

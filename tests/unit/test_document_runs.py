@@ -80,7 +80,7 @@ def test_a_command_that_fails_or_prints_something_else_is_told(tmp_path: Path, m
             return f"new {command}\n"
 
     shown, failed = (documents.wrong(page, Place(), long=long) for long in (False, True))  # type: ignore[arg-type]
-    assert len(shown) == 1 and "page.md:2: $ one" in shown[0] and "new one" in shown[0]
+    assert [text.split("\n")[0] for text in shown] == ["page.md:2: $ one", "page.md:15: $ three"] and "new one" in shown[0]
     assert [text.split("\n")[0] for text in failed] == ["page.md:2: $ one", "page.md:7: $ four", "page.md:15: $ three"]
     assert "ended with 3" in failed[2]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, Optional
 
 import pytest
 
-from h2k.base.errors import BadData, Refused
+from h2k.base.errors import BadData, Refused, UsageError
 from h2k.disk.reader import FileStat, VolumeRef
 from h2k.guest.guest import OTHER, Guest, NotWindows, device
 from tests.guests.pe import make_pe
@@ -38,7 +39,7 @@ def two_systems(root: Optional[str], encrypted: bool = False) -> Guest:
 
 @pytest.mark.parametrize(
     ("root", "found"),
-    [("first", [(0, 2)]), ("/dev/sda2", [(0, 2)]), ("/dev/sdb1", [(1, 1)]), ("/dev/sdc1", []), (OTHER, []), (None, [(0, 2), (1, 1)])],
+    [("first", [(0, 2)]), ("/dev/sda2", [(0, 2)]), ("/dev/sdb1", [(1, 1)]), ("/dev/sdb2", []), (OTHER, []), (None, [(0, 2), (1, 1)])],
 )
 def test_the_system_that_is_meant(root: Optional[str], found: list[tuple[int, int]]) -> None:
     guest = two_systems(root)
@@ -130,3 +131,19 @@ def test_the_machine_type_without_a_kernel_that_can_be_read(name: str) -> None:
     assert windows_guest(files=files).machine == "arm64"
     with pytest.raises(BadData, match=r"no ntoskrnl\.exe, winload or cmd\.exe that is a valid PE"):
         windows_guest(files={"Windows/System32/ntoskrnl.exe": b"WOF"}).machine  # noqa: B018
+
+
+@pytest.mark.parametrize(("root", "hint"), [("/dev/sdz9", "Windows is on /dev/sda2"), ("/dev/vda2", "Windows is on"), ("/dev/sda7", "Windows is on")])
+def test_a_root_that_is_no_partition_is_a_slip_and_no_other_system(root: str, hint: str) -> None:
+    guest = windows_guest()
+    guest.root = root
+    with pytest.raises(UsageError, match=re.escape(root)) as caught:
+        assert guest.is_other
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("root", "other"), [("/dev/sda1", True), ("/dev/sda2", False), ("/dev/VG/root", True), ("first", False), (None, False), (OTHER, True)])
+def test_a_root_that_may_be_another_system(root: Optional[str], other: bool) -> None:
+    guest = windows_guest()
+    guest.root = root
+    assert guest.is_other is other

@@ -203,3 +203,14 @@ def test_a_boot_order_says_which_disk_is_asked(guest: Path) -> None:
     )
     (guest / "web.xml").write_text(xml)
     assert known_bus(open_guest_files([str(guest / "web")])) == "virtio"
+
+
+def test_after_a_rollback_the_record_before_it_names_the_disks(tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    (state / "runs").mkdir(parents=True)
+    (tmp_path / "g.qcow2").write_bytes(DISK)
+    named = {"guest": {"disks": [{"path": str(tmp_path / "g.qcow2"), "format": "qcow2"}]}}
+    for number, record in enumerate([{"guest": {"disks": [{"path": "/old", "format": "raw"}]}}, named, {"guest": {}}], 1):
+        (state / "runs" / f"{number:05d}-x.json").write_text(json.dumps(record))
+    (state / "report.json").write_text(json.dumps({"guest": {}}))
+    assert open_guest_files([str(state)]).images == ((tmp_path / "g.qcow2", "qcow2"),)

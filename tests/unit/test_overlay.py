@@ -64,7 +64,7 @@ def test_a_new_directory_is_clean_and_has_nothing_to_roll_back(guest: Guest) -> 
 
 
 def test_what_people_read_about_a_rollback() -> None:
-    assert str(RollbackResult({"/g-sda": 5}, "boot")) == "rolled back (boot): /g-sda (5 bytes restored)"
+    assert str(RollbackResult({"/g-sda": 5}, "boot")) == "the boot is undone: /g-sda (5 bytes restored)"
 
 
 # Overlays

@@ -210,7 +210,7 @@ def test_the_last_commit_is_undone_first(guest: Guest) -> None:
     booted = guest.committed(NEW, "boot")
     assert guest.disks().history == ("fix", "boot") and booted != repaired
     undone = guest.disks().rollback()
-    assert str(undone) == f"rolled back (boot): {guest.images[0]} (8192 bytes restored), {guest.images[1]} (4096 bytes restored)"
+    assert str(undone) == f"the boot is undone: {guest.images[0]} (8192 bytes restored), {guest.images[1]} (4096 bytes restored)"
     assert (guest.content, guest.disks().history, guest.left) == (repaired, ("fix",), ["undo-0-0.qcow2", "undo-0-1.qcow2"])
     assert guest.disks().rollback().kind == "fix"  # without force: nobody but h2k has written
     assert (guest.content, guest.disks().history, guest.left) == (guest.first, (), [])

@@ -187,3 +187,9 @@ def test_a_wrong_key_or_word_is_told_with_the_one_that_was_meant(text: str, told
     with pytest.raises(UsageError) as caught:
         load_policy([file])
     assert told in str(caught.value) and str(caught.value).startswith(str(file))
+
+
+def test_a_file_that_is_not_there_is_told_without_python_s_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_policy([tmp_path / "missing.yaml"])
+    assert str(caught.value) == f"{tmp_path}/missing.yaml: can't be read as a policy: No such file or directory"
