@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from h2k.engine.hooks import Document, Options, Proposed
 from h2k.guest.guest import Guest
-from h2k.guest.nics import carry
+from h2k.guest.nics import carry, has_cmdlets
 from h2k.windows.network_carry import OURS, Settings, settings_of
 
 META = {
@@ -55,6 +55,6 @@ def _expected(guest: Guest, options: Options) -> dict[Optional[str], Settings]:
     """By MAC (None: the only card): what the first boot sets, and what a card of ours that was met earlier has."""
     found = carry(guest, options.domain, options.policy)
     kept: dict[Optional[str], Settings] = {
-        a.mac: settings_of(a, a.mac, True) for a in found.network.cards if a.hardware in OURS and a.mac is not None
+        a.mac: settings_of(a, a.mac, True, has_cmdlets(guest)) for a in found.network.cards if a.hardware in OURS and a.mac is not None
     }
     return {**kept, **{s.mac: s for s in found.settings}}

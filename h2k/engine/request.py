@@ -54,7 +54,8 @@ class Request:
         """The request in parsed options, of which the others are ignored; lists become tuples."""
         allow_under(given.get("allow_under") or ())  # from here on, for the images are opened in many places
         fields = {o.field: given.get(o.field) for o in OPTIONS if o.request}
-        return cls(**{name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in fields.items() if v})
+        wishes: dict[str, Any] = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in fields.items() if v}
+        return cls(**wishes)
 
 
 @dataclasses.dataclass(frozen=True)
