@@ -31,6 +31,7 @@ from h2k.convert.qemu_img_command import ConvertCommand
 from h2k.convert.readiness import needed, require_space
 from h2k.convert.remote_source import nbd_view
 from h2k.convert.source import require_free
+from h2k.disk import direct_reader
 from h2k.disk.image import probe
 from h2k.disk.in_use import require_unused
 from h2k.disk.open_reader import open_reader
@@ -147,6 +148,7 @@ def _whole(run: Run, command: ConvertCommand, places: Places) -> Outcome:
 
 def _convert(run: Run, command: ConvertCommand, places: Places) -> Outcome:
     _check(command, places)
+    direct_reader.start_by_fork()
     with open_tools(command.h2k.request) as run.tools, _source(command) as image:
         domain = _domain(run, command, places, image)
         if not run.dry_run:

@@ -28,6 +28,7 @@ from h2k.convert.source import is_missing, name_of, open_source, require_shut_do
 from h2k.convert.two_steps import in_two_runs, refusal
 from h2k.convert.v2v_command import V2vCommand
 from h2k.convert.v2v_scripts import installed_version, shown, staged
+from h2k.disk import direct_reader
 from h2k.disk.in_use import require_unused
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import with_source
@@ -174,6 +175,7 @@ def _report_result(run: Run, source: _Source, output: Output) -> None:
 
 
 def _convert(run: Run, command: V2vCommand) -> Outcome:
+    direct_reader.start_by_fork()
     output = choose(command)
     if output is not None and command.boots:
         raise UsageError(

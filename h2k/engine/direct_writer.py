@@ -32,12 +32,12 @@ _PROGRAMS = {"qemu-nbd": "qemu-utils", "nbdfuse": "libnbd-bin", "ntfs-3g": "ntfs
 _WILD = set('*?[]\\"')  # what mtools takes for more than a letter
 
 
-def missing() -> list[str]:
-    """What the direct writer lacks on this host; a sandbox that does not start is told too."""
+def missing(tried: bool = True) -> list[str]:
+    """What the direct writer lacks on this host; with `tried` a sandbox that does not start is told too."""
     path = "/usr/sbin:/usr/bin"  # as it is in the sandbox
     lacking = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     lacking += sandbox.missing(fuse=True)
-    if not lacking:
+    if tried and not lacking:
         done = subprocess.run(sandbox.sandboxed(["true"], {}, fuse=True), capture_output=True, check=False)
         lacking += ["user namespaces"] if done.returncode else []
     return lacking
@@ -50,7 +50,7 @@ class DirectWriter:
 
     def write(self, overlays: Sequence[Path], work: Work) -> None:
         """Carry the work out. Raises H2kError, and Unavailable before anything is written."""
-        lacking = missing()
+        lacking = missing(tried=False)  # whether the sandbox starts will be seen
         if lacking:
             raise Unavailable(f"{', '.join(lacking)} missing")
         wild = [f.path for v in work.volumes if v.volume.kind == "fat" for f in v.files if _WILD & set(f.path)]

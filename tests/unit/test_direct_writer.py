@@ -53,14 +53,14 @@ def test_what_answers_mean(answers: list[dict[str, Any]], failure: Any, words: s
 
 
 def test_a_missing_piece_leaves_it_to_the_appliance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_writer, "missing", lambda: ["nbdfuse"])
+    monkeypatch.setattr(direct_writer, "missing", lambda tried: ["nbdfuse"])
     with pytest.raises(Unavailable, match="nbdfuse missing"):
         DirectWriter().write([Path("/none")], work())
 
 
 @pytest.mark.parametrize("name", ["/EFI/a*", "/EFI/[1]", '/EFI/"x'])
 def test_names_that_mtools_takes_for_patterns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_writer, "missing", list)
+    monkeypatch.setattr(direct_writer, "missing", lambda tried: [])
     monkeypatch.setattr(direct_writer, "_write_volume", lambda overlay, volume: pytest.fail("written"))
     with pytest.raises(Unavailable, match="mtools can't name"):
         DirectWriter().write([Path("/none")], work(VolumeWrite(FAT, (), (FileWrite(name, b""),))))
@@ -68,7 +68,7 @@ def test_names_that_mtools_takes_for_patterns(name: str, monkeypatch: pytest.Mon
 
 def test_each_volume_goes_to_the_overlay_of_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
-    monkeypatch.setattr(direct_writer, "missing", list)
+    monkeypatch.setattr(direct_writer, "missing", lambda tried: [])
     monkeypatch.setattr(direct_writer, "_write_volume", lambda overlay, volume: done.append((overlay.name, volume.volume.ref)))
     monkeypatch.setattr(direct_writer, "_write_bytes", lambda overlay, pieces: done.append((overlay.name, pieces)))
     volumes = (VolumeWrite(NTFS, (), ()), VolumeWrite(FAT, (), ()))
@@ -81,7 +81,7 @@ def test_when_the_second_volume_has_no_sandbox_it_is_too_late_for_the_appliance(
         if volume.volume is FAT:
             raise Unavailable("nbdfuse ended")
 
-    monkeypatch.setattr(direct_writer, "missing", list)
+    monkeypatch.setattr(direct_writer, "missing", lambda tried: [])
     monkeypatch.setattr(direct_writer, "_write_volume", fail)
     with pytest.raises(H2kError, match="in the middle"):
         DirectWriter().write([Path("a"), Path("b")], work(VolumeWrite(NTFS, (), ()), VolumeWrite(FAT, (), ())))
