@@ -80,8 +80,9 @@ lab: deps .venv/ready
 test-long: deps .venv/ready
 	.venv/bin/python -m pytest -m long
 
+# h2k beside virt-inspector and virt-v2v, as ratios; WRITE=1 puts the table into docs/performance.md. On a machine that does nothing else.
 bench: deps
-	@$(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench $(if $(WRITE),--write)
 
 # Packages, from the checkout as it is, in build/. package-test tries them in a clean Debian root, as root.
 PACKAGING := bash-completion cpio debhelper debootstrap dh-python lintian lowdown man-db rpm rpm2cpio rpmlint

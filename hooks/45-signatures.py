@@ -13,7 +13,7 @@ from h2k.engine.hooks import Options, Proposed, Setting
 from h2k.guest.boot_files import FALLBACK, MANAGER
 from h2k.guest.changes import SetValue, WriteFile
 from h2k.guest.driver_repairs import BOOT_START
-from h2k.guest.driver_signatures import SHA2, TEST_SIGNED, UNSIGNED, Fault, Loader, judge, read_loader, signer
+from h2k.guest.driver_signatures import SHA2, TEST_SIGNED, UNSIGNED, Fault, Loader, judge, read_loader, read_package, signer
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows.services import driver_path
@@ -74,7 +74,7 @@ def _package(guest: Guest, options: Options, role: Role) -> Optional[DriverPacka
 
 def _judge_package(package: DriverPackage, options: Options, loader: Loader) -> Optional[Fault]:
     binary = package.driver.service.binary
-    return judge(package.files[binary], binary, options.plan, loader)
+    return judge(package.files[binary], binary, options.plan, loader, read_package)
 
 
 def _files(guest: Guest, role: Role) -> dict[str, bytes]:

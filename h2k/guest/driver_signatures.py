@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from datetime import date
-from typing import Optional
+from functools import lru_cache
+from typing import Callable, Optional
 
 from h2k.base.errors import BadData
 from h2k.config.driver_plan import Plan
@@ -77,10 +78,19 @@ def _knows_sha2(guest: Guest) -> bool:
     return False
 
 
-def judge(data: bytes, name: str, plan: Plan, loader: Loader) -> Optional[Fault]:
+Read = Callable[[bytes, str], Sequence[Signature]]
+
+
+@lru_cache(maxsize=32)
+def read_package(data: bytes, name: str) -> tuple[Signature, ...]:
+    """read_signatures for the files of a virtio-win, which its source keeps in memory anyway: many guests get the same."""
+    return read_signatures(data, name)
+
+
+def judge(data: bytes, name: str, plan: Plan, loader: Loader, read: Read = read_signatures) -> Optional[Fault]:
     """What keeps this loader from loading a driver's file, or None. The file is a PE that was looked at before."""
     try:
-        signatures = read_signatures(data, name)
+        signatures = read(data, name)
     except BadData as bad:
         return Fault(UNSIGNED, bad.message.split(": ", 1)[-1])
     if not signatures:
