@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -40,6 +41,7 @@ def pieces(extents: list[dict[str, Any]], patch: pytest.MonkeyPatch) -> list[lis
         ([extent(0, 4, data=False, zero=True, present=False)], []),
         ([extent(5, 2 * PIECE + 3)], [[5, PIECE], [5 + PIECE, PIECE], [5 + 2 * PIECE, 3]]),
         ([extent(7, PIECE)], [[7, PIECE]]),
+        ([extent(0, 4096), extent(4096, 4096)], [[0, 8192]]),
     ],
 )  # fmt: skip
 def test_what_an_overlay_holds_itself(extents: list[dict[str, Any]], wanted: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +98,11 @@ def test_a_piece_that_is_partly_new() -> None:
     for _ in range(20):
         pages = [rng.choice((OLD, NEW))[:PAGE] for _ in range(PIECE // PAGE)]
         assert torn_between(Mark.of(b"".join(pages)), Mark.of(OLD), Mark.of(NEW))
+
+
+def test_every_bit_of_a_page_s_sum_counts() -> None:
+    now, old, new = (Mark(name, base64.b64encode(sums).decode()) for name, sums in (("n", b"\1\2\3\4"), ("o", b"\1\2\3\5"), ("w", bytes(4))))
+    assert not torn_between(now, old, new) and torn_between(now, new, now)
 
 
 @pytest.mark.parametrize("at", [0, PAGE - 1, PIECE - 1])

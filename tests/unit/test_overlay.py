@@ -119,6 +119,20 @@ def test_no_overlays_on_an_image_that_can_not_be_written(guest: Guest) -> None:
     assert not guest.state.exists()
 
 
+def test_the_others_are_locked_beside_an_image_that_can_not_be_written(guest: Guest) -> None:
+    guest.images[0].chmod(0o444)
+    disks = guest.disks()
+    with disks.held(), pytest.raises(Refused, match="g-sdb: another h2k"):
+        DiskSet([(guest.images[1], "vmdk")], guest.state.with_name("o.h2k")).create_overlays()
+
+
+def test_who_reads_an_image_uses_it_unless_that_is_we(guest: Guest) -> None:
+    with used(guest.images[1], 100, 201, 203):  # an appliance
+        guest.disks().require_unused(reading=True)
+        with pytest.raises(Refused, match=r"source-running: .*g-sdb"):
+            guest.disks().require_unused()
+
+
 def test_no_overlays_on_an_image_that_is_in_use(guest: Guest) -> None:
     with used(guest.images[1]), pytest.raises(Refused, match=r"source-running: .*g-sdb"):
         guest.disks().create_overlays()
@@ -196,6 +210,15 @@ def test_discard_drops_overlays_and_companions(guest: Guest) -> None:
     assert (disks.phase, guest.left, list((guest.state / "boot").iterdir())) == ("idle", ["boot"], [])
     assert guest.content == guest.first
     require_free(guest)
+
+
+def test_a_companion_that_is_gone_is_no_reason_to_keep_the_overlays(guest: Guest) -> None:
+    nvram = companion(guest)
+    disks = guest.prepared(0xA0, "boot")
+    disks.keep([nvram])
+    nvram.work.unlink()
+    disks.discard()
+    assert (disks.phase, guest.left) == ("idle", ["boot"])
 
 
 def test_no_discard_in_the_midst_of_a_commit(guest: Guest) -> None:
@@ -279,10 +302,11 @@ def test_an_image_that_grew_and_has_its_old_time(guest: Guest) -> None:
         disks.commit()
 
 
-def test_an_overlay_of_another_size(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pages", [2, 5])
+def test_an_overlay_of_another_size(pages: int, guest: Guest) -> None:
     disks = guest.prepared(0xA0)
     overlay = disks.overlays[1]
-    overlay.write_text(overlay.read_text().replace(f'"backing": "{guest.images[1]}"', '"backing": null').replace(str(4 * PAGE), str(5 * PAGE)))
+    overlay.write_text(overlay.read_text().replace(f'"backing": "{guest.images[1]}"', '"backing": null').replace(str(4 * PAGE), str(pages * PAGE)))
     with pytest.raises(Refused, match=r"overlay-1\.qcow2: its size differs from that of .*g-sdb"):
         disks.commit()
     assert (guest.content, disks.phase) == (guest.first, "idle")

@@ -198,7 +198,12 @@ def test_a_guest_that_was_killed_with_the_run_has_time_to_end(guest: Guest, monk
     monkeypatch.setattr(overlay, "_ORPHAN_LIMIT", 10.0)
     user = used(disks.overlays[0])
     user.__enter__()
-    monkeypatch.setattr(overlay.time, "sleep", lambda seconds: user.__exit__(None, None, None))
+
+    def sleep(seconds: float) -> None:
+        assert seconds > 0
+        user.__exit__(None, None, None)
+
+    monkeypatch.setattr(overlay.time, "sleep", sleep)
     assert disks.recover() == "discarded"
 
 
@@ -216,6 +221,14 @@ def test_the_last_commit_is_undone_first(guest: Guest) -> None:
     assert (guest.content, guest.disks().history, guest.left) == (guest.first, (), [])
     with pytest.raises(Refused, match="nothing was committed"):
         guest.disks().rollback()
+
+
+def test_three_commits_are_undone_one_by_one(guest: Guest) -> None:
+    contents = [guest.first, guest.committed(0x50), guest.committed(0x70, "boot"), guest.committed(NEW, "boot")]
+    while len(contents) > 1:
+        contents.pop()
+        guest.disks().rollback()  # without force
+        assert guest.content == contents[-1]
 
 
 def test_who_wrote_between_two_commits_is_not_forgotten(guest: Guest) -> None:

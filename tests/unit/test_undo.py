@@ -56,6 +56,7 @@ def test_a_write_of_somebody_else_shows_in_size_and_time(tmp_path: Path) -> None
     [
         (False, 2 * SIZE, [OTHER, OTHER], True), (True, 2 * SIZE, [OTHER, OTHER], False), (False, 2 * SIZE, [OTHER, NEW], False),
         (False, 2 * SIZE - 1, [NEW, NEW], True), (False, 2 * SIZE, [ZERO, OLD], True),
+        (False, 3 * SIZE, [NEW, NEW], False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("later", [-1, 1])
@@ -144,9 +145,9 @@ def test_room_that_root_alone_may_use(root: bool, free: int, tmp_path: Path, mon
     facts = SimpleNamespace(f_frsize=1, f_bfree=100 << 20, f_bavail=50 << 20)
     monkeypatch.setattr(os, "statvfs", lambda path: facts)
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
-    most = (free - undo._MARGIN) * 64 // 65
+    most = (free - (4 << 20)) * 64 // 65  # 4 MiB and a 64th stay free
     undo.require_room([(tmp_path, most - 1)])
-    with pytest.raises(H2kError, match=rf"way back: {(most + undo._MARGIN) / (1 << 20):.1f} MiB are needed, {free >> 20}\.0 MiB are free"):
+    with pytest.raises(H2kError, match=rf"way back: {most / (1 << 20) + 4:.1f} MiB are needed, {free >> 20}\.0 MiB are free"):
         undo.require_room([(tmp_path, most + 2)])
     facts.f_bfree = facts.f_bavail = 0
     undo.require_room([(tmp_path, 0)])  # a commit that takes nothing
@@ -203,7 +204,7 @@ def test_a_companion_is_kept_as_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
         undo.save_file(tmp_path, 2, 0, work, path)
 
 
-@pytest.mark.parametrize(("there", "given", "mode"), [(0o640, 0o666, 0o640), (None, 0o4644, 0o644), (None, None, 0o600)])
+@pytest.mark.parametrize(("there", "given", "mode"), [(0o640, 0o666, 0o640), (None, 0o4755, 0o755), (None, None, 0o600)])
 def test_a_companion_takes_its_place(there: Any, given: Any, mode: int, tmp_path: Path) -> None:
     path, source = tmp_path / "g.fd", tmp_path / "work"
     source.write_bytes(BOOTED)
