@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
@@ -213,3 +216,93 @@ def test_where_it_failed_is_in_the_log(run: Run, caplog: pytest.LogCaptureFixtur
         caplog.clear()
         guarded(run, raising(error))
         assert [r.exc_info[1] for r in caplog.records if r.name == "h2k.ending" and r.exc_info] == [error]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/x"), "/x: No space left on device (h2k -v shows where)"),
+        (OSError(28, "No space left on device"), "h2k fix: No space left on device (h2k -v shows where)"),
+        (OSError("odd"), "h2k fix: odd (h2k -v shows where)"),
+        (KeyError("k"), "h2k itself failed: KeyError: 'k' (h2k -v shows where)"),
+        (KeyboardInterrupt(), "interrupted (the same command goes on or cleans up)"),
+    ],
+)
+def test_a_failure_names_the_file_or_the_command(run: Run, error: BaseException, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(run, raising(error))
+    assert printed(capsys)["verdict"] == said
+
+
+@pytest.mark.parametrize(
+    ("seen", "terminal", "aside", "on_error", "told"),
+    [
+        (False, True, False, 1, False), (False, False, False, 1, False), (True, False, False, 1, True),
+        (True, True, False, 0, True), (True, True, True, 1, True),
+    ],
+)  # fmt: skip
+def test_where_people_and_scripts_read_why(
+    seen: bool, terminal: bool, aside: bool, on_error: int, told: bool, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    texts: list[Any] = []
+    run.as_json, run.aside, run.show_plan = False, aside, True
+    run.seen = SimpleNamespace(side="result") if seen else None  # type: ignore[assignment]
+    monkeypatch.setattr(ending, "explain", lambda record, plan: texts.append((record["verdict"], plan)))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    error = Refused("g.qcow2: no", commands=("h2k rollback g.h2k",))
+    guarded(run, raising(error))
+    assert capsys.readouterr().err.count("h2k: g.qcow2: no\n  h2k rollback g.h2k\n") == on_error
+    assert texts == ([("g.qcow2: no", True)] if told else [])
+
+
+def test_a_run_that_only_looks_asks_no_program_for_its_version(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.records, run.tools, run.source = None, None, "esx://root:pw@host"
+    guarded(run, ready)
+    record = printed(capsys)
+    assert set(record["versions"]) == {"h2k", "python"} and "pw" not in record["source"]
+    assert (record["accepted"], record["virtio_win"], record["side"]) == ([], "", "")
+
+
+def test_the_record_says_what_was_accepted_and_which_drivers(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    request = dataclasses.replace(run.opened.request, accept=("volume-dirty",))
+    run.tools = dataclasses.replace(run.opened, request=request, drivers_path=Path("/virtio-win.iso"))
+    run.seen = SimpleNamespace(side="source")  # type: ignore[assignment]
+    guarded(run, ready)
+    record = printed(capsys)
+    assert (record["accepted"], record["virtio_win"], record["side"]) == (["volume-dirty"], "/virtio-win.iso", "source")
+
+
+def test_a_full_disk_is_told_by_the_file_that_could_not_be_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "/g.h2k/runs")
+
+    monkeypatch.setattr(ending, "own_directory", full)
+    assert guarded(run, ready) == 1
+    record = printed(capsys)
+    assert record["verdict"] == "healthy; but /g.h2k/runs: No space left on device (free space or rights there)"
+    assert (record["status"], record["word"]) == (1, "FAILED")
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "é"), ("UTF-8", "é"), ("ascii", "\\u00e9"), ("latin-1", "\\u00e9")])
+def test_json_is_printed_in_letters_that_the_output_has(encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    stream = io.TextIOWrapper(out, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    ending.print_json({"a": "é"})
+    stream.flush()
+    assert f'"a": "{shown}"' in out.getvalue().decode(encoding)
+
+
+def test_after_a_broken_pipe_standard_output_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+
+    def dup2(handle: int, to: int) -> None:
+        done.append((os.readlink(f"/proc/self/fd/{handle}"), to))
+        os.close(handle)
+        raise OSError(9, "closed")
+
+    with monkeypatch.context() as patch:  # pytest uses it at the end of a test
+        patch.setattr(os, "dup2", dup2)
+        ending.quiet_output()
+    assert done == [("/dev/null", 1)]

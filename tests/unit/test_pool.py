@@ -270,7 +270,6 @@ class Task:
 def test_the_other_side_answers_each_job_until_we_hang_up(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
     Task.closed = 0
-    monkeypatch.setattr(os, "dup2", lambda *given: done.append(given))
     monkeypatch.setattr(pool.direct_reader, "start_by_fork", lambda: done.append("fork"))
     ours, theirs = socket.socketpair()
     pipe = Connection(os.dup(ours.fileno()))
@@ -278,7 +277,9 @@ def test_the_other_side_answers_each_job_until_we_hang_up(task: Any, monkeypatch
     for job in ("a", "b"):
         pipe.send(job)
     ours.shutdown(socket.SHUT_WR)
-    pool.work(theirs.detach())
+    with monkeypatch.context() as patch:  # pytest uses it at the end of a test
+        patch.setattr(os, "dup2", lambda *given: done.append(given))
+        pool.work(theirs.detach())
     assert done == [(2, 1), "fork"], "what a hook prints is no answer"
     assert [pipe.recv().result for _ in "ab"] == ["A", "B"] and Task.closed == isinstance(task, Task)
     ours.close()
