@@ -102,7 +102,7 @@ class Browser:
         assert script is not None
         if not self.js("return window.axe !== undefined"):
             self.js(script.read_text(encoding="utf-8"))
-        done = self.driver.execute_async_script("axe.run().then(arguments[0], (e) => arguments[0]({violations: [{id: String(e), nodes: []}]}))")
+        done = self.driver.execute_async_script("axe.run({resultTypes: ['violations']}).then(arguments[0], (e) => arguments[0]({violations: [{id: String(e), nodes: []}]}))")
         return [f"{v['id']}: {[n['html'][:200] for n in v['nodes'][:2]]}" for v in done["violations"]]
 
     def console(self) -> list[str]:
