@@ -78,9 +78,10 @@ def test_a_run_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> Non
     first.wait()
     status, text = fleet("status", file)
     assert status == NOT_READY and "waiting" in text, text
-    summary = tmp_path / "summary.json"
-    status, text = fleet("run", file, "--on-end", f"tee {summary}")
+    summary, page = tmp_path / "summary.json", tmp_path / "fleet.html"
+    status, text = fleet("run", file, "--on-end", f"tee {summary}", "--html", page)
     assert status == READY and "7 done" in text, text
+    assert "7 of 7 done" in page.read_text() and "data-running" not in page.read_text()
     assert json.loads(summary.read_text())["states"]["done"] == 7
     assert all(same(tmp_path, guest) for guest in guests)
     assert most_at_once(tmp_path) <= JOBS and most_at_once(tmp_path, "store0") <= PER_SOURCE
@@ -91,6 +92,8 @@ def test_a_run_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> Non
     status, text = fleet("run", file, "--json")
     told = json.loads(text[text.index("\n{") if not text.startswith("{") else 0 : text.rindex("}") + 1])
     assert status == REFUSED and told["states"] == {**told["states"], "done": 7, "refused": 1}, text
+    assert fleet("report", file, "--html", page)[0] == REFUSED
+    assert "7 of 8 done" in page.read_text() and "What needs somebody" in page.read_text()
     file.write_text(file.read_text().replace('"version": 1', '"version": 9'))
     status, text = fleet("run", file)
     assert status == USAGE and "line 1" in text and "version 9" in text, text
