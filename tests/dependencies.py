@@ -220,7 +220,7 @@ GIVEN = ("git", "make")
 # Programs that h2k can do without, with what it then does: a recommendation is enough. "" is another's name on hosts that
 # are not Debian 12.
 OPTIONAL = {
-    "virsh": "h2k boot", "libvirtd": "h2k boot", "virtqemud": "", "qemu-kvm": "", "setpriv": "reads as who it is",
+    "virsh": "h2k boot", "libvirtd": "h2k boot", "virtqemud": "", "virtnetworkd": "", "qemu-kvm": "", "setpriv": "reads as who it is",
     "bwrap": "writes in the appliance", "nbdfuse": "writes in the appliance", "ntfs-3g": "writes in the appliance",
     "mcopy": "writes in the appliance",
 }  # fmt: skip
