@@ -33,6 +33,8 @@ LINKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("Controller", ("device-id-unbound", "device-class-wrong", "bootstrap-controller-not-boot-start", "device-install-policy", "device-install-restrictions")),
 )  # fmt: skip
+# What the disks said after a boot, and the link that it speaks of (h2k/boot/disk_evidence.py).
+CHECKS = {"shut-down-cleanly": "Registry", "driver-starts-at-boot": "Boot drivers", "virtio-bound": "Controller", "hardware": "Controller"}
 _WORST = ("refused", "broken", "repaired", "warning", "ok")
 _ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 STOPS, LOOK, HOLDS, UNKNOWN = "stops", "look", "holds", "not judged"
@@ -51,16 +53,17 @@ class Link:
     parts: tuple[tuple[str, str, str], ...] = ()
 
 
-def chain_of(record: dict[str, Any], new_bus: str = "") -> tuple[Link, ...]:
-    """The links of a record's guest. A link without a finding holds where the guest could be read: h2k looked, and found
-    nothing wrong. Where a refusal kept it from that, nothing is said of it."""
+def chain_of(record: dict[str, Any], new_bus: str = "", checks: Sequence[dict[str, Any]] = ()) -> tuple[Link, ...]:
+    """The links of a record's guest; `checks` are those of a boot after it. A link without a finding holds where the guest
+    could be read: h2k looked, and found nothing wrong. Where a refusal kept it from that, nothing is said of it."""
     findings, guest = objects(record.get("findings")), mapping(record.get("guest"))
     whats = _whats(guest, new_bus)
     judged = bool(guest.get("windows")) and guest.get("build") is not None
     found = []
     for name, ids in LINKS:
         ours = [f for f in findings if f.get("id") in ids]
-        found.append(_link(name, whats.get(name, ""), ours, judged))
+        link = _link(name, whats.get(name, ""), ours, judged)
+        found.append(_booted(link, [c for c in checks if CHECKS.get(str(c.get("name"))) == name]))
     return tuple(found)
 
 
@@ -70,6 +73,16 @@ def _link(name: str, what: str, findings: Sequence[dict[str, Any]], judged: bool
     drivers = dict.fromkeys(_driver(f) for f in findings) if name == "Boot drivers" else {}
     parts = tuple((driver, *_states([f for f in findings if _driver(f) == driver])) for driver in drivers)
     return Link(name, what, before, after, evidence, parts)
+
+
+def _booted(link: Link, checks: Sequence[dict[str, Any]]) -> Link:
+    """A link with what a boot showed of it: that outweighs what was read before it."""
+    told = [c for c in checks if c.get("state") in ("passed", "failed")]
+    if not told:
+        return link
+    after = STOPS if any(c["state"] == "failed" for c in told) else link.after if link.after == STOPS else HOLDS
+    seen = [(str(c.get("name")), "the boot", str(c.get("evidence"))) for c in told]
+    return dataclasses.replace(link, after=after, evidence=(*seen, *link.evidence))
 
 
 def _short(finding: dict[str, Any]) -> str:

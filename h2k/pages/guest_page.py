@@ -53,7 +53,7 @@ def page(guest: GuestRecords) -> str:
         newest=newest,
         name=name_of(directory, "final") or clean(directory.stem),
         standing={"state": guest.state, "sentence": clean(guest.sentence)},
-        chain=chain_of(record, ", ".join(dict.fromkeys(disk["bus"] for disk in final))),
+        chain=chain_of(record, ", ".join(dict.fromkeys(disk["bus"] for disk in final)), _checks_after(history, record)),
         findings=_by_weight(objects(record.get("findings"))),
         groups=_groups(objects(_changed(history).get("changes"))),
         changes=len(objects(_changed(history).get("changes"))),
@@ -76,6 +76,13 @@ def _telling(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if record.get(wanted):
                 return record
     return history[-1]
+
+
+def _checks_after(history: Sequence[dict[str, Any]], record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the last boot after a record showed."""
+    later = history[[r is record for r in history].index(True) :]
+    boots = [mapping(r.get("boot")) for r in later if mapping(r.get("boot"))]
+    return objects(boots[-1].get("checks")) if boots else []
 
 
 def _changed(history: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ BOOT = {
                      {"step": "done", "state": "failed", "detail": "one step was left out", "at": 74.5}]},
         {"phase": "final", "up": True, "why": "it settled", "seconds": 41.2, "agent": True, "restarts": 0, "signals": []},
     ],
-    "checks": [{"name": "device-bound", "state": "passed", "subject": "PCI\\VEN_1AF4&DEV_1001", "evidence": "viostor"},
+    "checks": [{"name": "virtio-bound", "state": "passed", "subject": "PCI\\VEN_1AF4&DEV_1001", "evidence": "viostor"},
                {"name": "hives-clean", "state": "unknown", "subject": "SYSTEM", "evidence": "not read"}],
     "validation": [],
 }  # fmt: skip
