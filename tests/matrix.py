@@ -93,9 +93,10 @@ def _doctor(_: Path) -> str:
 
 
 def _types(_: Path) -> str:
-    _output("mypy", "h2k")
+    own = ["mypy", "--python-version", f"{sys.version_info.major}.{sys.version_info.minor}"]
+    _output(*own, "h2k")
     for hook in sorted((ROOT / "hooks").glob("*.py")):
-        _output("mypy", "--no-error-summary", hook)
+        _output(*own, "--no-error-summary", hook)
     return "ok"
 
 

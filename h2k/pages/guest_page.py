@@ -71,11 +71,8 @@ def page(guest: GuestRecords) -> str:
 
 def _telling(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The record that tells most of the guest: the last with findings, else the last that read its disks."""
-    for wanted in ("findings", "guest"):
-        for record in reversed(history):
-            if record.get(wanted):
-                return record
-    return history[-1]
+    telling: Iterator[dict[str, Any]] = (r for wanted in ("findings", "guest") for r in reversed(history) if r.get(wanted))
+    return next(telling, history[-1])
 
 
 def _checks_after(history: Sequence[dict[str, Any]], record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -293,7 +293,7 @@ def _old_log(name: str, data: memoryview, sequence: int, bins: int, work: _Work)
         raise BadData(f"{name} is for {bins} bytes of hive bins")
     vector = BASE_SECTOR + 4
     end = vector + bins // _PAGE // 8
-    if data[BASE_SECTOR:vector] != b"DIRT" or end > len(data):
+    if bytes(data[BASE_SECTOR:vector]) != b"DIRT" or end > len(data):
         raise BadData(f"{name} has no dirty vector")
     bits, pages = data[vector:end], data[(end + _PAGE - 1) // _PAGE * _PAGE :]
     marked = sum(bin(byte).count("1") for byte in bits)
