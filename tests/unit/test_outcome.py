@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import pytest
 
 from h2k.base.errors import BadData, H2kError, NotVerified, Refused, UsageError
@@ -16,28 +18,29 @@ WARNING = Finding("hive-dirty", "warning", "SYSTEM", "unknown")
 
 
 @pytest.mark.parametrize(
-    ("found", "status", "word", "sentence"),
+    ("end", "status", "word", "sentence"),
     [
-        (outcomes.of_source([WARNING], (), ()), 0, "OK TO CONVERT", "nothing is to be installed or repaired"),
-        (outcomes.of_source([BROKEN], ("viostor", "netkvm"), ("hive-dirty",)), 0, "OK TO CONVERT",
+        (lambda: outcomes.of_source([WARNING], (), ()), 0, "OK TO CONVERT", "nothing is to be installed or repaired"),
+        (lambda: outcomes.of_source([BROKEN], ("viostor", "netkvm"), ("hive-dirty",)), 0, "OK TO CONVERT",
          "will install viostor, netkvm; will repair hive-dirty"),
-        (outcomes.of_result([WARNING], 0), 0, "READY", "healthy: every check holds"),
-        (outcomes.of_result([], 2), 4, "NOT READY", "2 changes to make"),
-        (outcomes.of_result([BROKEN], 0), 4, "NOT READY", "nothing to change on the disks, and wrong all the same: driver-not-boot-start, viostor: Start is 3"),
-        (outcomes.of_result([BROKEN, DOMAIN, BROKEN], 3), 4, "NOT READY",
+        (lambda: outcomes.of_result([WARNING], 0), 0, "READY", "healthy: every check holds"),
+        (lambda: outcomes.of_result([], 2), 4, "NOT READY", "2 changes to make"),
+        (lambda: outcomes.of_result([BROKEN], 0), 4, "NOT READY", "nothing to change on the disks, and wrong all the same: driver-not-boot-start, viostor: Start is 3"),
+        (lambda: outcomes.of_result([BROKEN, DOMAIN, BROKEN], 3), 4, "NOT READY",
          "3 changes to make: driver-not-boot-start, boot-disk-ambiguous"),
-        (outcomes.of_repair([BROKEN], 3, ["SYSTEM is dirty", "more"]), 5, "NOT VERIFIED",
+        (lambda: outcomes.of_repair([BROKEN], 3, ["SYSTEM is dirty", "more"]), 5, "NOT VERIFIED",
          "the repair did not verify and was thrown away: SYSTEM is dirty"),
-        (outcomes.of_repair([BROKEN], 3, []), 0, "READY", "repaired and verified: 3 changes"),
-        (outcomes.of_repair([BROKEN], 1, [], "converted"), 0, "READY", "converted: 1 change"),
-        (outcomes.of_repair([DOMAIN], 0, []), 0, "READY",
+        (lambda: outcomes.of_repair([BROKEN], 3, []), 0, "READY", "repaired and verified: 3 changes"),
+        (lambda: outcomes.of_repair([BROKEN], 1, [], "converted"), 0, "READY", "converted: 1 change"),
+        (lambda: outcomes.of_repair([DOMAIN], 0, []), 0, "READY",
          "the disks are healthy; right in h2k's domains: boot-disk-ambiguous, vda: another is first"),
-        (outcomes.of_repair([WARNING], 0, []), 0, "READY", "healthy: every check holds"),
-        (outcomes.not_windows("debian"), 0, "LEFT ALONE", "not Windows (debian): left as it is"),
-        (outcomes.after_commit(Refused("no pool"), "repaired"), 1, "FAILED", "repaired; but no pool"),
+        (lambda: outcomes.of_repair([WARNING], 0, []), 0, "READY", "healthy: every check holds"),
+        (lambda: outcomes.not_windows("debian"), 0, "LEFT ALONE", "not Windows (debian): left as it is"),
+        (lambda: outcomes.after_commit(Refused("no pool"), "repaired"), 1, "FAILED", "repaired; but no pool"),
     ],
 )  # fmt: skip
-def test_an_end(found: Outcome, status: int, word: str, sentence: str) -> None:
+def test_an_end(end: Callable[[], Outcome], status: int, word: str, sentence: str) -> None:
+    found = end()
     assert (found.status, found.word, found.sentence) == (status, word, sentence)
 
 

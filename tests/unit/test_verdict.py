@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2k.engine.verdict import explain, lines
+from h2k.base.finding import Finding
+from h2k.engine.verdict import explain, lines, summary
 from tests.unit.helpers import many
 from tests.unit.terminal import Terminal
 
@@ -18,8 +20,8 @@ STATES = ("refused", "broken", "repaired", "warning", "ok")
 
 
 def record(findings: int, status: int = 0, verdict: str = "repaired and verified", **more: Any) -> dict[str, Any]:
-    """A record with that many findings, of every state in turn."""
-    return {
+    """A record with that many findings, of every state in turn, as it comes from its file."""
+    content = {
         "status": status,
         "verdict": verdict,
         "guest": {"windows": True, "name": "Windows Server 2022"},
@@ -32,6 +34,8 @@ def record(findings: int, status: int = 0, verdict: str = "repaired and verified
         "next": ["h2k boot /out/g.h2k"],
         **more,
     }
+    found: dict[str, Any] = json.loads(json.dumps(content))
+    return found
 
 
 def text(content: dict[str, Any], width: int = 80, **options: bool) -> list[str]:
@@ -125,6 +129,37 @@ def test_the_table_of_rich_says_so_too(terminal: Terminal) -> None:
         explain(content)
     seen = terminal.seen()
     assert seen.count("no findings: ") == 1 and seen.index("no findings: ") > seen.rindex("finding-0")
+
+
+def test_the_verdict_is_one_line_for_programs_and_wrapped_for_people() -> None:
+    content = record(0, verdict="word " * 50)
+    assert len(text(content, 60)[0]) > 250
+    assert len(text(content, 60, brief=True)[0]) <= 60
+
+
+@pytest.mark.parametrize(("files", "said"), [({"bootstrap": "/b.xml", "final": "/f.xml"}, 1), ({"final": "/f.xml"}, 0)])
+def test_which_of_two_domains_boots_first_is_said_where_there_are_two(files: dict[str, str], said: int) -> None:
+    assert sum("The first boot is bootstrap.xml" in line for line in text(record(0, files=files))) == said
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ({"word": "LEFT ALONE", "status": 0}, ("h2k: LEFT ALONE: v  [web]", "bold green")),
+        ({"status": 3}, ("h2k: REFUSED: v  [web]", "bold red")),
+        ({"status": 5}, ("h2k: NOT VERIFIED: v  [web]", "bold red")),
+        ({"status": 4}, ("h2k: NOT READY: v  [web]", "bold yellow")),
+        ({"status": 77}, ("h2k: ?: v  [web]", "bold yellow")),
+        ({"status": 1, "guest": {}}, ("h2k: FAILED: v", "bold yellow")),
+    ],
+)
+def test_the_word_and_its_colour(more: dict[str, Any], shown: tuple[str, str]) -> None:
+    assert lines({"verdict": "v", "guest": {"name": "web"}, **more}, 80)[0] == shown
+
+
+def test_findings_of_commands_that_show_nothing_else() -> None:
+    found = [Finding("b", "warning", "s", "e"), Finding("a", "broken", "s", "e", "do it")]
+    assert summary(found).splitlines() == ["  broken    a  s", "            e → do it", "  warning   b  s", "            e"]
 
 
 def test_evidence_stands_below_its_finding() -> None:
