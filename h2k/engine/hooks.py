@@ -164,7 +164,7 @@ def _hook(path: Path, meta: Mapping[str, Any], propose: Callable[[Guest, Options
 class _Source(importlib.machinery.SourceFileLoader):
     """Reads compiled code and writes none: in directories of packages it would stay behind them."""
 
-    def set_data(self, path: Any, data: Any, *, _mode: int = 0o666) -> None:
+    def set_data(self, path: Any, data: Any, **_: Any) -> None:
         """Nothing is kept."""
 
 

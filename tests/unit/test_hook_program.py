@@ -28,6 +28,8 @@ TEXT = """[$cs\\Services\\made]
 "ImagePath"=expand:"x.sys"
 "Group"="Filter"
 "Raw"=hex:00,ff
+"Many"=multi:["a","b"]
+"Odd"=hex(9):01,02
 [$cs\\Services\\made\\Below]
 """
 
@@ -87,6 +89,8 @@ def test_a_program_gets_the_facts_the_options_and_what_it_needs(host: Host) -> N
                 "ImagePath": {"type": "EXPAND_SZ", "data": "x.sys"},
                 "Group": {"type": "SZ", "data": "Filter"},
                 "Raw": {"type": "BINARY", "data": "00ff"},
+                "Many": {"type": "MULTI_SZ", "data": ["a", "b"]},
+                "Odd": {"type": "9", "data": "0102"},
             },
             "subkeys": ["Below"],
         },
@@ -95,6 +99,20 @@ def test_a_program_gets_the_facts_the_options_and_what_it_needs(host: Host) -> N
     }
     assert (given["guest"]["firmware"], given["guest"]["control_sets"]["default"]) == ("uefi", 1)
     assert given["guest"]["windows"]["build"] in (20348, "20348") and given["guest"]["system_root"]
+
+
+def test_so_many_facts_and_no_more(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/b/1.sys": b"", "/b/2.sys": b"", "/pagefile.sys": b"", "/b/3.inf": b""}
+    guest = windows_guest(TEXT + "[$cs\\Services\\made\\Other]\n", files=files)
+    key = "system\\ControlSet001\\Services\\made"
+    needs = {"registry": [key], "files": ["\\B\\*.SYS", "/PAGEfile.sys"]}
+    monkeypatch.setattr(hook_program, "MAX_ITEMS", 1)
+    proposed(needs=needs, guest=guest)
+    given = host.asked[0][1]
+    assert list(given["registry"][key]["values"]) == ["Start"] and given["registry"][key]["subkeys"] == ["Below"]
+    assert given["files"] == {
+        "\\B\\*.SYS": [{"path": "/b/1.sys", "size": 0}], "/PAGEfile.sys": [{"path": "/pagefile.sys", "size": 0}],
+    }  # fmt: skip
 
 
 # What becomes of its answer
@@ -205,6 +223,16 @@ def test_an_answer_against_the_schema_says_where(host: Host, answer: Any, said: 
     host.stdout = json.dumps(answer).encode()
     with pytest.raises(H2kError, match=f"50-made: {said}"):
         proposed()
+
+
+def test_what_is_wrong_is_told_in_one_line_of_some_length(host: Host) -> None:
+    host.answer(findings=[{**FINDING, "state": "x" * 1000}])
+    with pytest.raises(H2kError) as caught:
+        proposed()
+    assert len(caught.value.message) == len("50-made: findings/0/state: ") + 200
+    with pytest.raises(H2kError) as caught:
+        changed(host, change="set_value", hive="SYSTEM", key="A", name="B", type="DWORD", data="x" * 1000)
+    assert caught.value.message == f"/hooks/50-made: A B: '{'x' * 79} is no DWORD"
 
 
 def test_an_answer_that_is_too_long(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
