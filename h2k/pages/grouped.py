@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MEMBERS = 200  # guests that a group names on a page; its count is of all
+MAX_MEMBERS = 200  # guests that a group names on a page; its count is of all
 _FINDING = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 
@@ -22,6 +22,6 @@ def grouped(groups: Sequence[Mapping[str, Any]], anchors: Mapping[str, tuple[str
     for group in groups:
         finding = bool(_FINDING.fullmatch(group["id"]))
         command = group.get("command") or (f"h2k explain {group['id']}" if finding else "")
-        members = [anchors[key] for key in group["guests"] if key in anchors][:MEMBERS]
+        members = [anchors[key] for key in group["guests"] if key in anchors][:MAX_MEMBERS]
         found.append({**group, "finding": finding, "command": command, "members": members})
     return found
