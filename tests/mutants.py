@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import compileall
 import dataclasses
 import difflib
 import json
 import multiprocessing
 import os
+import py_compile
 import random
 import shutil
 import signal
@@ -232,6 +234,8 @@ def _worker(number: int, tasks: Any, results: Any) -> None:
     for name in ("pytest", "hypothesis", "hypothesis.strategies", "click", "lxml.etree", "yaml", "jsonschema", "pefile", "hivex", "rich.live"):
         __import__(name)
     copy = make_copy(f"work{number}")
+    # Compiled once; a file that a mutant changes has another hash, and is compiled anew.
+    compileall.compile_dir(copy, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     sound = attempt(copy, *tasks.get())
     if sound != "survived":
         results.put(None)
