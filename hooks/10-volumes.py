@@ -91,7 +91,7 @@ def _encrypted(guest: Guest, ref: VolumeRef, options: Options) -> Finding:
 def _compressed(guest: Guest) -> Iterator[Finding]:
     """CompactOS keeps programs in a form (WOF) that neither virt-v2v's tools nor h2k's can read."""
     compressed = [path for path in map(f"{guest.system_root}/{{}}".format, PROGRAMS) if _is_wof(guest, path)]
-    needed = [path for path in compressed if path.rsplit("/", 1)[-1] in NEEDED]
+    needed = [path for path in compressed if path.rpartition("/")[2] in NEEDED]
     if needed:
         yield Finding(
             "system-files-compressed",

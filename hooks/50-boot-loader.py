@@ -262,7 +262,7 @@ def _loader(guest: Guest, loader: bcd.BcdObject) -> Iterator[Proposed]:
 
 def _restore(guest: Guest, path: str) -> str:
     windows = path.replace("/", "\\")
-    name = path.rsplit("/", 1)[-1]
+    name = path.rpartition("/")[2]
     return rf"copy C:\Windows\System32\Boot\{name} to C:{windows} (sfc /scannow does it), then " + bcdboot(guest.firmware)
 
 

@@ -16,7 +16,7 @@ from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.nics import carry
 from h2k.guest.san_policy import offline_sets
 from h2k.guest.virt_v2v_first_boot import DIRECTORY as VIRT_V2V
-from h2k.guest.virt_v2v_first_boot import TRIES, bounded, loops, virt_v2v_first_boot
+from h2k.guest.virt_v2v_first_boot import MAX_TRIES, bounded, loops, virt_v2v_first_boot
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import first_boot, pnp
 from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package, Publisher, Runner
@@ -100,7 +100,7 @@ def _loops(guest: Guest, options: Options) -> Iterator[Proposed]:
         yield from _their_runner(guest)
     for loop in loops(guest, staged) if staged is not None and options.phase != "source" else ():
         evidence = "virt-v2v's script asks for another try at each boot, without limit (exit status 249)"
-        repair = f"bounded: {TRIES} tries"
+        repair = f"bounded: {MAX_TRIES} tries"
         if loop.without:
             left = "; ".join(f"{name}: {why}" for name, why in loop.without[:4])
             evidence += f", and {len(loop.without)} of the drivers that it installs can't go in: {left}"

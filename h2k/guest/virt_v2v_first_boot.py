@@ -25,7 +25,7 @@ MAX_SCRIPTS = 200  # virt-v2v stages up to a dozen
 SCRIPT_LIMIT = 1024 * 1024  # bytes of a script, and of an INF, that is read
 MAX_INFS = 100
 BOUNDED = b"rem h2k: bounded"  # how a script that was repaired begins its second line
-TRIES = 3
+MAX_TRIES = 3  # of a script that asks for another one
 SCRIPTS = Path(first_boot.__file__).with_name("first_boot_scripts")
 _MAC = re.compile(r"\$mac_address\s*=\s*'([0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5})'")
 _RETRY = re.compile(rb"\bexit\s+(?:/b\s+)?249\b", re.IGNORECASE)
@@ -70,7 +70,7 @@ def allowed_restarts(guest: Guest) -> int:
     one that h2k has bounded."""
     staged = virt_v2v_first_boot(guest)
     scripts = [_read(guest, path) or b"" for path in staged.scripts] if staged is not None else []
-    return sum(TRIES if BOUNDED in content else 1 for content in scripts)
+    return sum(MAX_TRIES if BOUNDED in content else 1 for content in scripts)
 
 
 def loops(guest: Guest, staged: VirtV2vFirstBoot) -> tuple[Loop, ...]:
@@ -118,9 +118,9 @@ def _installable(guest: Guest) -> tuple[tuple[str, ...], tuple[tuple[str, str], 
     """(INFs that can be installed on this Windows, (name, reason) of those that can't)."""
     infs, without = [], []
     files = _files(guest, f"{guest.system_root}/{DRIVERS}", "")
-    there = {path.rsplit("/", 1)[-1].lower() for path in files}
+    there = {path.rpartition("/")[2].lower() for path in files}
     for path in sorted(p for p in files if p.lower().endswith(".inf"))[:MAX_INFS]:
-        name = path.rsplit("/", 1)[-1]
+        name = path.rpartition("/")[2]
         reason = _why_not(guest, path, name, there)
         if reason:
             without.append((name, reason))
@@ -139,7 +139,7 @@ def _why_not(guest: Guest, path: str, name: str, there: set[str]) -> str:
         package = inf.parse_inf(content, name)
         if not package.serves(guest.windows):
             return f"it has no device for {guest.windows.arch}"
-        missing = [f for f in package.files(guest.windows.arch) if f.rsplit("/", 1)[-1].lower() not in there]
+        missing = [f for f in package.files(guest.windows.arch) if f.rpartition("/")[2].lower() not in there]
     except BadData as e:
         return e.message
     return f"{', '.join(missing[:3])} missing" if missing else ""
@@ -148,7 +148,7 @@ def _why_not(guest: Guest, path: str, name: str, there: set[str]) -> str:
 def bounded(loop: Loop) -> dict[str, bytes]:
     """The files, by path, that end a loop: the script that installs drivers is written anew, another one is kept
     beside it and started a few times at most."""
-    name = loop.script.rsplit("/", 1)[-1][: -len(".bat")]
+    name = loop.script.rpartition("/")[2][: -len(".bat")]
     if loop.installs:
         installs = "".join(f'call :install "{inf}"\n' for inf in loop.infs)
         return {loop.script: _script("virt-v2v-drivers.bat").replace("rem @INSTALL@\n", installs).replace("\n", "\r\n").encode("ascii")}
@@ -157,4 +157,4 @@ def bounded(loop: Loop) -> dict[str, bytes]:
 
 
 def _script(name: str) -> str:
-    return (SCRIPTS / name).read_text(encoding="ascii").replace("@TRIES@", str(TRIES))
+    return (SCRIPTS / name).read_text(encoding="ascii").replace("@TRIES@", str(MAX_TRIES))

@@ -93,7 +93,7 @@ class _Iso:
         stat = self.reader.stat(self.ref, path)
         if stat is None or not stat.directory:
             return None
-        return sorted(e.path.rsplit("/", 1)[-1] for e in self.reader.listdir(self.ref, path))
+        return sorted(e.path.rpartition("/")[2] for e in self.reader.listdir(self.ref, path))
 
     def read(self, path: str) -> bytes:
         return self.reader.read(self.ref, path, MAX_FILE)

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import pytest
 
 from h2k.guest.guest import Guest
-from h2k.guest.virt_v2v_first_boot import DIRECTORY, TRIES, allowed_restarts, bounded, loops, virt_v2v_first_boot
+from h2k.guest.virt_v2v_first_boot import DIRECTORY, MAX_TRIES, allowed_restarts, bounded, loops, virt_v2v_first_boot
 from h2k.windows.first_boot import Runner
 from tests.guests.pe import make_pe
 from tests.unit.cmd_lint import lint
@@ -41,7 +41,7 @@ def test_each_script_may_restart_the_machine_and_a_bounded_one_at_each_of_its_tr
     assert allowed_restarts(staged) == 3
     (_, other) = loops(staged, virt_v2v_first_boot(staged))
     repaired = guest({INSTALL: DRIVERS, "5000-0003-c.bat": bounded(other)[other.script], "5000-0004-d.bat": b""})
-    assert allowed_restarts(repaired) == 2 + TRIES
+    assert allowed_restarts(repaired) == 2 + MAX_TRIES
     assert allowed_restarts(guest({"a.bat": b""}, service="")) == 0
 
 
@@ -142,7 +142,7 @@ def test_the_scripts_in_their_place_are_clean(content: bytes) -> None:
     (loop,) = loops(made, staged)
     script = bounded(loop)[loop.script]
     assert lint("x.bat", script, {"x.bat": script}) == []
-    assert f"of {TRIES}".encode() in script
+    assert f"of {MAX_TRIES}".encode() in script
 
 
 def test_the_first_four_drivers_that_are_left_out_are_named_with_the_first_three_files_that_they_lack() -> None:
@@ -152,7 +152,7 @@ def test_the_first_four_drivers_that_are_left_out_are_named_with_the_first_three
     first, second = (f for f in said.findings if f.id == "first-boot-loop")
     left = "; ".join(f"{n}.inf: 1.sys, 2.sys, 3.sys missing" for n in "abcd")
     assert first.evidence.endswith(f"(exit status 249), and 5 of the drivers that it installs can't go in: {left}")
-    assert (first.repair, second.repair) == (f"bounded: {TRIES} tries, without these drivers", f"bounded: {TRIES} tries")
+    assert (first.repair, second.repair) == (f"bounded: {MAX_TRIES} tries, without these drivers", f"bounded: {MAX_TRIES} tries")
     assert second.evidence.endswith("without limit (exit status 249)")
 
 
