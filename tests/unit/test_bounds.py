@@ -12,7 +12,7 @@ from typing import Any
 from tests.unit.hooks import packaged
 
 ROOT = Path(__file__).resolve().parents[2]
-BOUND = re.compile(r"_?MAX_\w+|\w*(LIMIT|MOST|LONGEST|MARGIN|SECONDS|PATIENCE|ADDRESS_SPACE)")
+BOUND = re.compile(r"_?MAX_\w+|\w*(LIMIT|MOST|LONGEST|MARGIN|SECONDS|PAGED_FROM|PATIENCE|ADDRESS_SPACE)")
 ROW = re.compile(r"\| .+ \| ([\d,]+) ?(\w*) \| `(\S+)` `(\w+)` \|")
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 

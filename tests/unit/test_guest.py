@@ -98,6 +98,17 @@ def test_a_hive_that_is_missing() -> None:
     assert guest.hive_logs("DRIVERS") == {}
 
 
+def test_what_a_guest_holds_is_not_in_the_text_of_its_facts() -> None:
+    state = windows_guest().hive_state("SYSTEM")
+    assert len(state.data) > 4096 and len(repr(state)) < 100
+
+
+def test_a_hive_is_read_once() -> None:
+    guest = windows_guest()
+    assert guest.hive_state("SYSTEM") is guest.hive_state("SYSTEM") and guest.hive("SYSTEM") is guest.system
+    assert guest.complete_hive("SYSTEM") == guest.hive_bytes("SYSTEM")
+
+
 def test_logs_that_hold_nothing_are_none() -> None:
     files = {f"Windows/System32/config/SYSTEM.{name}": data for name, data in (("LOG1", b"x"), ("LOG2", b""), ("LOG", b"y"), ("LOG3", b"z"))}
     assert windows_guest(files=files).hive_logs("SYSTEM") == {"LOG1": b"x", "LOG": b"y"}
