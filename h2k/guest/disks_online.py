@@ -13,8 +13,8 @@ from h2k.windows.services import control_set_name
 
 BUSES = ("SCSI", "IDE", "STORAGE", "XENVBD", "PCISTOR")
 MAX_INSTANCES = 1024
-# DISK_ATTRIBUTE_OFFLINE and _READ_ONLY (winioctl.h), as partmgr keeps them for each disk that it has met.
-KEPT_BACK = 0x1 | 0x2
+# DISK_ATTRIBUTE_OFFLINE (1) and _READ_ONLY (2) of winioctl.h, as partmgr keeps them for each disk that it has met.
+KEPT_BACK = 0x3
 # PartitionTableCache is a DRIVE_LAYOUT_INFORMATION_EX: style and count (DWORDs), then the signature or the GUID.
 MBR, GPT = 0, 1
 

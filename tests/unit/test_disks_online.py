@@ -53,6 +53,13 @@ def test_a_note_that_names_no_disk_says_nothing() -> None:
         assert len(to_bring_online(windows_guest(noted(cache, 1) if cache else "", data_disks=1))) == 2
 
 
+@pytest.mark.parametrize(("size", "kept"), [(24, True), (23, False)])
+def test_a_note_that_is_cut_off_says_nothing(size: int, kept: bool) -> None:
+    disk = windows_guest(data_disks=1).disks[1]
+    found = to_bring_online(windows_guest(noted(gpt(disk.table.id)[:size], 1), data_disks=1))
+    assert (identity(disk) not in found) is kept
+
+
 def test_two_disks_that_are_alike_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     guest = windows_guest(data_disks=1, firmware="bios")
     monkeypatch.setattr("h2k.guest.disks_online.identity", lambda disk: "1234abcd")

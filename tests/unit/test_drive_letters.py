@@ -25,10 +25,17 @@ def test_a_letter_of_what_is_not_here(raw: bytes, why: str) -> None:
     assert found.disk is None and found.missing is not None and why in found.missing
 
 
-def test_a_drive_without_a_partition_is_not_missing() -> None:
-    assert letters("\\DosDevices\\D:", "\\??\\IDE#CdRom".encode("utf-16-le")) == [DriveLetter("D:")]
+@pytest.mark.parametrize("device", ["\\??\\IDE#CdRom", "\\??\\FDC#G_1", "\\??\\A"])
+def test_a_drive_without_a_partition_is_not_missing(device: str) -> None:
+    assert letters("\\DosDevices\\D:", device.encode("utf-16-le")) == [DriveLetter("D:")]
 
 
-@pytest.mark.parametrize("name", ["\\??\\Volume{0b5d0f3e}", "\\DosDevices\\CC", "\\Other\\C:"])
+@pytest.mark.parametrize("name", ["\\??\\Volume{0b5d0f3e}", "\\DosDevices\\CC", "\\DosDevices\\AB:", "\\DosDevices\\:", "\\Other\\C:"])
 def test_what_is_no_letter(name: str) -> None:
     assert letters(name, bytes(12)) == []
+
+
+def test_every_letter_is_looked_at_and_what_is_none_hides_no_other() -> None:
+    text = "".join(f'"{name}"=hex:00\n' for name in ("\\\\DosDevices\\\\AB", "\\\\DosDevices\\\\C:", "#x", "\\\\dosdevices\\\\d:"))
+    assert [found.name for found in drive_letters(windows_guest(f"[MountedDevices]\n{text}"))] == ["C:", "d:"]
+    assert list(drive_letters(windows_guest())) == []
