@@ -43,12 +43,15 @@ def test_an_unclean_log_is_the_policy_s_to_judge() -> None:
     assert volume_findings(with_states(windows_guest(), windows=unclean)) == {"volume-log-unclean": {"warning"}}
     refuse = dataclasses.replace(Policy(), log_unclean="refuse")
     assert volume_findings(with_states(windows_guest(), windows=unclean), refuse) == {"volume-log-unclean": {"refused"}}
+    assert volume_findings(with_states(windows_guest(data_disks=1), data=unclean), refuse) == {"volume-log-unclean": {"warning"}}
 
 
 @pytest.mark.parametrize(("magic", "found"), [(b"HIBR", True), (b"RSTR", True), (b"WAKE", False), (bytes(4), False), (b"", False)])
 def test_hibernation(magic: bytes, found: bool) -> None:
-    guest = windows_guest(files={"hiberfil.sys": magic})
-    assert volume_findings(guest) == ({"volume-hibernated": {"refused"}} if found else {})
+    for content in (magic, magic + bytes(4096) if magic else b""):
+        said = ask("volumes", windows_guest(files={"hiberfil.sys": content}))
+        assert said.states() == ({"volume-hibernated": {"refused"}} if found else {})
+        assert [f.evidence for f in said.findings] == ([f"hiberfil.sys begins with {magic.decode()}"] if found else [])
 
 
 def test_disks_that_nobody_initialised_are_no_duplicates() -> None:
@@ -83,6 +86,16 @@ def retyped(disk: Disk, kind: str) -> Disk:
 
 def test_a_hibernated_old_system_disk_is_a_warning() -> None:
     assert volume_findings(with_disk(make_disk(1, ["ntfs"]), **{"hiberfil.sys": b"HIBR"})) == {"volume-hibernated": {"warning"}}
+
+
+def test_several_systems_are_the_owner_s_to_choose_from() -> None:
+    reader = windows_guest(data_disks=1).reader
+    assert isinstance(reader, MemoryReader)
+    reader.files[VolumeRef(1, 1)] = reader.files[WINDOWS]
+    (finding,) = ask("volumes", Guest(reader)).findings
+    assert (finding.id, finding.state, finding.evidence) == ("boot-disk-ambiguous", "refused", "several Windows systems")
+    assert finding.subject == "/dev/sda2, /dev/sdb1" and "--root" in finding.repair
+    assert ask("volumes", Guest(reader, "/dev/sdb1")).findings == ()
 
 
 def test_bitlocker_on_a_data_disk_stops_virt_v2v_alone() -> None:
@@ -150,6 +163,8 @@ def test_compact_os(path: str, state: str) -> None:
     said = ask("volumes", guest)
     assert said.states() == {"system-files-compressed": {state}}
     assert state == "warning" or "/CompactOS:never" in said.findings[0].repair
+    assert said.findings[0].subject.lower() == path
+    assert state == "refused" or said.findings[0].evidence == "1 of 5 programs that were looked at are WOF-compressed"
     guest.reader.unreadable[WINDOWS, path] = "encrypted by EFS"
     assert volume_findings(guest) == {}
 

@@ -95,6 +95,23 @@ def test_a_hypervisor_s_filter_leaves_the_list_before_it_is_disabled() -> None:
     assert ask("boot-filters", again).findings == ()
 
 
+def test_a_hypervisor_s_filter_without_a_service_only_leaves_its_list() -> None:
+    guest = windows_guest(f'[{SYSTEM}]\n"UpperFilters"=multi:["xenfilt"]\n')
+    said = ask("boot-filters", guest)
+    assert said.states() == {"class-filter-hypervisor": {"broken"}} and [c.name for c in said.changes] == ["UpperFilters"]  # type: ignore[union-attr]
+
+
+def test_a_filter_that_is_kept_hides_no_other() -> None:
+    text = f'[{DISK}]\n"UpperFilters"=multi:["unclear","gone","xenfilt","last"]\n' + driver("xenfilt") + driver("last")
+    text += '[$cs\\Services\\unclear]\n"Start"=dword:00000000\n"ImagePath"=expand:"%ProgramFiles%\\\\x.sys"\n'
+    guest = windows_guest(text, files=sys_files("xenfilt", "last"))
+    said = ask("boot-filters", guest)
+    assert [(f.id, f.state, f.subject.rpartition(": ")[2]) for f in said.findings] == [
+        ("class-filter-dangling", "warning", "unclear"), ("class-filter-dangling", "broken", "gone"), ("class-filter-hypervisor", "broken", "xenfilt"),
+    ]  # fmt: skip
+    assert filters(apply_changes(guest, said.changes), DISK, "UpperFilters") == ("unclear", "last")
+
+
 def test_people_add_filters_in_a_plan_of_their_own(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("filters:\n  - {name: acmeflt, of: the ACME hypervisor}\n")
@@ -134,6 +151,13 @@ def test_install_restrictions_are_reported(values: str, found: bool) -> None:
     text = f"[Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions]\n{values}"
     said = ask("boot-filters", windows_guest(software=text))
     assert said.states() == ({"device-install-restrictions": {"warning"}} if found else {}) and said.changes == ()
+    assert ask("boot-filters", windows_guest(software=text, version="6.2", build="9200")).states() == said.states()
+
+
+def test_all_install_restrictions_are_named() -> None:
+    values = "".join(f'"{name}"=dword:00000001\n' for name in ("denyinstanceids", "DenyDeviceIDs", "AllowAdminInstall"))
+    (finding,) = ask("boot-filters", windows_guest(software=f"[Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions]\n{values}")).findings
+    assert finding.evidence == "DenyDeviceIDs, DenyInstanceIDs: Windows may refuse to install the VirtIO devices"
 
 
 FORMS = {
