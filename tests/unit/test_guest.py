@@ -117,7 +117,7 @@ def test_logs_that_hold_nothing_are_none() -> None:
 # Services and programs
 
 
-@pytest.mark.parametrize(("version", "counts"), [("6.1", False), ("6.2", True), ("10.0", True)])
+@pytest.mark.parametrize(("version", "counts"), [("6.0", False), ("6.1", False), ("6.2", True), ("10.0", True)])
 def test_start_override_is_a_thing_of_windows_8(version: str, counts: bool) -> None:
     text = driver("viostor", more='[$cs\\Services\\viostor\\StartOverride]\n"0"=dword:00000003\n')
     service = windows_guest(text, version=version, build="9200").service(1, "viostor")
