@@ -160,7 +160,7 @@ def _distrusted(data: bytes, path: str, keys: TrustedKeys) -> str:
     try:
         signatures = read_signatures(data, path)
     except BadData as bad:
-        return bad.message.split(": ", 1)[-1]
+        return bad.message.partition(": ")[2]
     holding = [s for s in signatures if s.holds]
     if any(keys.trusts(s.issuers, s.thumbprints) for s in holding) or program_digest(data, path) in keys.programs:
         return ""

@@ -92,7 +92,7 @@ def judge(data: bytes, name: str, plan: Plan, loader: Loader, read: Read = read_
     try:
         signatures = read(data, name)
     except BadData as bad:
-        return Fault(UNSIGNED, bad.message.split(": ", 1)[-1])
+        return Fault(UNSIGNED, bad.message.partition(": ")[2])
     if not signatures:
         return Fault(UNSIGNED, "it carries no signature")
     holding = [s for s in signatures if s.holds]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from h2k.config.driver_plan import load_plan
-from h2k.guest.driver_signatures import PACKAGES, SHA2, TEST_SIGNED, UNSIGNED, Loader, judge, read_loader, signer
+from h2k.guest.driver_signatures import PACKAGES, SHA2, TEST_SIGNED, UNSIGNED, Loader, judge, read_loader, signer, trusted
 from h2k.windows.signature import read_signatures
 from tests.guests.pe import make_pe
 from tests.guests.signing import CHAINS, sign_pe
@@ -67,6 +68,18 @@ def test_a_late_cross_certificate_counts_no_more_under_secure_boot(year: int, bu
     assert found(sign_pe(PLAIN, "cross", year=year), loader) == wanted
 
 
+def test_a_cross_certificate_is_late_from_its_day_on_or_when_nobody_knows() -> None:
+    (ca,) = [signer for signer in PLAN.signers if signer.cross_until]
+    until = date.fromisoformat(ca.cross_until)
+    loader = Loader(windows(build=14393), secure_boot=True)
+    (signature,) = read_signatures(sign_pe(PLAIN, "cross"), "x.sys")
+    for since, counts in ((until - timedelta(days=1), True), (until, False), (None, False)):
+        assert trusted(dataclasses.replace(signature, since=since), PLAN, loader) is counts
+    late = dataclasses.replace(signature, since=until)
+    assert trusted(late, PLAN, dataclasses.replace(loader, windows=windows(build=14392)))
+    assert trusted(late, PLAN, dataclasses.replace(loader, secure_boot=False))
+
+
 @pytest.mark.parametrize(
     ("digests", "sha2", "wanted"),
     [(("sha256",), False, SHA2), (("sha256",), True, ""), (("sha1", "sha256"), False, ""), (("sha1",), False, "")],
@@ -99,6 +112,7 @@ def test_who_signed_is_named_with_who_vouches_for_him() -> None:
 
 def test_a_test_signature_s_digest_counts_too() -> None:
     assert found(sign_pe(PLAIN, "test"), SEVEN, test_signing=True) == SHA2
+    assert found(sign_pe(PLAIN, "test", digests=("sha1",)), SEVEN, test_signing=True) == ""
 
 
 def test_a_ca_of_one_s_own_in_a_plan(tmp_path: Path) -> None:
