@@ -11,9 +11,11 @@ from h2k.config.policy import Policy
 from h2k.domain.facts import NicFacts
 from h2k.guest.changes import SetValue, pending
 from h2k.guest.guest import Guest
-from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageMissing
-from h2k.windows.first_boot import Runner
+from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageBad, PackageMissing
+from h2k.windows import first_boot
+from h2k.windows.first_boot import FirstBoot, Runner
 from h2k.windows.network import Gateway
+from h2k.windows.network_carry import Settings
 from tests.unit.memory_reader import MemoryReader, apply_changes, make_disk, windows_guest
 from tests.unit.moved_guests import MACS, MODERN, NATIVE, THREE, UNKNOWN, VIRTIO, ask, domain, hooks, ids, settings_of
 
@@ -299,11 +301,12 @@ def test_the_runner_starts_where_windows_says_that_it_is(root: str, drive: str, 
     assert place == drive
 
 
-def test_a_driver_that_is_not_there_holds_no_other_one_up(drivers: DriverSource) -> None:
+@pytest.mark.parametrize("error", [PackageMissing("no such directory"), PackageBad("viostor.sys: truncated")])
+def test_a_driver_that_is_not_there_holds_no_other_one_up(error: Exception, drivers: DriverSource) -> None:
     class Without:
         def find(self, plan: Any, role: Any, windows: Any) -> DriverPackage:
             if role.name == "virtio-blk":
-                raise PackageMissing("no such directory")
+                raise error
             return drivers.find(plan, role, windows)
 
     without: Any = Without()
@@ -317,6 +320,19 @@ def test_routes_come_along_with_static_addresses_alone(drivers: DriverSource) ->
     assert settings_of(ask(windows_guest(MODERN + THREE), drivers, domain=nics, policy=Policy(addresses="dhcp"))).routes == ()
     strange = domain(NicFacts("52:54:00:00:00:01"), NicFacts("52:54:00:00:00:02"))
     assert settings_of(ask(windows_guest(MODERN + THREE), drivers, domain=strange)).routes == (), "no card gets an address"
+
+
+def test_what_the_adapters_say_now_counts_before_what_was_staged(drivers: DriverSource) -> None:
+    """Of a card that is set by hand; one with DHCP keeps what was staged for it, for its adapter knows no better."""
+    earlier = (Settings(MACS[0], dhcp=False, addresses=("192.0.2.99/24",)), Settings(MACS[2], "Old name"), Settings("52:54:00:00:00:09", "Gone"))
+    staged = {first_boot.SETTINGS.lstrip("/"): first_boot.settings_text(FirstBoot("virtio", cards=earlier))}
+    service = f'[$cs\\Services\\{first_boot.SERVICE}]\n"Start"=dword:00000002\n'
+    guest = windows_guest(MODERN + THREE + service, files=staged)
+    cards = {c.mac: (c.addresses[:1], c.name) for c in settings_of(ask(guest, drivers, domain=domain(*(NicFacts(m) for m in MACS)))).cards}
+    assert cards == {
+        MACS[0]: (("192.0.2.10/24",), "Ethernet0"), MACS[1]: (("10.20.30.40/16",), "Backup LAN"), MACS[2]: ((), "Old name"),
+        "52:54:00:00:00:09": ((), "Gone"),
+    }  # fmt: skip
 
 
 def test_the_owner_may_turn_staged_addresses_into_dhcp(drivers: DriverSource) -> None:
