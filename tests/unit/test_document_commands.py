@@ -26,6 +26,13 @@ def test_every_command_of_a_document_is_run_or_says_why_not(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_what_is_left_out_is_not_all_of_an_output(path: Path) -> None:
+    for block in blocks(path):
+        for command in block.commands:
+            assert command.output is None or not command.output or {line.strip() for line in command.output} != {"…"}, command
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_every_command_of_a_document_has_its_options(path: Path) -> None:
     found = [(c, problem(c.text)) for b in blocks(path) for c in b.commands] + [(c, problem(c.text, whole=False)) for c in inline(path)]
     assert [f"{name(path)}:{c.line}: {c.text}: {wrong}" for c, wrong in found if wrong] == []

@@ -88,3 +88,8 @@ def test_the_help_lists_every_option_and_the_statuses(program: str) -> None:
         assert option.help[1:] in line and all(choice in line for choice in option.choices)
         assert ("may be given again" in line) == option.many
     assert "3 refused" in text
+
+
+@pytest.mark.parametrize("program", [V2V, QEMU_IMG])
+def test_the_help_has_an_example_of_its_own_program(program: str) -> None:
+    assert f"Example:\n  {program} " in help_text(program, "the tool")
