@@ -65,9 +65,7 @@ def message_of(error: click.ClickException) -> str:
     """What click says, in a line of ours; an option that does not exist with the one that was meant."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         known = [spelling for p in error.ctx.command.get_params(error.ctx) for spelling in p.opts if spelling.startswith("--")]
-        name = error.option_name.replace("--h2k-", "--")
-        exact = f"; did you mean {name}?" if name in known else ""
-        return f"{error.option_name}: no such option{exact or meant(name, known)}"
+        return f"{error.option_name}: no such option{meant(error.option_name, known)}"
     return error.format_message()
 
 

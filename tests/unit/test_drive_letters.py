@@ -30,7 +30,7 @@ def test_a_drive_without_a_partition_is_not_missing(device: str) -> None:
     assert letters("\\DosDevices\\D:", device.encode("utf-16-le")) == [DriveLetter("D:")]
 
 
-@pytest.mark.parametrize("name", ["\\??\\Volume{0b5d0f3e}", "\\DosDevices\\CC", "\\DosDevices\\AB:", "\\DosDevices\\:", "\\Other\\C:"])
+@pytest.mark.parametrize("name", ["\\??\\Volume{0b5d0f3e}", "\\DosDevices\\CC", "\\DosDevices\\AB:", "\\DosDevices\\C:x", "\\DosDevices\\", "\\DosDevices\\:", "\\Other\\C:"])
 def test_what_is_no_letter(name: str) -> None:
     assert letters(name, bytes(12)) == []
 
