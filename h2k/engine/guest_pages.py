@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -37,5 +38,5 @@ def write_guest_page(path: Path, report_dir: Path, history: Optional[Sequence[di
 
 def gathered(report_dir: Path, history: Sequence[dict[str, Any]]) -> GuestRecords:
     """What the page is made of: the records, their command lines, and what the last one is worth now."""
-    now = standing(history[-1])
-    return GuestRecords(report_dir, tuple(history), tuple(command_line(r) for r in history), now.state, now.sentence)
+    now, made = standing(history[-1]), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return GuestRecords(report_dir, tuple(history), tuple(command_line(r) for r in history), now.state, now.sentence, made)

@@ -27,13 +27,14 @@ _WEIGHT = {"refused": 0, "broken": 1, "repaired": 2, "warning": 3, "ok": 4}
 @dataclasses.dataclass(frozen=True)
 class GuestRecords:
     """What a page is made of: NAME.h2k, its records (oldest first) with their command lines, and what the last one is
-    worth now: `state` in a word, `sentence` for people, "" where it stands."""
+    worth at the time `made`: `state` in a word, `sentence` for people, "" where it stands."""
 
     directory: Path
     history: tuple[dict[str, Any], ...]
     commands: tuple[str, ...]
     state: str = ""
     sentence: str = ""
+    made: str = ""
 
 
 def write_page(path: Path, guest: GuestRecords) -> None:
@@ -66,6 +67,8 @@ def page(guest: GuestRecords) -> str:
         runs=list(zip(history, map(clean, guest.commands)))[::-1],
         back=clean(f"h2k rollback {shlex.quote(str(directory))}") if _can_go_back(history) else "",
         directory=clean(str(directory)),
+        made=guest.made,
+        worth=clean(f"h2k report {shlex.quote(str(directory))}"),
     )
 
 

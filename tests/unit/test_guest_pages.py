@@ -82,6 +82,13 @@ def test_a_page_replaces_a_link_and_follows_none(tmp_path: Path) -> None:
     assert other.read_text() == "mine" and not (place / "page.html").is_symlink()
 
 
+def test_a_page_says_when_it_was_made_and_what_tells_what_is_true_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest_pages.time, "gmtime", lambda: (2026, 1, 2, 3, 4, 5, 0, 1, 0))
+    ended(tmp_path / "g.h2k", page=True)
+    text = (tmp_path / "g.h2k" / "page.html").read_text()
+    assert "at 2026-01-02 03:04 UTC" in text and f"h2k report {tmp_path}/g.h2k" in text
+
+
 def test_no_records_no_page(tmp_path: Path) -> None:
     guest_pages.write_guest_page(tmp_path / "page.html", tmp_path / "none.h2k")
     assert not (tmp_path / "page.html").exists()
