@@ -207,33 +207,25 @@ def reading(bench: Bench) -> Iterator[Row]:
 def remote(bench: Bench) -> Iterator[Row]:
     """The look before a copy at an image behind a server that takes its time: nbdkit's delay and stats filters."""
     disk, sock, stats, view = bench.disk(SMALL), bench.place / "remote", bench.place / "stats", bench.place / "view.qcow2"
-    argv = ["nbdkit", "-f", "-r", "-U", str(sock), "--filter=stats", "--filter=delay", "nbd", f"socket={bench.place / 'below'}"]
-    below = subprocess.Popen(["qemu-nbd", "-r", "-t", "-e", "4", "-f", "qcow2", "-k", str(bench.place / "below"), str(disk)])
-    server = None
+    argv = ["nbdkit", "-f", "-r", "-U", str(sock), "--filter=stats", "--filter=delay", "file", str(disk)]
+    server = subprocess.Popen([*argv, f"rdelay={DELAY}", f"statsfile={stats}"])
     try:
-        _await(bench.place / "below")
-        server = subprocess.Popen([*argv, f"rdelay={DELAY}", f"statsfile={stats}"])
-        _await(sock)
+        while not sock.exists():
+            time.sleep(0.01)
         made = make_view(view, {"driver": "nbd", "server": {"type": "unix", "path": str(sock)}}, "the bench's")
         began = time.monotonic()
         with open_tools(Request(drivers=str(bench.drivers))) as tools:
             seen = examine(tools, [(made, "qcow2")], "source", None)
         seconds = time.monotonic() - began
     finally:
-        for child in filter(None, (server, below)):
-            child.terminate()
-            child.wait()
+        server.terminate()
+        server.wait()
     assert seen.windows and seen.todo
     line = next((line for line in stats.read_text().splitlines() if line.startswith("read:")), "read: 0 ops, 0 s, 0 bytes")
     mib = _bytes(line) / 1024**2
     yield Row("look before the copy: bytes read of 95 MiB of hives and all else", f"{mib:.1f} MiB", f"{REMOTE_MIB} MiB", 0 < mib <= REMOTE_MIB)
     told = f"{seconds:.1f} s ({line.split(',')[0].removeprefix('read: ')})"
     yield Row("… at 20 ms a request", told, f"{REMOTE_SECONDS:.0f} s", seconds <= REMOTE_SECONDS)
-
-
-def _await(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.01)
 
 
 def _bytes(line: str) -> float:
