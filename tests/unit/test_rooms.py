@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,7 +33,11 @@ def imports() -> dict[str, frozenset[str]]:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return _names(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), path)
+
+
+def _names(nodes: Iterable[ast.AST], path: Path = ROOT) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -97,3 +101,31 @@ def test_the_registry_reader_stands_alone() -> None:
         waiting += [other for other in imports().get(module, ()) if other.startswith("h2k")]
     outside = {other.split(".")[0] for module in seen for other in imports().get(module, ()) if not other.startswith("h2k")}
     assert outside <= set(sys.stdlib_module_names)
+
+
+def _at_once(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run when a module is imported, without functions and what is for type checkers."""
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for part in ("body", "orelse", "finalbody"):
+                yield from _at_once(getattr(node, part, []))
+
+
+def test_a_look_loads_no_part_that_writes_boots_or_converts() -> None:
+    """`h2k verify` takes a quarter of a second; jsonschema or libvirt's side alone would take as long again."""
+    waiting, seen = ["h2k.cli.main", "h2k.cli.guest_commands"], set[str]()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        if module in modules():
+            tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+            nodes = [node for node in _at_once(tree.body) if isinstance(node, (ast.Import, ast.ImportFrom))]
+            waiting += _names(nodes)
+    rooms = {name for name in seen if room(name) in ("boot", "convert", "fleet", "pages")}
+    assert not rooms
+    assert not seen & {"jsonschema", "libvirt", "guestfs", "hivex", "rich", "h2k.engine.writers", "h2k.disk.overlay"}
