@@ -20,7 +20,6 @@ from h2k.engine import outcome as outcomes
 from h2k.engine import records
 from h2k.engine.catalogue import explaining
 from h2k.engine.edited import write_editable
-from h2k.engine.guest_pages import keep_page
 from h2k.engine.outcome import Outcome
 from h2k.engine.runs import Run
 from h2k.engine.verdict import explain
@@ -64,6 +63,8 @@ def end(run: Run, outcome: Outcome) -> int:
     record = record_of(run, outcome)
     if run.records is not None and outcome.word != outcomes.WORDS[USAGE]:  # another program's status may be 2 as well
         outcome = _kept(run, outcome, record)
+        from h2k.engine.guest_pages import keep_page  # a run without a record needs none of it
+
         keep_page(run.records, run.tools.policy.page if run.tools is not None else run.wants_page)
     on_terminal = sys.stdout is not None and sys.stdout.isatty() and not run.aside
     if run.error is not None and not (run.seen is not None and on_terminal):  # scripts look for it there
