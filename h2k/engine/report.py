@@ -104,8 +104,8 @@ def installed_drivers(changes: Sequence[Change]) -> tuple[str, ...]:
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
     """The findings that stop a run first, then what was wrong, then the rest."""
-    order = {"refused": 0, "broken": 1, "repaired": 2, "warning": 3, "ok": 4}
-    return sorted(findings, key=lambda f: (order[f.state], f.id))
+    order = ("refused", "broken", "repaired", "warning", "ok")
+    return sorted(findings, key=lambda f: (order.index(f.state), f.id))
 
 
 def diff(changes: Iterable[dict[str, Any]]) -> str:

@@ -125,10 +125,10 @@ def test_the_table_of_rich_says_so_too(terminal: Terminal) -> None:
     pytest.importorskip("rich")
     terminal.attach()
     held = {**record(0), "findings": [{"id": "x", "state": "ok", "subject": "s", "evidence": "e", "repair": ""}]}
-    for content in (held, record(0, guest={"windows": False}), record(1), record(0)):
+    for content in (held, record(0, guest={"windows": False}), record(0), record(1)):
         explain(content)
     seen = terminal.seen()
-    assert seen.count("no findings: ") == 1 and seen.index("no findings: ") > seen.rindex("finding-0")
+    assert seen.count("no findings: ") == 1 and seen.index("no findings: ") < seen.index("finding-0")
 
 
 def test_the_verdict_is_one_line_for_programs_and_wrapped_for_people() -> None:
@@ -160,6 +160,7 @@ def test_the_word_and_its_colour(more: dict[str, Any], shown: tuple[str, str]) -
 def test_findings_of_commands_that_show_nothing_else() -> None:
     found = [Finding("b", "warning", "s", "e"), Finding("a", "broken", "s", "e", "do it")]
     assert summary(found).splitlines() == ["  broken    a  s", "            e → do it", "  warning   b  s", "            e"]
+    assert summary([]) == "  no findings: the guest is as h2k would leave it"
 
 
 def test_evidence_stands_below_its_finding() -> None:
@@ -167,6 +168,11 @@ def test_evidence_stands_below_its_finding() -> None:
     head, *why = text({**record(0), "findings": [finding]}, 60)[1:6]
     assert head == "  broken    x  s"
     assert all(len(line) - len(line.lstrip()) == 12 for line in why) and " ".join(why).split()[-3:] == ["→", "do", "it"]
+
+
+def test_a_word_that_is_longer_than_the_line_stands_whole_in_its_column() -> None:
+    finding = {"id": "x", "state": "broken", "subject": "s", "evidence": "x" * 40 + " tail", "repair": ""}
+    assert text({**record(0), "findings": [finding]}, 30)[2:4] == [" " * 12 + "x" * 40, " " * 12 + "tail"]
 
 
 def test_files_stand_in_one_column() -> None:
