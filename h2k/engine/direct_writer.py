@@ -26,7 +26,7 @@ from h2k.engine.writing import Unavailable, VolumeWrite, Work
 
 LIMIT = 600.0  # seconds for one volume; then the sandbox is ended
 _END = 60.0  # seconds for qemu-nbd to write out and end, once nobody is connected
-_ANSWERS = 1 << 16  # bytes of the agent's answers
+_ANSWER_LIMIT = 1 << 16  # bytes of the agent's answers
 _AGENT = "/agent.py"
 _PROGRAMS = {"qemu-nbd": "qemu-utils", "nbdfuse": "libnbd-bin", "ntfs-3g": "ntfs-3g", "mcopy": "mtools"}
 _WILD = set('*?[]\\"')  # what mtools takes for more than a letter
@@ -113,7 +113,7 @@ def _conversation(child: subprocess.Popen[bytes], work: VolumeWrite, handle: int
             for offset, length in parts:
                 child.stdin.write(file.data[offset : offset + length])
         child.stdin.flush()
-    answers = _answers(child.stdout.read(_ANSWERS))
+    answers = _answers(child.stdout.read(_ANSWER_LIMIT))
     with contextlib.suppress(BrokenPipeError):
         child.stdin.close()
     return answers
