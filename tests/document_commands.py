@@ -229,7 +229,7 @@ def _h2k(words: list[str]) -> str:
     except click.exceptions.Exit:
         return ""  # --help, --version
     except click.ClickException as e:
-        return e.format_message()
+        return "" if type(e).__name__ == "NoArgsIsHelpError" else e.format_message()
     finally:
         logging.getLogger().setLevel(level)
 

@@ -11,7 +11,7 @@ from typing import Optional
 import click
 
 from h2k import __version__
-from h2k.base.errors import FAILED, H2kError, UsageError
+from h2k.base.errors import FAILED, READY, H2kError, UsageError
 from h2k.base.option_table import H2K
 from h2k.cli.command_help import Group, complete_help, message_of
 from h2k.cli.options import log_everything
@@ -77,6 +77,10 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
             yield f"{name} {below}", one
 
 
+# What click from 8.2 on raises where it printed the help: a group that was given nothing.
+_NO_ARGUMENTS = "NoArgsIsHelpError"
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the h2k command and return its exit status; expected failures are one line, and JSON where it was asked for."""
     arguments = list(argv if argv is not None else sys.argv[1:])
@@ -88,6 +92,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except H2kError as e:
         return _failed(arguments, e)
     except click.ClickException as e:
+        if type(e).__name__ == _NO_ARGUMENTS:
+            return _shown_help(e)
         return _failed(arguments, UsageError(message_of(e), hint=_help_of(e)))
     except (click.Abort, KeyboardInterrupt):
         return _failed(arguments, H2kError("interrupted"))
@@ -99,6 +105,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"h2k: the output can't be written: {e.strerror}", file=sys.stderr)
         return FAILED
     return int(status or 0)
+
+
+def _shown_help(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    click.echo(context.get_help() if context is not None else error.format_message())
+    return READY
 
 
 def _help_of(error: click.ClickException) -> str:
