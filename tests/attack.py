@@ -1,9 +1,10 @@
 """An attack on h2k, bounded in time, with a table of figures at its end: python3 -m tests.attack --seconds N.
 
-Three thirds of the time: damaged bytes into every parser (tests/fuzz.py); damaged disks (partition tables, NTFS, hives,
-qcow2 and VMDK headers) through a whole look as `h2k verify` takes it; and commits, ways back and recoveries of two disks
-that are killed at random moments, by SIGKILL and SIGTERM, again and again until one ends. A parser or a look may refuse,
-in one line; two disks must hold the old set or the new, whole, and nothing of a killed run may be left.
+Four parts: damaged bytes into every parser (tests/fuzz.py); damaged disks (partition tables, NTFS, hives, qcow2 and VMDK
+headers) through a whole look as `h2k verify` takes it; commits, ways back and recoveries of two disks that are killed at
+random moments, by SIGKILL and SIGTERM, again and again until one ends; and whole `h2k fix` and `h2k rollback` of a made
+guest on two disks, killed in the same way, through the direct writer. A parser or a look may refuse, in one line; two
+disks must hold the old set or the new, whole, and nothing of a killed run may be left.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from h2k.engine.request import Request
 from tests import fuzz
 from tests.guests.build import cached
 from tests.guests.virtio_win import make_tree
+from tests.leftovers import CODE, Room
 
 ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("parsers", "disks", "kills", "commands")
 LOOK_LIMIT = 60.0  # seconds for one look on a busy machine; a look takes about one
 SIZE = 24 * 1024 * 1024 + 512  # bytes of each disk that is killed; no multiple of a cluster, a page or a piece
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -282,6 +285,98 @@ def _killed(action: str, victims: Victims, row: Row, rng: random.Random, span: f
     return ""
 
 
+# Whole commands
+
+
+class Commands:
+    """A made guest of two disks in a room of its own, and `h2k fix` and `h2k rollback` on it."""
+
+    def __init__(self, top: Path, drivers: Path) -> None:
+        self.room = Room(top)
+        self.images = [(self.room.work / "g-sda", "qcow2"), (self.room.work / "g-sdb", "raw")]
+        shutil.copy(cached()["win2022"].disks[0], self.images[0][0])
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(self.images[1][0]), "64M"], check=True)
+        _io(*self.images[1], "write -P 33 3M 1M")
+        shutil.copytree(drivers, self.room.work / "drivers")
+        (self.room.work / "policy.yaml").write_text("writer: direct\n")
+        self.old = self.digests()
+
+    def digests(self) -> list[str]:
+        """Of all that a guest would read."""
+        found = []
+        for path, form in self.images:
+            out = path.with_name("content")
+            subprocess.run(["qemu-img", "convert", "-f", form, "-O", "raw", str(path), str(out)], check=True)
+            found.append(hashlib.sha256(out.read_bytes()).hexdigest())
+            out.unlink()
+        return found
+
+    def run(self, command: str, kill_after: Optional[float] = None, number: int = signal.SIGKILL) -> Optional[int]:
+        """Its exit status, None when it was killed."""
+        disks = [f"/tmp/g/{path.name}" for path, _ in self.images]
+        more = ["--drivers", "/tmp/g/drivers", "--policy", "/tmp/g/policy.yaml"] if command != "rollback" else []
+        child = self.room.begin(CODE / "wrappers" / "h2k", command, *disks, *more)
+        try:
+            status = child.wait(timeout=kill_after)
+        except subprocess.TimeoutExpired:
+            child.send_signal(number)
+            status = child.wait()
+        return None if status < 0 else status
+
+
+def kill_commands(seconds: float, seed: int, work: Path, drivers: Path) -> list[Row]:
+    """Kill `h2k fix`, then `h2k rollback`, each until one ends, as long as there is time."""
+    rows = {"fix": Row("h2k fix"), "rollback": Row("h2k rollback")}
+    rng, end, number = random.Random(f"{seed} commands"), time.monotonic() + seconds, 0
+    spans = {"fix": 4.0, "rollback": 1.0}
+    with tempfile.TemporaryDirectory(prefix="attack-", dir=ROOT / ".cache") as directory:
+        while time.monotonic() < end:
+            victims = Commands(Path(directory).resolve() / str(number), drivers)
+            try:
+                for command, row in rows.items():
+                    wrong = _until_it_ends(command, victims, row, rng, spans, end)
+                    if wrong:
+                        row.ended["wrong"] += 1
+                        kept = shutil.copytree(victims.room.top, work.parent / f"h2k-attack-{seed}-{number}", symlinks=True)
+                        row.wrong.append(f"{wrong} (kept: {kept})")
+                        return list(rows.values())
+            finally:
+                victims.room.close()
+            number += 1
+    return list(rows.values())
+
+
+def _until_it_ends(command: str, victims: Commands, row: Row, rng: random.Random, spans: dict[str, float], end: float) -> str:
+    """A command killed again and again, and then let go; what is wrong, or nothing."""
+    for _ in range(rng.randrange(1, 7)):
+        status = victims.run(command, rng.uniform(0.1, spans[command]), rng.choice((signal.SIGKILL, signal.SIGTERM)))
+        if status is None:
+            row.ended["killed"] += 1
+            left = victims.room.left()
+            if left:
+                return f"{command}: left behind: {left[0]}"
+        elif command == "rollback" or time.monotonic() > end:
+            break
+    else:
+        status = None
+    if status is None or command == "fix":
+        began = time.monotonic()
+        status = victims.run(command)
+        spans[command] = 0.7 * spans[command] + 0.3 * max(0.5, 1.1 * (time.monotonic() - began))
+    nothing = command == "rollback" and status == 3 and "nothing was committed" in victims.room.said()
+    if status and not nothing:
+        return f"{command}: status {status}: {victims.room.said()[-400:]}"
+    if command == "fix" and victims.run("verify") != 0:
+        return f"the guest is not ready: {victims.room.said()[-400:]}"
+    if command == "rollback" and victims.digests() != victims.old:
+        return "the disks are not what they were before the repair"
+    phase = DiskSet([(p, f) for p, f in victims.images], victims.room.work / "g-sda.h2k").phase
+    if phase != "idle":
+        return f"phase {phase}"
+    row.ended["ended"] += 1
+    return ""
+
+
 # The whole
 
 
@@ -290,10 +385,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.attack", description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--seconds", type=float, default=540, help="for all of it together [540]")
     parser.add_argument("--seed", type=int, help="of an earlier run")
-    parser.add_argument("--only", choices=("parsers", "disks", "kills"), action="append", help="this part (repeatable)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part (repeatable)")
     wishes = parser.parse_args(argv)
     seed = wishes.seed if wishes.seed is not None else random.SystemRandom().randrange(1 << 32)
-    parts = wishes.only or ["parsers", "disks", "kills"]
+    parts = wishes.only or PARTS
     share = wishes.seconds / len(parts)
     print(f"seed {seed}", flush=True)
     failed = False
@@ -304,6 +399,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         tasks: dict[str, Callable[[], list[Row]]] = {
             "disks": lambda: look_at_damage(share, seed, work, make_tree(work / "virtio-win")),
             "kills": lambda: kill(share, seed, work),
+            "commands": lambda: kill_commands(share, seed, work, make_tree(work / "virtio-win-2")),
         }
         rows = [row for part, task in tasks.items() if part in parts for row in task()]
         for row in rows:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -23,7 +24,19 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 # It makes the directory, names it, and removes it when nobody holds its standard input open any more: so there is no
 # moment at which a kill leaves the directory behind. What a signal to the whole group would end is in a session of its own.
-_KEEPER = 'd=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" && cat; chmod -R u+rwX "$d"; rm -rf "$d"'
+# With a token ($4) it first ends what has the token in its environment: two seconds with SIGTERM, then SIGKILL.
+_KEEPER = """d=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" && cat
+n=0
+while [ -n "$4" ] && [ $n -lt 50 ]; do
+  p=$(grep -lsxz "$4" /proc/[0-9]*/environ | tr -dc '0-9\\n')
+  [ -n "$p" ] || break
+  [ $n -lt 20 ] && s=TERM || s=KILL
+  [ $((n % 10)) -ne 0 ] && [ $n -lt 20 ] || kill -$s $p
+  sleep 0.1; n=$((n + 1))
+done 2> /dev/null
+chmod -R u+rwX "$d"; rm -rf "$d"
+"""
+RUN = "H2K_RUN"  # in the environment of what a program starts that may leave something behind
 
 
 def dies_with_us(number: int = signal.SIGKILL, memory: Optional[int] = None) -> Callable[[], None]:
@@ -45,13 +58,22 @@ def dies_with_us(number: int = signal.SIGKILL, memory: Optional[int] = None) -> 
 @contextmanager
 def temporary_directory(prefix: str, where: Optional[Path] = None, mode: int = 0o700) -> Iterator[Path]:
     """A directory that is gone when the block ends, and when we are killed in it. H2kError when none can be made."""
-    with _kept(prefix, str(where) if where is not None else tempfile.gettempdir(), mode) as path:
+    with _kept(prefix, str(where) if where is not None else tempfile.gettempdir(), mode, "") as path:
         yield path
 
 
 @contextmanager
-def _kept(prefix: str, place: str, mode: int) -> Iterator[Path]:
-    argv = ["/bin/sh", "-c", _KEEPER, "sh", place, prefix, f"{mode:o}"]
+def cleaned_up(prefix: str) -> Iterator[dict[str, str]]:
+    """The environment for a program that leaves things behind when it is killed: temporary files in a directory of
+    ours, and processes. Both are gone when the block ends, however that and the program end."""
+    token = secrets.token_hex(16)
+    with _kept(prefix, tempfile.gettempdir(), 0o711, f"{RUN}={token}") as path:  # QEMU's user passes through
+        yield {"TMPDIR": str(path), RUN: token}
+
+
+@contextmanager
+def _kept(prefix: str, place: str, mode: int, token: str) -> Iterator[Path]:
+    argv = ["/bin/sh", "-c", _KEEPER, "sh", place, prefix, f"{mode:o}", token]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as keeper:
         assert keeper.stdin is not None and keeper.stdout is not None
         try:

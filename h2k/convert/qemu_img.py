@@ -13,7 +13,7 @@ from typing import Callable, Optional
 from lxml import etree
 
 from h2k import __version__
-from h2k.base.children import temporary_directory
+from h2k.base.children import cleaned_up, temporary_directory
 from h2k.base.errors import READY, REFUSED, H2kError, NotVerified, Unknown, UsageError
 from h2k.base.files import SHARED, write_bytes
 from h2k.base.host import guestfs_settings
@@ -312,8 +312,9 @@ def _in_place(run: Run, command: ConvertCommand, overlay: Path, domain: DomainFa
     root = ["--root", command.wanted.root] if command.wanted.root else []
     guestfs_settings(run.steps.say)
     argv = ["virt-v2v-in-place", *root, "-i", "libvirtxml", str(description)]
-    with run.steps.step("in-place", "not Windows: virt-v2v-in-place, on an overlay of the source"):
-        status = pass_through(argv)
+    told = "not Windows: virt-v2v-in-place, on an overlay of the source"
+    with run.steps.step("in-place", told), cleaned_up("h2k-v2v-") as environment:
+        status = pass_through(argv, environment)
     if status != 0:
         raise _ended("virt-v2v-in-place", status)
 

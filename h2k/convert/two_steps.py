@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
+from h2k.base.children import cleaned_up
 from h2k.base.errors import FAILED, READY, UsageError
 from h2k.base.run import pass_through
 from h2k.convert.source import name_of
@@ -38,8 +39,8 @@ def in_two_runs(run: Run, command: V2vCommand, convert: Convert) -> Outcome:
     if outcome.status != READY or run.dry_run or run.domain is None:
         return outcome
     _, second = in_two_steps(run.argv, directory, run.domain.name)
-    with run.steps.step("upload", f"virt-v2v {shlex.join(second)}"):
-        status = pass_through(["virt-v2v", *second])
+    with run.steps.step("upload", f"virt-v2v {shlex.join(second)}"), cleaned_up("h2k-v2v-") as environment:
+        status = pass_through(["virt-v2v", *second], environment)
     run.steps.say(f"{directory} still has the disks and {run.guest_files.state.name}")
     if status != READY:
         again = (shlex.join(["virt-v2v", *second]),)

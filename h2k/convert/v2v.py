@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable, Optional, TypeVar
 
 from h2k import __version__
+from h2k.base.children import cleaned_up
 from h2k.base.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.base.finding import Finding
 from h2k.base.host import RUNNER_STEPS, guestfs_settings, runner_programs
@@ -238,7 +239,7 @@ def _run_as_ever(run: Run, source: _Source, looked: Outcome) -> Outcome:
     """-o null: there is no result to repair. 3 when virt-v2v went through and h2k would have refused."""
     guestfs_settings(run.steps.say)
     with run.steps.step("convert", replayable(["virt-v2v", *source.command.passed])):
-        status = pass_through(["virt-v2v", *source.command.passed])
+        status = _virt_v2v(source.command.passed)
     return looked if status == 0 else _virt_v2v_failed(run, status)
 
 
@@ -294,6 +295,12 @@ def _finish_earlier(run: Run, command: V2vCommand, output: Output, source: Optio
         finish_earlier(DiskSet(files.writable(), files.state), run.steps)
 
 
+def _virt_v2v(arguments: Sequence[str]) -> int:
+    """virt-v2v, which leaves temporary files and servers behind when it is killed: we end and remove them."""
+    with cleaned_up("h2k-v2v-") as environment:
+        return pass_through(["virt-v2v", *arguments], environment)
+
+
 def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
     command, files = source.command, source.files
     todo = replays(source.seen.todo) if source.seen is not None else ()
@@ -306,7 +313,7 @@ def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
         argv = command_for(command, files, overlays, state)
         run.steps.say(f"virt-v2v reads the replayed source: {replayable(['virt-v2v', *argv])}")
         with run.steps.step("convert", "virt-v2v on overlays of the source, which keeps its bytes"):
-            return pass_through(["virt-v2v", *argv])
+            return _virt_v2v(argv)
 
 
 def _result(source: _Source, output: Output) -> GuestFiles:

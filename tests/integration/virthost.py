@@ -109,6 +109,10 @@ class VirtHost:
         lines = self.run("virsh", "-q", "list", "--all").stdout.splitlines()
         return {line.split()[1]: " ".join(line.split()[2:]) for line in lines if line.strip()}
 
+    def stop_domains_of(self, name: str) -> None:
+        """Destroy a domain, whatever characters its name has."""
+        self.run("virsh", "-q", "destroy", "--domain", name, check=False)
+
     def stop_domains(self) -> None:
         """Destroy and undefine them all."""
         for name, state in self.domains().items():

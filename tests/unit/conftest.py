@@ -32,7 +32,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a unit test started a process: {argv[:1]}")
 
     @contextmanager
-    def kept(prefix: str, place: str, mode: int) -> Iterator[Path]:
+    def kept(prefix: str, place: str, mode: int, token: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as path:
             yield Path(path)
 

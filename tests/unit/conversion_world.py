@@ -31,7 +31,7 @@ class Conversion(World):
     source: Optional[GuestFiles] = None
     why: str = ""
 
-    def pass_through(self, argv: Sequence[str]) -> int:
+    def pass_through(self, argv: Sequence[str], env: Any = None) -> int:
         """The tool, without a process."""
         self.tool.append(list(argv))
         self.done.append(argv[0])

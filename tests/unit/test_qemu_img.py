@@ -55,7 +55,7 @@ class Disk(Conversion):
         Path(argv[-1]).write_bytes(b"")
         self.overlay = self.image
 
-    def pass_through(self, argv: Sequence[str]) -> int:
+    def pass_through(self, argv: Sequence[str], env: Any = None) -> int:
         status = super().pass_through(argv)
         if argv[0] == "qemu-img":
             Path(argv[-1]).write_bytes(b"the new disk")

@@ -31,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def uploads(run: Run, monkeypatch: pytest.MonkeyPatch, status: int = 0) -> list[list[str]]:
     found: list[list[str]] = []
 
-    def pass_through(argv: Any) -> int:
+    def pass_through(argv: Any, env: Any = None) -> int:
         found.append(list(argv))
         return status
 
