@@ -10,8 +10,9 @@ HIDDEN = "***"
 _NAMED = r"[\w.-]{0,60}(?:passw(?:or)?d|passphrase|secret|token|cookie|api[_-]?key|access[_-]?key|private[_-]?key)[\w.-]{0,60}"
 _LONGEST = 1000  # characters of one secret; the bound keeps the search linear
 # user:PASSWORD@ of a URI: as RFC 3986 has it, and as people write it, with a slash in the password.
-_USER = re.compile(rf"(://[^/\s:@'\"]{{0,{_LONGEST}}}):[^/\s'\"]{{0,{_LONGEST}}}@")
-_USER_WITH_SLASH = re.compile(rf"(://[^/\s:@'\"]{{1,{_LONGEST}}}):(?!\d{{1,5}}/)[^\s@'\"]{{0,{_LONGEST}}}@")
+# A path that was made of an address has one slash.
+_USER = re.compile(rf"(:/{{1,2}}[^/\s:@'\"]{{0,{_LONGEST}}}):[^/\s'\"]{{0,{_LONGEST}}}@")
+_USER_WITH_SLASH = re.compile(rf"(:/{{1,2}}[^/\s:@'\"]{{1,{_LONGEST}}}):(?!\d{{1,5}}/)[^\s@'\"]{{0,{_LONGEST}}}@")
 # password=…, "token": "…" in options, queries and JSON; one of QEMU's secret objects; virt-v2v's --key ID:key:PASSPHRASE.
 _VALUE = re.compile(rf"(?i)\b({_NAMED}(?:=|[\"']\s?:\s?))(\"[^\"]*\"|'[^']*'|[^\s&,;'\"]+)")
 _OBJECT = re.compile(r"(?i)(\bsecret,[^\s]{0,300}?\bdata=)[^\s,]+")
@@ -32,7 +33,7 @@ def printable(text: str) -> str:
 
 def mask_secrets(text: str) -> str:
     """The text with the passwords of URIs, the values of options that hold secrets, and passphrases as ***."""
-    if "://" in text:
+    if ":/" in text and "@" in text:
         text = _USER_WITH_SLASH.sub(rf"\1:{HIDDEN}@", _USER.sub(rf"\1:{HIDDEN}@", text))
     text = _VALUE.sub(rf"\1{HIDDEN}", text)
     return _KEY.sub(rf"\1{HIDDEN}", _OBJECT.sub(rf"\1{HIDDEN}", text))

@@ -50,7 +50,7 @@ def test_json_has_escapes_for_what_a_terminal_would_obey() -> None:
         "vpx://root:S3cret@vc.example/DC/esxi?no_verify=1", "ssh://root:S3cret@esx/vmfs/x.vmx", "https://u:a@S3cret@h/x",
         "nbd://user:sla/S3cret@host/export", "https://host/x?sig=1&access_token=S3cret&v=2", "-oo token=S3cret",
         "-oo os-password=S3cret", "--key all:key:S3cret", "--object secret,id=sec0,data=S3cret", '{"file.password": "S3cret"}',
-        "https://:S3cret@host/", "vddk-cookie=S3cret", "rhv_password='S3cret x'", "qemu+ssh://a:S3cret@b/system and http://c:S3cret@d",
+        "https://:S3cret@host/", "http:/user:S3cret@host/disk", "nbd:/user:sla/S3cret@host/export", "vddk-cookie=S3cret", "rhv_password='S3cret x'", "qemu+ssh://a:S3cret@b/system and http://c:S3cret@d",
     ],
 )  # fmt: skip
 def test_secrets_are_masked(text: str) -> None:
@@ -62,7 +62,7 @@ def test_secrets_are_masked(text: str) -> None:
     "text",
     [
         "nbd://host:10809/export@1", "ssh://root@esx:22/vmfs/x.vmx", "SYSTEM\\ControlSet001\\Services\\x Start: 3 → 0",
-        "user@host:path", "qemu+ssh://alice@kvm/system", "the passwords are in the file", "/etc/passwd: no disk image", "a token: none", "json:{\"driver\": \"raw\"}",
+        "user@host:path", "C:/Windows/a:b", "disk:/dev/sda:1", "qemu+ssh://alice@kvm/system", "the passwords are in the file", "/etc/passwd: no disk image", "a token: none", "json:{\"driver\": \"raw\"}",
     ],
 )  # fmt: skip
 def test_what_holds_no_secret_stays(text: str) -> None:
@@ -76,7 +76,7 @@ def test_a_word_that_sets_a_secret_is_masked_to_its_end() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("piece", ["://a:b", "a.", "://", "token", "secret,data", "x:key:"])
+@pytest.mark.parametrize("piece", ["://a:b", "@:/a:b", "a.", "://", "token", "secret,data", "x:key:"])
 def test_hostile_text_takes_no_time(piece: str) -> None:
     began = time.process_time()
     mask_secrets(piece * (200_000 // len(piece)))
