@@ -170,12 +170,12 @@ class _Source(importlib.machinery.SourceFileLoader):
 
 def _load_python(path: Path) -> Hook:
     name = "h2k_hook_" + path.stem.replace("-", "_")
-    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path}: not a Python hook")
+    loader = _Source(name, str(path))
+    spec = importlib.machinery.ModuleSpec(name, loader, origin=str(path))
+    spec.has_location = True  # the hook may ask for its __file__
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         meta, propose = json.loads(json.dumps(module.META)), module.propose
     except Exception as e:  # a hook may be anybody's, and importing it runs it
         raise UsageError(f"{path}: this hook can't be loaded: {type(e).__name__}: {e}") from e

@@ -146,7 +146,6 @@ class _Worker:
         finally:
             theirs.close()
         self.pipe = Connection(ours.detach())
-        self.deadline = self._began = 0.0
         self._job: Any = None
         self._task: Optional[bytes] = task
 

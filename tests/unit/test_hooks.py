@@ -6,7 +6,7 @@ import ast
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -117,6 +117,32 @@ def test_a_hook_that_can_not_be_loaded_is_named(places: tuple[Path, Path, Path],
     path = write(places[0], "20-b.py", body=body)
     with pytest.raises(UsageError, match=f"{path}: this hook can't be loaded: "):
         find_hooks()
+
+
+def test_a_python_hook_knows_where_it_lies_and_leaves_nothing_there(places: tuple[Path, Path, Path]) -> None:
+    body = "import pathlib\nBESIDE = pathlib.Path(__file__).with_name('note').read_text()\n"
+    (places[0] / "note").write_text("x")
+    write(places[0], "20-b.py", body=f"{body}def propose(g, o): yield BESIDE\n")
+    (hook,) = find_hooks()
+    assert list(hook.propose(None, None)) == ["x"]  # type: ignore[arg-type]
+    assert sorted(p.name for p in places[0].iterdir()) == ["20-b.py", "note"]
+
+
+def test_a_program_is_asked_what_it_is_and_told_what_is_wished(places: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Program:
+        """One that says what it was given."""
+
+        meta: ClassVar[dict[str, Any]] = {"name": "mine", "summary": "made", "answers": ["x", "y"]}
+
+        def propose(self, guest: Any, wishes: dict[str, Any]) -> Iterator[Any]:
+            yield from (guest, wishes["bus"], wishes["phase"], wishes["policy"]["writer"])
+
+    monkeypatch.setattr(hooks, "describe", lambda path: Program() if path.name == "40-mine" else None)
+    (places[2] / "40-mine").write_text("#!/bin/sh\n")
+    (places[2] / "40-mine").chmod(0o755)
+    (hook,) = find_hooks([places[2]])
+    assert (hook.name, hook.summary, hook.answers, hook.gate) == ("mine", "made", ("x", "y"), False)
+    assert list(hook.propose("guest", Options(load_plan(), bus="sata", phase="source"))) == ["guest", "sata", "source", "auto"]  # type: ignore[arg-type]
 
 
 META_FAULTS = {

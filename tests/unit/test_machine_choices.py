@@ -38,6 +38,10 @@ def test_sectors_are_counted_as_the_images_are(value: str, boot: str, expected: 
     assert chosen(boot_disk=boot, sector_size=value)["sectors"] == expected
 
 
+def test_sectors_without_a_number_are_the_boot_disk_s() -> None:
+    assert chosen(sector_size="4096")["sectors"] == {1: 4096} and chosen({"boot_disk": 1}, sector_size="4096")["sectors"] == {2: 4096}
+
+
 @pytest.mark.parametrize(("text", "version"), [("6.3", (6, 3)), ("10.0", (10, 0)), ("x", (6, 1))])
 def test_versions(text: str, version: tuple[int, int]) -> None:
     assert chosen({"version": text})["version"] == version

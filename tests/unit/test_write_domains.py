@@ -16,7 +16,9 @@ from h2k.engine.hooks import Setting
 from h2k.engine.pipeline import look
 from h2k.engine.request import Request
 from h2k.engine.write_domains import SCRATCH, SCRATCH_SIZE, build_domains, iso_for_cdrom, next_commands, write_domains
+from h2k.guest.guest import Guest
 from tests.unit.engine_world import World, made_domain, made_guest, made_hook
+from tests.unit.memory_reader import MemoryReader, make_disk
 
 
 @pytest.fixture
@@ -104,6 +106,17 @@ def test_without_a_description_there_are_none(world: World, tmp_path: Path) -> N
     assert built(world) == {}
     write_domains(world.run(), {}, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_guest_that_is_not_windows_has_the_one_domain_that_came_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("h2k.engine.examination.damage", lambda info: "")
+    world.image = Guest(MemoryReader([make_disk(0, ["ext4"])], {}))
+    run = world.run()
+    assert build_domains(run, look(run)) == {}
+    xml = b"<domain><devices><disk><source file='disk'/></disk></devices></domain>"
+    run.files = dataclasses.replace(run.guest_files, description=xml)
+    (final,) = build_domains(run, look(run)).items()
+    assert final[0] == "final" and b"file=\"/image\"" in final[1].replace(b"'", b'"')
 
 
 def test_the_boot_disk_is_counted_without_disks_that_are_no_files() -> None:

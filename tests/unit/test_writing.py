@@ -31,3 +31,7 @@ def block(letter: str, count: int = 1) -> bytes:
 )
 def test_a_file_is_written_where_it_differs(old: Any, new: bytes, pieces: list[tuple[int, int]]) -> None:
     assert FileWrite("/a", new, old).pieces() == pieces
+
+
+def test_what_a_guest_holds_is_not_in_a_log() -> None:
+    assert repr(FileWrite("/a", b"secret", b"older secret")) == "FileWrite(path='/a')"
