@@ -2,7 +2,7 @@
 
 A command stands in a fenced block, `console` (lines with "$ " and what they print) or `sh` (a command a line). The words
 after that say what a test does with it: nothing: it is run by `make test`; `long`: by `make test-long`;
-`no-run: REASON`: its options are checked alone.
+`no-run: REASON`: its options are checked alone. A block of another language with `file: NAME` is that file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DOCUMENTS = sorted(
 )
 PAGES = sorted((ROOT / "docs" / "man").glob("*.md"))
 PROMPT = "$ "
-NO_RUN = "no-run: "
+NO_RUN, FILE = "no-run: ", "file: "
 _FENCE = re.compile(r"^( *)```(\w*) *(.*)$")
 _TOOLS = (
     *PROGRAMS, "virt-v2v", "qemu-img", "make", "apt", "apt-get", "dnf", "sudo", "systemctl", "virsh", "virtctl", "kubectl", "qm",
@@ -59,6 +59,12 @@ class Block:
     language: str
     info: str
     commands: tuple[Command, ...]
+    body: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The name of the file that it is, "" when it is none."""
+        return self.info[len(FILE) :].strip() if self.info.startswith(FILE) else ""
 
     @property
     def where(self) -> str:
@@ -88,7 +94,7 @@ def blocks(path: Path) -> Iterator[Block]:
         indent, language, info = fence.groups()
         first, last = number, next(i for i in range(number, len(lines)) if lines[i].strip() == "```")
         body = [line[len(indent) :] for line in lines[first:last]]
-        yield Block(path, first, last + 1, indent, language, info, tuple(_commands(body, language, first + 1)))
+        yield Block(path, first, last + 1, indent, language, info, tuple(_commands(body, language, first + 1)), tuple(body))
         number = last + 1
 
 

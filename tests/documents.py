@@ -119,6 +119,11 @@ class World:
         self._restore(self.sources)
         self.done, self.status = (), 0
 
+    def write(self, name: str, text: str) -> None:
+        """A file in the current directory, as a user writes it."""
+        (self.place / "home" / Path(name).name).write_text(text, encoding="utf-8")
+        self.done = (*self.done, f"{name}\n{text}")
+
     def run(self, command: str) -> str:
         """What the command prints, on standard output and standard error, in the order in which it came."""
         slow = _SLOW.search(command) is not None
@@ -227,6 +232,8 @@ def run_document(path: Path, place: World, long: bool) -> Iterator[tuple[Block, 
     """Each command that runs, with what it printed; without `long` those of long blocks are left out."""
     place.fresh(path.stem)
     for block in blocks(path):
+        if block.file:
+            place.write(block.file, "\n".join(block.body) + "\n")
         if block.runs and (long or not block.long):
             for command in block.commands:
                 yield block, command, place.run(command.text)

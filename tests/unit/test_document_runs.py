@@ -45,7 +45,7 @@ def test_what_agrees_stays_and_what_does_not_is_written_anew() -> None:
 
 def test_a_document_is_written(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("1. x\n\n   ```console\n   $ one \\\n   > more\n   old\n   $ two\n   ```\n\n```sh\nthree\n```\n")
+    page.write_text("1. x\n\n   ```xml file: a.xml\n   <a>\n   </a>\n   ```\n\n   ```console\n   $ one \\\n   > more\n   old\n   $ two\n   ```\n\n```sh\nthree\n```\n")
 
     class Place:
         """Commands that print their own text."""
@@ -54,12 +54,17 @@ def test_a_document_is_written(tmp_path: Path) -> None:
 
         def fresh(self, name: str) -> None:
             assert name == "page"
+            self.files: dict[str, str] = {}
+
+        def write(self, name: str, text: str) -> None:
+            self.files[name] = text
 
         def run(self, command: str) -> str:
+            assert self.files == {"a.xml": "<a>\n</a>\n"}
             return f"of {command}\n\n  more\n"
 
     assert documents.write(page, Place())  # type: ignore[arg-type]
-    assert page.read_text() == "1. x\n\n   ```console\n   $ one \\\n   > more\n   of one more\n\n     more\n   $ two\n   of two\n\n     more\n   ```\n\n```sh\nthree\n```\n"
+    assert page.read_text() == "1. x\n\n   ```xml file: a.xml\n   <a>\n   </a>\n   ```\n\n   ```console\n   $ one \\\n   > more\n   of one more\n\n     more\n   $ two\n   of two\n\n     more\n   ```\n\n```sh\nthree\n```\n"
     assert not documents.write(page, Place())  # type: ignore[arg-type]
 
 
