@@ -155,7 +155,7 @@ def describe(path: Path) -> Program:
 def _run(path: Path, arguments: Sequence[str], stdin: bytes, seconds: float) -> bytes:
     try:
         done = run([str(path.absolute()), *arguments], stdin=stdin, timeout=seconds)
-    except (CommandFailed, PermissionError, OSError) as e:
+    except (CommandFailed, OSError) as e:
         raise H2kError(f"{path.name}: {e}") from e
     if len(done.stdout) > OUTPUT_LIMIT:
         raise H2kError(f"{path.name}: answered with {len(done.stdout)} bytes")

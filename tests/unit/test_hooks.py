@@ -248,6 +248,11 @@ def test_what_can_not_be_read_is_a_refusal_told_once() -> None:
     assert [f.id for f in ask(made("a", error=BadData("/x/y.sys: short"))).refused] == ["file-unreadable"]
 
 
+@pytest.mark.parametrize(("hint", "repair"), [("", "restore it from a backup of the source"), ("run chkdsk", "run chkdsk")])
+def test_the_way_out_of_what_can_not_be_read(hint: str, repair: str) -> None:
+    assert [f.repair for f in ask(made("a", error=BadData("SYSTEM: bad cell", hint=hint))).refused] == [repair]
+
+
 def test_what_a_gate_has_refused_is_not_told_again_by_who_can_not_read_it() -> None:
     for told in (Finding("x", "refused", "/Windows/System32/config/SYSTEM", "no root key"), Finding("x", "refused", "volume", "SYSTEM: bad")):
         found = ask(made("gate", told, gate=True), made("b", error=BadData("SYSTEM: bad")), made("c", finding("later", "refused")))
@@ -264,9 +269,11 @@ def test_one_thing_told_in_two_spellings_is_told_once() -> None:
     assert ask(made("a", spellings[0]), made("b", spellings[1])).findings == (spellings[0],)
 
 
-def test_a_hook_that_crashes_is_named_and_stops_everything() -> None:
-    with pytest.raises(H2kError, match="hook a"):
+def test_a_hook_that_crashes_is_named_and_stops_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "h2k.hook")
+    with pytest.raises(H2kError, match=r"^hook a failed: ZeroDivisionError: division by zero \(--h2k-skip a; h2k -v shows where"):
         ask(made("a", error=ZeroDivisionError("division by zero")))
+    assert "Traceback" in caplog.text
 
 
 # The packaged ones

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,7 @@ def test_a_result_that_cannot_be_carried_is_an_error_of_that_guest(pipes: tuple[
 def test_how_a_worker_ended() -> None:
     assert pool._how_it_ended(-11) == "was ended by signal 11"
     assert pool._how_it_ended(3) == "ended with status 3" and pool._how_it_ended(0) == "ended with status 0"
+    assert pool._how_it_ended(-1) == "was ended by signal 1"
 
 
 def test_the_task_is_carried_without_the_tools_that_it_has_open() -> None:
@@ -68,6 +70,24 @@ def test_the_task_is_carried_without_the_tools_that_it_has_open() -> None:
     look._tools = object()  # type: ignore[assignment]
     carried = pickle.loads(pickle.dumps(look))
     assert carried.request == Request(bus="sata") and carried._tools is None
+
+
+def test_the_tools_are_opened_once_in_a_worker_and_closed_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+
+    @contextmanager
+    def open_tools(request: Request) -> Iterator[Any]:
+        done.append(request)
+        yield "tools"
+        done.append("closed")
+
+    monkeypatch.setattr(pool, "open_tools", open_tools)
+    monkeypatch.setattr(pool, "examine", lambda *given: SimpleNamespace(outcome=given[0], report=given[1:]))
+    look, image = pool.Look(Request(bus="sata")), ((Path("web.qcow2"), None),)
+    found = [look(pool.Job(key, image, side=side)) for key, side in (("a", "source"), ("b", "result"))]
+    assert [(f.outcome, f.report) for f in found] == [("tools", (image, side, None)) for side in ("source", "result")]
+    look.close()
+    assert done == [Request(bus="sata"), "closed"]
 
 
 def test_a_job_is_carried() -> None:
