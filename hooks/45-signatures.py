@@ -85,10 +85,7 @@ def _files(guest: Guest, role: Role) -> dict[str, bytes]:
         path = driver_path(service, guest.system_root) if service is not None else ""
         facts = guest.pe(path)[0] if path else None
         if facts is not None and facts.machine == guest.windows.arch and path.lower() not in (p.lower() for p in found):
-            try:
-                found[path] = guest.reader.read(guest.volume, path, FILE_LIMIT)
-            except BadData:
-                continue  # the boot storage hook tells it
+            found[path] = guest.reader.read(guest.volume, path, FILE_LIMIT)
     return found
 
 

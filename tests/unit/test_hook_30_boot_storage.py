@@ -60,9 +60,10 @@ def test_sata_of_windows_7_needs_the_driver_of_its_channels() -> None:
     assert bootstrap(apply_changes(late, ask("boot-storage", late, bus="sata").changes)) == set()
 
 
-def test_sata_of_later_windows_does_not() -> None:
+@pytest.mark.parametrize(("version", "build"), [("6.2", "9200"), ("10.0", "20348")])
+def test_sata_of_later_windows_does_not(version: str, build: str) -> None:
     ahci = MSAHCI.replace("msahci", "storahci") + driver("storahci") + driver("atapi", start=3)
-    assert bootstrap(windows_guest(ahci, files=sys_files("storahci", "atapi"))) == set()
+    assert bootstrap(windows_guest(ahci, files=sys_files("storahci", "atapi"), version=version, build=build)) == set()
 
 
 def test_start_override_counts_from_windows_8_on() -> None:
@@ -77,6 +78,9 @@ def test_a_boot_stack_file_that_may_be_elsewhere_is_no_refusal(image: str) -> No
     text = "".join(driver(name) for name in stack) + f'[$cs\\Services\\pci]\n"ImagePath"=expand:"{image}"\n'
     states = ask("boot-storage", windows_guest(text, files=sys_files(*(n for n in stack if n != "pci"))), bus="sata").states()
     assert states.get("boot-stack-driver-disabled") == {"warning"}
+    late = text + '[$cs\\Services\\pci]\n"Start"=dword:00000003\n'
+    both = ask("boot-storage", windows_guest(late, files=sys_files(*(n for n in stack if n != "pci"))), bus="sata").states()
+    assert both["boot-stack-driver-disabled"] == {"warning", "broken"}, "it is enabled all the same"
     if "Harddisk" in image:
         there = windows_guest(text, files=sys_files(*stack))
         assert "boot-stack-driver-disabled" not in ask("boot-storage", there, bus="sata").states()
@@ -163,6 +167,16 @@ def test_a_virtio_win_that_does_not_serve_is_refused(error: Any, found: str) -> 
     assert not any("viostor" in str(getattr(c, "key", "") + getattr(c, "path", "")) for c in said.changes)
 
 
+@pytest.mark.parametrize(("error", "way_out"), [
+    (PackageBad("viostor.sys: truncated"), "get an intact virtio-win, or convert with --h2k-bus sata"),
+    (PackageMissing("no viostor.inf"), "give --h2k-drivers PATH (a virtio-win ISO or directory), or convert with --h2k-bus sata"),
+    (None, "give --h2k-drivers PATH (a virtio-win ISO or directory), or convert with --h2k-bus sata"),
+])  # fmt: skip
+def test_there_is_a_way_out_where_the_refusal_has_none(error: Any, way_out: str) -> None:
+    said = ask("boot-storage", ahci(0), drivers=NoPackage(error) if error is not None else None)
+    assert [f.repair for f in said.findings if f.state == "refused" and f.subject == "viostor"] == [way_out]
+
+
 def test_without_any_virtio_win_a_result_is_told_what_it_lacks() -> None:
     said = ask("boot-storage", windows_guest(), phase="result")
     lacks = {f.id for f in said.findings if f.subject != "storahci"}
@@ -218,6 +232,12 @@ def whole_stack(**starts: int) -> str:
 )  # fmt: skip
 def test_a_driver_that_every_boot_needs_is_enabled(name: str, start: int, wrong: bool) -> None:
     assert stack_findings(whole_stack(**{name: start})) == ([("broken", name, f"Start {start}")] if wrong else [])
+    files = sys_files(*(entry.name for entry in options().plan.boot_stack))
+    said = ask("boot-storage", windows_guest(whole_stack(**{name: start}), files=files), bus="sata")
+    right = 3 if name == "Ntfs" else 0
+    told = [f.repair for f in said.findings if f.state == "broken" and f.subject.endswith(f"\\{name}")]
+    assert told == [f"Start {right}"] * wrong
+    assert [c.value.dword() for c in said.changes if isinstance(c, SetValue) and c.key.endswith(f"\\{name}")] == [right] * wrong
 
 
 def test_one_that_is_missing_hides_no_other() -> None:

@@ -9,6 +9,7 @@ from typing import Optional
 
 import pytest
 
+from h2k.base.errors import BadData
 from h2k.disk.partition import Partition
 from h2k.disk.reader import Disk, VolumeRef
 from h2k.guest.boot_files import ESP_TYPE
@@ -197,6 +198,25 @@ def test_a_loader_that_is_nowhere_is_refused_with_the_command() -> None:
 def test_a_loader_for_the_other_firmware_is_refused() -> None:
     said = ask("boot-loader", guest_with(store(path="\\\\Windows\\\\system32\\\\winload.exe")))
     assert said.states() == {"bcd-loader-missing": {"refused"}}
+    assert said.findings[0].subject == "/Windows/system32/winload.exe"
+    assert said.findings[0].evidence == "the default loader is \\Windows\\system32\\winload.exe, which UEFI firmware can't start"
+    nowhere = f'[Objects\\{LOADER}\\Elements\\12000002]\n"Element"=""\n'
+    said = ask("boot-loader", guest_with(store("bios", extra=nowhere), "bios"))
+    assert said.states() == {"bcd-loader-missing": {"refused"}} and said.findings[0].subject == LOADER
+    assert said.findings[0].evidence == "the default loader is nowhere, which BIOS firmware can't start"
+
+
+def test_a_device_whose_volume_can_t_be_read_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = guest_with(store(device=element(make_disk(0, ["fat", "ntfs"]), 1)))
+    stat = guest.reader.stat
+
+    def damaged(ref: VolumeRef, path: str) -> object:
+        if ref == BOOT and "winload" in path:
+            raise BadData(f"{path}: the file system is damaged")
+        return stat(ref, path)
+
+    monkeypatch.setattr(guest.reader, "stat", damaged)
+    assert ask("boot-loader", guest).states() == {"bcd-device-unresolved": {"broken"}}
 
 
 def test_a_loader_of_another_machine_type_is_refused() -> None:
@@ -225,6 +245,8 @@ def test_the_only_windows_loader_becomes_the_default(default: Optional[str], ord
     guest = guest_with(store(default=default, order=order))
     said = ask("boot-loader", guest)
     assert said.states() == {"bcd-default-missing": {"broken"}}
+    named = default or order or "not set"
+    assert said.findings[0].evidence == f"the default is {named}, which is no object of the store (Windows loaders: {LOADER})"
     again = repaired(guest, said)
     manager = again.hive("BCD").key(f"Objects\\{MANAGER}\\Elements")
     assert manager is not None
@@ -238,6 +260,14 @@ def second_system(root: str, device: bytes) -> str:
     text = f'[Objects\\{other}\\Description]\n"Type"=dword:10200003\n'
     text += f'[Objects\\{other}\\Elements\\21000001]\n"Element"=hex:{device.hex(",")}\n'
     return text + f'[Objects\\{other}\\Elements\\22000002]\n"Element"="{root}"\n'
+
+
+def test_a_store_without_a_windows_loader_is_refused() -> None:
+    gone = [f"{{99999999-0000-0000-0000-00000000000{n}}}" for n in (1, 2)]
+    other = f'[Objects\\{LOADER}\\Description]\n"Type"=dword:10200004\n'
+    said = ask("boot-loader", guest_with(store(default=None, order='","'.join(gone), extra=other)))
+    assert said.states() == {"bcd-default-missing": {"refused"}} and said.changes == ()
+    assert said.findings[0].evidence == f"the default is {gone[0]}, which is no object of the store (Windows loaders: none)"
 
 
 def test_two_windows_loaders_are_nobody_s_to_choose_from() -> None:
@@ -331,6 +361,16 @@ def test_each_machine_type_has_its_own_fallback(arch: str, name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(("content", "why"), [(None, "missing"), (b"", "empty")])
+def test_no_boot_manager_of_bios_is_refused(content: Optional[bytes], why: str) -> None:
+    guest = guest_with(store("bios"), "bios")
+    del files(guest)["/bootmgr"]
+    if content is not None:
+        files(guest)["/bootmgr"] = content
+    (finding,) = [f for f in ask("boot-loader", guest).findings if f.id == "boot-manager-missing"]
+    assert (finding.state, finding.subject, finding.evidence) == ("refused", "/bootmgr", why)
+
+
 def test_ntldr_is_named() -> None:
     guest = guest_with(store("bios"), "bios")
     del files(guest)["/bootmgr"]
@@ -354,6 +394,15 @@ def test_the_partition_with_the_boot_files_becomes_active(active: tuple[int, ...
     assert [c for c in said.changes if isinstance(c, SetActive)] == [SetActive(0, 1)]
     assert f"→ {1}" in said.changes[0].diff(guest)
     assert [p.active for p in repaired(guest, said).disks[0].table.partitions] == [True, False]
+
+
+def test_boot_files_on_another_disk_are_no_second_choice() -> None:
+    guest = guest_with(store("bios"), "bios", data_disks=1)
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.files[VolumeRef(1, 1)] = {"/bootmgr": b"made bootmgr", "/Boot/BCD": b"of another system"}
+    guest = with_table(guest, 0, tuple(dataclasses.replace(p, active=False) for p in guest.disks[0].table.partitions))
+    said = ask("boot-loader", guest)
+    assert said.states() == {"boot-partition-inactive": {"broken"}} and said.changes == (SetActive(0, 1),)
 
 
 def test_two_partitions_that_could_be_active_are_refused() -> None:
@@ -410,6 +459,16 @@ def test_a_loader_at_the_fallback_path_whose_signature_is_none_counts_as_not_sig
     files(guest)["/EFI/Boot/bootx64.efi"] = make_pe_with_broken_signature("amd64", b"a shim")
     said = ask("boot-loader", guest)
     assert said.states() == {"uefi-fallback-missing": {"warning"}} and said.findings[0].evidence.endswith(": not signed")
+
+
+def test_a_fallback_of_the_same_size_is_another_loader_and_one_that_can_t_be_read_is_none() -> None:
+    guest = guest_with(store())
+    files(guest)["/EFI/Boot/bootx64.efi"] = make_pe("amd64", b"made boot other!!")
+    assert ask("boot-loader", guest).states() == {"uefi-fallback-missing": {"warning"}}
+    assert isinstance(guest.reader, MemoryReader)
+    guest.reader.unreadable[BOOT, "/efi/boot/bootx64.efi"] = "compressed"
+    said = ask("boot-loader", guest)
+    assert said.states() == {"uefi-fallback-missing": {"broken"}} and "compressed" in said.findings[0].evidence
 
 
 @pytest.mark.parametrize("content", [b"", make_pe("amd64", b"a shim")[:700], make_pe("x86", b"a shim"), b"text" * 300])
