@@ -52,6 +52,16 @@ def test_what_is_not_there_is_said_once_for_amd64(tmp_path: Path) -> None:
     assert "not there: " in missing[0].text() and "no viostor.inf for Windows 7" in missing[0].text()
 
 
+def test_a_package_that_is_bad_hides_no_other(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, omit=[*OLD, *(r for r in RELEASES if r != "w10")])
+    (tree / "viostor" / "w10" / "amd64" / "viostor.sys").write_bytes(b"")
+    with open_source(tree) as source:
+        found = {r.role: r for r in audit(source, PLAN) if (r.windows, r.arch) == ("Windows 10", "amd64")}
+    assert (found["virtio-blk"].directory, found["virtio-blk"].starts) == ("", "no")
+    assert "viostor.sys: the file is empty" in found["virtio-blk"].why
+    assert {found[role].starts for role in ("virtio-scsi", "virtio-net")} == {"yes"}
+
+
 def test_late_cross_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.guests import signing
 

@@ -193,7 +193,8 @@ def test_a_tag_that_its_group_does_not_know(tag: Optional[int], order: str, wron
     bare = windows_guest(driver("viostor"))
     package = drivers.find(load_plan(), ROLE, bare.windows)
     found, changes = asked(bare, 0, package)
-    assert [i for i, _ in found] == ["driver-parameters-missing"] and all(isinstance(c, SetValue) for c in changes)
+    names = "ErrorControl, Group, Parameters\\BusType, Parameters\\DmaRemappingCompatible, Parameters\\PnpInterface\\5"
+    assert found == [("driver-parameters-missing", f"not as the INF says: {names}")] and all(isinstance(c, SetValue) for c in changes)
     text = driver("viostor") + (f'[$cs\\Services\\viostor]\n"Tag"=dword:{tag:08x}\n' if tag is not None else "") + order
     guest = windows_guest(text)
     ready = apply_changes(guest, [c for c in asked(guest, 0, package)[1] if isinstance(c, SetValue)])

@@ -96,6 +96,10 @@ def test_several_systems_are_the_owner_s_to_choose_from() -> None:
     assert (finding.id, finding.state, finding.evidence) == ("boot-disk-ambiguous", "refused", "several Windows systems")
     assert finding.subject == "/dev/sda2, /dev/sdb1" and "--root" in finding.repair
     assert ask("volumes", Guest(reader, "/dev/sdb1")).findings == ()
+    reader.states[VolumeRef(1, 1)] = NtfsVolumeState(True, False, "3.1")
+    assert ask("volumes", Guest(reader)).states()["volume-dirty"] == {"refused"}, "it may be the one that is meant"
+    assert ask("volumes", Guest(reader, "first")).states() == {"volume-dirty": {"warning"}}
+    assert ask("volumes", Guest(MemoryReader([make_disk(0, ["ntfs"])], {}))).findings == (), "none is not several"
 
 
 def test_bitlocker_on_a_data_disk_stops_virt_v2v_alone() -> None:
@@ -132,6 +136,14 @@ def test_dynamic_disks_and_pools(kind: str) -> None:
     assert (told.subject, told.evidence.partition(":")[0]) == ("disk 0", what)
     alone = Guest(MemoryReader([retyped(make_disk(0, ["other"]), kind)], {}))
     assert volume_findings(alone) == {"disk-dynamic": {"refused"}}
+
+
+def test_a_dynamic_disk_of_data_hides_no_other() -> None:
+    reader = windows_guest().reader
+    assert isinstance(reader, MemoryReader)
+    disks = [retyped(make_disk(0, ["ntfs"]), "0x42"), retyped(make_disk(1, ["fat", "ntfs"]), "0x42")]
+    said = ask("volumes", Guest(MemoryReader(disks, {VolumeRef(1, 2): reader.files[WINDOWS]})))
+    assert [(f.subject, f.state) for f in said.findings if f.id == "disk-dynamic"] == [("disk 0", "warning"), ("disk 1", "refused")]
 
 
 def test_two_halves_of_a_mirror_are_no_two_systems() -> None:

@@ -211,6 +211,9 @@ def test_a_ghost_is_named_by_what_windows_knows_of_it(drivers: DriverSource) -> 
     nameless = "\n".join(line for line in THREE.splitlines() if not line.startswith(('"DriverDesc"', '"DeviceDesc"', '"FriendlyName"')))
     found = ask(windows_guest(MODERN + nameless), drivers)
     assert all(f.evidence.startswith("a card of ") for f in found.findings if f.id == "nic-ghost")
+    unnamed = "\n".join(line for line in nameless.splitlines() if not line.startswith('"Name"'))
+    ghosts = [f.subject for f in ask(windows_guest(MODERN + unnamed), drivers).findings if f.id == "nic-ghost"]
+    assert ghosts == [f"adapter {CARD[:-2]}{n}}}" for n in (1, 2, 3)]
 
 
 def test_a_sibling_that_stays_keeps_its_device(drivers: DriverSource) -> None:
@@ -226,7 +229,8 @@ def test_a_sibling_that_stays_keeps_its_device(drivers: DriverSource) -> None:
 def test_the_address_of_a_card_that_was_gone_already_is_nobody_s_to_carry(removed: int, told: bool, drivers: DriverSource) -> None:
     device = "$cs\\Enum\\PCI\\VEN_15AD&DEV_07B0&SUBSYS_07B015AD&REV_01\\4&2f4c1a3&0&00B0\\Properties\\{83da6326-97a6-4088-9453-a1923f573b29}"
     times = "".join(f"[{device}\\{name}]\n@=hex:{at:02x},00,00,00,00,00,00,00\n" for name, at in (("0066", 1), ("0067", removed)))
-    found = ask(windows_guest(MODERN + THREE + times), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    found = ask(windows_guest(MODERN + THREE + EXTRAS + times), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    assert any(f.id == "network-setting-dropped" and "WINS server" in f.evidence for f in found.findings) is told
     assert any(f.id == "nic-static-stranded" and f.subject.startswith("Ethernet0 ") and "192.0.2.10" in f.evidence for f in found.findings) is told
     assert len([f for f in found.findings if f.id == "nic-ghost"]) == 3, "a ghost it is all the same"
 

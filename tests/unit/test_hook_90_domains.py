@@ -174,6 +174,7 @@ def test_a_table_that_counts_in_other_sectors(disks: tuple[int, ...], shown: str
     assert said.findings[0].subject == ", ".join(f"disk {d}" for d in disks)
     assert ask("domains", native(*disks)).states() == {"sector-size-mismatch": {"warning"}}
     assert in_domain("sector-size-mismatch")
+    assert ask("domains", native(*disks), domain=domain(disks=())).states() == {"sector-size-mismatch": {"broken"}}, "a domain without disks"
 
 
 def test_a_domain_that_has_them() -> None:

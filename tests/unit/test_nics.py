@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from h2k.config.policy import NicOverride, Policy
 from h2k.domain.facts import NicFacts
 from h2k.guest.guest import Guest
-from h2k.guest.nics import carry
+from h2k.guest.nics import carry, has_cmdlets
 from h2k.windows.network import Gateway
 from tests.unit.memory_reader import windows_guest
 from tests.unit.moved_guests import MACS, MODERN, THREE, domain
@@ -47,3 +49,8 @@ def test_a_card_of_virt_v2vs_keeps_all_but_addresses() -> None:
     first, second, _ = carry(theirs, NICS, Policy()).settings
     assert not first.static and first.dhcp and first.metric == 15 and first.name == "Ethernet0"
     assert second.addresses == ("10.20.30.40/16",)
+
+
+@pytest.mark.parametrize(("version", "build", "there"), [("6.1", "7601", False), ("6.2", "9200", True), ("6.3", "9600", True), ("10.0", "20348", True)])
+def test_cmdlets_of_the_network_are_a_thing_of_windows_8(version: str, build: str, there: bool) -> None:
+    assert has_cmdlets(windows_guest(version=version, build=build)) is there

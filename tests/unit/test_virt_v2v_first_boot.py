@@ -81,6 +81,7 @@ def test_a_script_that_may_loop() -> None:
     assert staged is not None
     first, second = loops(made, staged)
     assert (first.installs, second.installs) == (True, False) and second.content == OTHER
+    assert "249" not in repr(second), "what a guest holds is in no message"
     assert list(bounded(second)) == [f"{DIRECTORY}/h2k/5000-0002-other.cmd", second.script]
     assert bounded(second)[f"{DIRECTORY}/h2k/5000-0002-other.cmd"] == OTHER
 
