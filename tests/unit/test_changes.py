@@ -153,6 +153,7 @@ def test_an_element_of_the_boot_store_is_shown_by_what_it_names() -> None:
         f"~ BCD\\{element} Element: boot device, type 3 {boot[:24].hex()}… → partition {ESP_TYPE} of gpt disk {DATA_TYPE}"
     )
     assert SetValue("BCD", element, "Words", text("new")).diff(made) == f"~ BCD\\{element} Words: 'old' → 'new'"
+    assert SetValue("BCD", element, "Words", multi(["a", "b"])).diff(made) == f"~ BCD\\{element} Words: 'old' → 'a, b'"
 
 
 def test_logs_are_replayed_once() -> None:
@@ -174,6 +175,7 @@ def test_json(guest: Guest) -> None:
     assert as_json(DeleteKey("SYSTEM", KEY), guest)["key"] == KEY
 
 
-def test_a_files_bytes_are_not_in_its_repr() -> None:
-    assert "secret" not in repr(WriteFile(WINDOWS, "/x", b"secret", "y"))
+def test_a_files_bytes_are_in_no_text(guest: Guest) -> None:
+    change = WriteFile(WINDOWS, "/x", b"secret", "y")
+    assert "secret" not in repr(change) + change.diff(guest)
     assert dataclasses.is_dataclass(WriteFile)

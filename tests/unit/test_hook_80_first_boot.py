@@ -165,7 +165,8 @@ def test_tools_and_agent_on_request(drivers: DriverSource) -> None:
     asked = ask(guest, drivers, policy=Policy(tools="remove", agent="install"))
     assert settings_of(asked).tools == ("{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A11}", "{5C7A5A7C-AAD6-4C42-8F5F-2C2C6C4A1A13}")
     assert settings_of(asked).agent == "qemu-ga-x86_64.msi"
-    assert any(getattr(c, "path", "") == "/Program Files/h2k/qemu-ga-x86_64.msi" for c in asked.changes)
+    agent = [c.data for c in asked.changes if getattr(c, "path", "") == "/Program Files/h2k/qemu-ga-x86_64.msi"]  # type: ignore[union-attr]
+    assert agent == [b"made guest-agent installer"]
     fixed = apply_changes(guest, pending(asked.changes, guest))
     later = settings_of(ask(fixed, None, policy=Policy(agent="install")))
     assert (later.tools, later.agent) == (settings_of(asked).tools, "qemu-ga-x86_64.msi"), "what is staged needs its source no more"
@@ -328,7 +329,9 @@ def test_what_the_adapters_say_now_counts_before_what_was_staged(drivers: Driver
     staged = {first_boot.SETTINGS.lstrip("/"): first_boot.settings_text(FirstBoot("virtio", cards=earlier))}
     service = f'[$cs\\Services\\{first_boot.SERVICE}]\n"Start"=dword:00000002\n'
     guest = windows_guest(MODERN + THREE + service, files=staged)
-    cards = {c.mac: (c.addresses[:1], c.name) for c in settings_of(ask(guest, drivers, domain=domain(*(NicFacts(m) for m in MACS)))).cards}
+    said = ask(guest, drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    assert any("/drivers/viostor/" in getattr(c, "path", "") for c in said.changes), "a package that is not there yet is staged"
+    cards = {c.mac: (c.addresses[:1], c.name) for c in settings_of(said).cards}
     assert cards == {
         MACS[0]: (("192.0.2.10/24",), "Ethernet0"), MACS[1]: (("10.20.30.40/16",), "Backup LAN"), MACS[2]: ((), "Old name"),
         "52:54:00:00:00:09": ((), "Gone"),
