@@ -6,6 +6,7 @@ and their time limits in docs/first-boot.md, docs/policy.md and h2k-policy(5), f
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import textwrap
@@ -43,7 +44,7 @@ def h2k_section() -> str:
     for name, command in [("", cli), *every_command()]:
         for option in (p for p in command.params if isinstance(p, click.Option)):
             spelt = ", ".join(f"**{o}**" for o in sorted(option.opts, key=len))
-            value = "" if option.is_flag or option.count else f" *{option.make_metavar().strip('[]')}*"
+            value = "" if option.is_flag or option.count else f" *{_metavar(option).strip('[]')}*"
             text = f": {as_sentence(option.help or '')}" + (" May be repeated." if option.multiple else "")
             lines.setdefault(spelt + value, (text, []))[1].append(name)
     found = ["# OPTIONS", ""]
@@ -52,6 +53,12 @@ def h2k_section() -> str:
         where = ", ".join(f"**{n}**" for n in names if n)
         found += [key, f"{text} Of {where}." if where and "" not in names else text, ""]
     return "\n".join(found)
+
+
+def _metavar(option: click.Option) -> str:
+    """How the option's value is shown; click from 8.2 on asks for a context."""
+    context = [click.Context(cli)] if inspect.signature(option.make_metavar).parameters else []
+    return option.make_metavar(*context)
 
 
 def page(name: str, section: str) -> str:

@@ -145,7 +145,7 @@ def _packed(path: Path, unpacked: Callable[[], IO[bytes]], work: Path, say: Say)
                 continue
             file = work / f"member{number}"
             _copy(stream, file, size, f"{path}: {name}", exactly=True)
-            yield Member(posixpath.normpath(name), size, partial(_part, file, 0, file.stat().st_size), (file, 0))
+            yield Member(posixpath.normpath(name), size, partial(_part, file, 0, size), (file, 0))
 
 
 class _Part(io.RawIOBase):

@@ -18,6 +18,7 @@ from h2k.base.errors import BadData, Unknown
 from h2k.disk.view import View
 from h2k.domain import ova
 from h2k.domain.ova import opened_ova
+from h2k.domain.ovf import read_ovf
 from h2k.domain.tar import entries
 from tests.guests.ova import ovf_text, pack
 from tests.unit.helpers import damaged, many
@@ -75,6 +76,20 @@ def test_each_kind(kind: str, views: Views, tmp_path: Path) -> None:
             assert isinstance(images[0], View)
             assert views.seen[0][: len(DISK)] == DISK and len(views.seen[0]) - len(DISK) < 512
     assert bool(said) == (kind in ("tar.gz", "tar.xz", "zip"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_description_has_its_own_bytes_and_no_more(kind: str, views: Views, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disks are padded to whole sectors when they are unpacked; libxml2 from 2.14 on takes no zeros behind the document."""
+    text, read = ovf_text("g", ["g.vmdk"]), []
+
+    def reads(data: bytes, name: str) -> Any:
+        read.append(data)
+        return read_ovf(data, name)
+
+    monkeypatch.setattr(ova, "read_ovf", reads)
+    with opened_ova(written(tmp_path, {"g.ovf": text, "g.vmdk": DISK}, kind), lambda said: None):
+        assert read == [text]
 
 
 def test_a_compressed_disk_is_unpacked_and_said(views: Views, tmp_path: Path) -> None:
