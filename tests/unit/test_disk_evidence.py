@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional, Union
@@ -12,6 +13,7 @@ from h2k.base.errors import BadData
 from h2k.boot import disk_evidence
 from h2k.boot.com1 import Signal
 from h2k.boot.disk_evidence import Check, Evidence, collect, keep_logs
+from h2k.boot.hardware import PciDevice
 from h2k.disk.reader import FileStat, VolumeRef
 from h2k.guest.guest import Guest
 from h2k.windows import first_boot, first_boot_steps
@@ -71,6 +73,36 @@ def test_a_service_that_was_demoted_meanwhile() -> None:
     assert checks(text)["driver-starts-at-boot"] == "failed"
 
 
+def bound(enum: str) -> Check:
+    (check,) = [c for c in disk_evidence._driver(guest(SERVICE + BOUND + enum), MODERN) if c.name == "virtio-bound"]
+    return check
+
+
+def test_what_was_found_in_the_place_of_a_driver_is_told() -> None:
+    place = "ControlSet001\\Enum\\PCI\\VEN_1AF4&DEV_1042&SUBSYS_11001AF4&REV_01"
+    assert bound("").evidence == "ControlSet001\\Enum\\PCI has no instance of VEN_1AF4&DEV_1042: Windows never met it"
+    instances = [INSTANCE.replace("&0&08]", f"&0&0{n}]") for n in range(4)]
+    enum = instances[0] + instances[1] + '"Service"="vhost"\n' + instances[2] + '"Service"="viostor"\n"ConfigFlags"=dword:00000041\n'
+    found = bound(enum + instances[3])
+    assert found.evidence.split("; ") == [
+        f"{place}\\3&11583659&0&00: no Service", f"{place}\\3&11583659&0&01: Service vhost",
+        f"{place}\\3&11583659&0&02: Service viostor, ConfigFlags 0x41",
+    ]  # fmt: skip
+    last = bound(enum + instances[3] + '"Service"="VioStor"\n')
+    assert (last.state, last.evidence) == ("passed", f"{place}\\3&11583659&0&03: Service VioStor")
+
+
+@pytest.mark.parametrize("vendor", [0x1000, 0x8086])
+def test_only_virtio_s_devices_are_to_be_met_before_their_boot(vendor: int) -> None:
+    device = PciDevice("another", dataclasses.replace(MODERN.pci, vendor=vendor))
+    assert "virtio-bound" not in [check.name for check in disk_evidence._driver(guest(SERVICE + BOUND), device)]
+
+
+def test_the_device_s_name_is_not_the_beginning_of_another_s() -> None:
+    assert bound(MET.replace("DEV_1042&", "DEV_10425&")).evidence.endswith("Windows never met it")
+    assert bound(MET.replace("VEN_1AF4&DEV_1042", "ven_1af4&dev_1042")).state == "passed"
+
+
 # First-boot steps
 
 
@@ -117,6 +149,17 @@ def test_a_step_that_failed(step: str) -> None:
     assert steps({**ALL, step: "failed"}, ("done",), final=False)[step] == "unknown", "it is tried again"
 
 
+def test_what_was_heard_and_what_was_seen_are_told() -> None:
+    heard = [Signal(0.0, "drivers", "ok"), Signal(0.0, "disks", "failed", "disk 2"), Signal(0.0, "addresses", "ok", "why")]
+    found = {c.subject: c.evidence for c in disk_evidence._steps(guest("[ControlSet001]\n", ("drivers",)), heard, True)}
+    place = f"{first_boot.DIRECTORY}/done"
+    assert found["drivers"] == f"{place}/drivers is there; told: ok" and found["disks"] == "told: failed, disk 2"
+    assert found["addresses"] == "told: ok, why, not seen: no marker" and found["done"] == f"{place}/done is missing; no signal"
+    silent = {c.subject: c.evidence for c in disk_evidence._steps(guest("[ControlSet001]\n", ("drivers", "done")), [Signal(0.0, "done", "ok", "1 s")], True)}
+    assert silent["drivers"] == f"{place}/drivers is there; no signal" and silent["disks"] == "no signal and no marker"
+    assert silent["done"].startswith(f"{place}/done is there; told: ok")
+
+
 def test_nothing_heard_and_nothing_there() -> None:
     assert steps({})["done"] == "failed"
 
@@ -128,6 +171,8 @@ def test_nothing_heard_and_nothing_there() -> None:
         ('[ControlSet001\\Services\\h2k-firstboot]\n"Start"=dword:00000002\n', True),
         ('[ControlSet001\\Services\\h2k-firstboot]\n"Start"=dword:00000004\n', False),
         ('[ControlSet001\\Services\\h2k-firstboot]\n"Start"=dword:00000002\n"DeleteFlag"=dword:00000001\n', False),
+        ('[ControlSet001\\Services\\h2k-firstboot]\n"Start"=dword:00000003\n', True),
+        ('[ControlSet001\\Services\\h2k-firstboot]\n"Type"=dword:00000010\n', False),
     ],
 )
 def test_whether_the_next_boot_speaks(text: str, expected: bool) -> None:
@@ -274,3 +319,9 @@ def test_a_log_that_is_too_large_stays_in_the_guest(limit: int, kept: bool, tmp_
     monkeypatch.setattr(disk_evidence, "LOG_LIMIT", limit)
     assert bool(keep_logs(windows_guest(files=SETUPAPI), tmp_path / "logs")) is kept
     assert (tmp_path / "logs").exists() is kept, "no directory without a log"
+
+
+def test_so_many_logs_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_evidence, "MAX_LOGS", 2)
+    files = {**SETUPAPI, "Windows/Panther/setupact.log": b"", f"{first_boot.DIRECTORY.lstrip('/')}/runner.log": b"ran"}
+    assert [path.name for path in keep_logs(windows_guest(files=files), tmp_path)] == ["setupapi.dev.log", "setupact.log"]
