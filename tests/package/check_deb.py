@@ -51,7 +51,7 @@ def test_every_file_is_in_its_place(root: Root, packages: Packages) -> None:
 
 def test_doctor_finds_all_that_the_package_depends_on(root: Root) -> None:
     root.apt("install", "linux-image-cloud-amd64")  # a root has no kernel, every host has one
-    checks = {c["name"]: c for c in json.loads(root.run("h2k", "doctor", "--json", status=4).stdout)}
+    checks = {c["name"]: c for c in json.loads(root.run("h2k", "doctor", "--json", status=4).stdout)["checks"]}
     needed = [c for name, c in checks.items() if name.startswith("python ") or name in ("virt-v2v", "qemu-img", "qemu-nbd")]
     assert len(needed) > 8
     for check in (*needed, checks["kernel"], checks["UEFI firmware"]):
