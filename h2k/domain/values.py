@@ -14,7 +14,7 @@ MEMORY_LIMIT = 64 * 1024**4  # bytes
 
 VCPU_LIMIT = 4096
 
-NOT_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_XML = re.compile("[\x00-\x08\x0a-\x1f\ud800-\udfff\ufffe\uffff]")
 
 NUMBER = re.compile(r"[0-9]{1,15}")
 
