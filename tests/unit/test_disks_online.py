@@ -49,6 +49,9 @@ def test_a_disk_that_was_kept_offline_stays_so(attributes: int, kept: bool, firm
 
 
 def test_a_note_that_names_no_disk_says_nothing() -> None:
+    disk = windows_guest(data_disks=1).disks[1]
+    without = noted(gpt(disk.table.id), 1).replace("Attributes", "Other")
+    assert len(to_bring_online(windows_guest(without, data_disks=1))) == 2, "nobody was told to keep it back"
     for cache in (b"", b"\x00" * 10, struct.pack("<III", 2, 0, 0) + bytes(20)):
         assert len(to_bring_online(windows_guest(noted(cache, 1) if cache else "", data_disks=1))) == 2
 

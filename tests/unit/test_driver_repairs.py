@@ -247,6 +247,15 @@ def test_the_file_is_a_program_for_this_machine(content: Optional[bytes], found:
     assert file_findings(apply_changes(guest, changes), package) == []
 
 
+@pytest.mark.parametrize(("machine", "arch"), [("amd64", "x86"), ("x86", "amd64"), ("arm64", "amd64"), ("amd64", "arm64")])
+def test_the_file_is_for_the_guest_s_own_machine_type(machine: str, arch: str) -> None:
+    assert ROLE is not None
+    guest = windows_guest(driver("viostor"), files=sys_files("viostor", arch=machine), arch=arch)
+    said = [f.evidence for f in file_repairs(guest, ROLE, None) if isinstance(f, Finding)]
+    assert said == [f"is for {machine}, Windows is {arch}"]
+    assert file_findings(windows_guest(driver("viostor"), files=sys_files("viostor", arch=arch), arch=arch)) == []
+
+
 def test_a_file_that_can_t_be_read_is_not_missing() -> None:
     guest = windows_guest(driver("viostor"), files=sys_files("viostor"))
     assert isinstance(guest.reader, MemoryReader)

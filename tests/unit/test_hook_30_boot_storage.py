@@ -36,6 +36,15 @@ def test_the_boot_stack_s_files_are_programs_for_this_machine(content: Optional[
     assert {i for i in states if i != "bootstrap-controller-not-boot-start"} == found
 
 
+def test_a_64_bit_file_of_a_32_bit_boot_stack_is_refused() -> None:
+    stack = [entry.name for entry in options().plan.boot_stack]
+    text = "".join(driver(name) for name in stack)
+    for arch, wrong in (("x86", set()), ("amd64", {"refused"})):
+        guest = windows_guest(text, files={**sys_files(*stack, arch="x86"), **sys_files("pci", arch=arch)}, arch="x86")
+        said = ask("boot-storage", guest, bus="sata")
+        assert {f.state for f in said.findings if f.id == "boot-stack-driver-disabled"} == wrong
+
+
 OVERRIDE = '"0"=dword:00000003'
 MSAHCI = (
     '[$cs\\Control\\CriticalDeviceDatabase\\PCI#CC_0106]\n"Service"="msahci"\n"ClassGUID"="{4D36E96A-E325-11CE-BFC1-08002BE10318}"\n'

@@ -56,6 +56,19 @@ def test_a_dangling_filter_leaves_its_list_and_the_others_stay(text: str, files:
     assert ask("boot-filters", again).findings == ()
 
 
+def test_a_filter_that_starts_later_is_not_disabled() -> None:
+    later = driver("late", start=3) + driver("over", more='[$cs\\Services\\over\\StartOverride]\n"0"=dword:00000003\n')
+    guest = windows_guest(f'[{DISK}]\n"UpperFilters"=multi:["late","over"]\n' + later, files=sys_files("late", "over"))
+    assert ask("boot-filters", guest).findings == ()
+
+
+def test_a_64_bit_filter_of_a_32_bit_windows_is_dangling() -> None:
+    text = f'[{DISK}]\n"UpperFilters"=multi:["av"]\n' + driver("av")
+    (finding,) = ask("boot-filters", windows_guest(text, files=sys_files("av"), arch="x86")).findings
+    assert finding.evidence.endswith("av.sys is for amd64")
+    assert ask("boot-filters", windows_guest(text, files=sys_files("av", arch="x86"), arch="x86")).findings == ()
+
+
 def test_the_boot_stack_s_own_filters_are_the_storage_hook_s() -> None:
     guest = windows_guest(f'[{DISK}]\n"UpperFilters"=multi:["partmgr"]\n' + driver("partmgr", start=4))
     assert ask("boot-filters", guest).findings == ()

@@ -221,8 +221,12 @@ def test_a_device_whose_volume_can_t_be_read_is_repaired(monkeypatch: pytest.Mon
 
 def test_a_loader_of_another_machine_type_is_refused() -> None:
     guest = guest_with(store())
-    files(guest, WINDOWS)["/Windows/System32/winload.efi"] = make_pe("x86", b"made winload")
-    assert ask("boot-loader", guest).states() == {"bcd-loader-missing": {"refused"}}
+    for machine, wanted in (("x86", "amd64"), ("amd64", "x86")):
+        files(guest, WINDOWS)["/Windows/System32/winload.efi"] = make_pe(machine, b"made winload")
+        files(guest, WINDOWS)["/Windows/System32/ntoskrnl.exe"] = make_pe(wanted, b"made kernel")
+        said = ask("boot-loader", Guest(guest.reader))
+        assert said.states() == {"bcd-loader-missing": {"refused"}}
+        assert said.findings[0].evidence == f"is for {machine}, Windows is {wanted}"
 
 
 @pytest.mark.parametrize("path", ["/Windows/System32/winload.efi", "/bootmgr"])

@@ -185,6 +185,12 @@ def test_a_driver_file_that_would_not_boot(tree: Path, data: bytes, message: str
     assert message in found and "viostor/2k22/amd64" in found.replace("\\", "/") and "get an intact virtio-win" in found
 
 
+def test_a_64_bit_driver_in_a_32_bit_package(tmp_path: Path) -> None:
+    source = make_tree(tmp_path, omit=[r for r in (*RELEASES, "xp", "2k3", "2k8") if r != "w10"])
+    (source / "viostor" / "w10" / "x86" / "viostor.sys").write_bytes(make_pe("amd64"))
+    assert "viostor.sys: for amd64, Windows is x86" in refused(source, PackageBad, release="w10", arch="x86")
+
+
 def test_a_driver_file_that_is_missing(tree: Path) -> None:
     sys_file(tree).unlink()
     assert "viostor.sys: missing, though viostor.inf installs it" in refused(tree, PackageBad)
