@@ -42,7 +42,7 @@ class Appliance:
 def appliance(monkeypatch: pytest.MonkeyPatch) -> Appliance:
     found = Appliance()
     monkeypatch.setitem(sys.modules, "guestfs", SimpleNamespace(GuestFS=lambda: found))
-    monkeypatch.setattr(appliance_writer, "guestfs_settings", lambda: None)
+    monkeypatch.setattr(appliance_writer, "guestfs_settings", lambda say: None)
     return found
 
 

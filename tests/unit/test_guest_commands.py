@@ -26,7 +26,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         yield
 
     monkeypatch.setattr("h2k.cli.guest_commands.opened", opened)
-    monkeypatch.setattr("h2k.cli.guest_commands.guestfs_settings", lambda: "")
     return world
 
 
