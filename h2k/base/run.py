@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
@@ -20,6 +21,7 @@ from h2k.base.text import mask_argv
 
 log = logging.getLogger("h2k.run")
 _WRAPPERS = ("h2k-v2v", "h2k-qemu-img")
+NO_SPACE = os.strerror(errno.ENOSPC)
 CALLED = "H2K_CALLED"  # tells the program that we call, in its environment, that h2k has called it
 
 
@@ -30,7 +32,10 @@ class CommandFailed(H2kError):
         self.argv, self.status, self.stderr = list(argv), status, stderr
         what = "timed out" if status is None else f"ended with status {status}"
         tail = stderr.strip().splitlines()[-1:] or [""]
-        super().__init__(f"{argv[0]} {what}: {tail[0]}", hint=f"to replay: {replayable(argv)}")
+        if NO_SPACE in tail[0]:  # no fault of the command's, which would end so again
+            super().__init__(tail[0].removeprefix(f"{Path(argv[0]).name}: "), hint="free some space, then give the same command")
+        else:
+            super().__init__(f"{argv[0]} {what}: {tail[0]}", hint=f"to replay: {replayable(argv)}")
 
 
 def replayable(argv: Sequence[str]) -> str:

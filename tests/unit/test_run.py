@@ -1,4 +1,4 @@
-"""Which program runs when a link to one of h2k's wrappers stands on PATH under the name of the tool."""
+"""Running other programs: which one runs when a link to one of h2k's wrappers stands on PATH under its name, and how one fails."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from h2k.base.run import find_program
+from h2k.base.run import CommandFailed, find_program
 
 WRAPPERS = Path(__file__).resolve().parents[2] / "wrappers"
 
@@ -26,3 +26,10 @@ def test_the_real_tool_behind_the_link_is_found_by_every_command(
     assert find_program(str(links / tool)) == str(links / tool)
     monkeypatch.setenv("PATH", str(links))
     assert find_program(tool) == tool
+
+
+def test_a_full_disk_is_told_by_its_file_and_not_by_a_command_that_would_end_so_again() -> None:
+    said = "a warning\nqemu-img: /g.h2k/overlay-0.qcow2: Could not write qcow2 header: No space left on device\n"
+    error = CommandFailed(["/usr/bin/qemu-img", "create", "x"], 1, said)
+    assert error.message == "/g.h2k/overlay-0.qcow2: Could not write qcow2 header: No space left on device"
+    assert error.hint == "free some space, then give the same command" and error.stderr == said
