@@ -80,6 +80,14 @@ lab: deps .venv/ready
 test-long: deps .venv/ready
 	.venv/bin/python -m pytest -m long
 
+# From two ISOs to a table of evidence: docs/prove-on-windows.md. As root, on a host with KVM; hours.
+.PHONY: windows
+windows: deps
+	@[ -n "$(WINDOWS_ISO)" ] && [ -n "$(VIRTIO_WIN_ISO)" ] || { echo "make windows WINDOWS_ISO=… VIRTIO_WIN_ISO=… (docs/prove-on-windows.md)" >&2; exit 2; }
+	$(SUDO) $(PYTHON) -m tests.windows --windows-iso "$(WINDOWS_ISO)" --virtio-win-iso "$(VIRTIO_WIN_ISO)" --faults "$(FAULTS)" \
+	  --firmware "$(FIRMWARE)" --edition "$(EDITION)" --libvirt $(or $(LIBVIRT),system) $(if $(WORK),--work "$(WORK)") \
+	  $(if $(VIRT_TOOLS),--virt-tools "$(VIRT_TOOLS)")
+
 # h2k beside virt-inspector and virt-v2v, as ratios; WRITE=1 puts the table into docs/performance.md. On a machine that does nothing else.
 bench: deps
 	@$(PYTHON) -m tests.bench $(if $(WRITE),--write)

@@ -33,7 +33,7 @@ ALWAYS = ("sd_mod", "fuse", "button", "evdev", "qemu_fw_cfg")
 CONTROLLERS = ("ahci", "ata_piix", "virtio_pci", "virtio_blk", "virtio_scsi", "mptsas")
 COMMAND_LINE = (
     "quiet loglevel=0 vt.global_cursor_default=0 consoleblank=0 console=tty0 rdinit=/init panic=0 no_timer_check "
-    "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on initcall_blacklist=crypto_kdf108_init 8250.nr_uarts=1"
+    "tsc=reliable mitigations=off cryptomgr.notests random.trust_cpu=on initcall_blacklist=crypto_kdf108_init 8250.nr_uarts=2"
 )
 SECTION = 0x10000  # bytes; the distance of the sections that are added to the stub
 GRUB_CONFIG = f"""\
@@ -61,7 +61,7 @@ class BootImage:
 @functools.cache
 def boot_image() -> BootImage:
     """Builds them, or takes them from the cache, which knows them by all that they were made of."""
-    kernel, modules = _kernel()
+    kernel, modules = chosen_kernel()
     programs = [Path(p) for p in (_program(name) for name in PROGRAMS)]
     digest = hashlib.sha256("\n".join((COMMAND_LINE, GRUB_CONFIG, *GRUB_MODULES)).encode())
     for path in (Path(__file__), kernel, modules / "modules.dep", *programs, *_libraries(programs), _busybox(), STUB, GRUB / "boot.img",
@@ -76,14 +76,14 @@ def boot_image() -> BootImage:
             fresh.mkdir()
             shutil.copyfile(kernel, fresh / "vmlinuz")
             (fresh / "initrd").write_bytes(gzip.compress(_initramfs(modules, programs), 1, mtime=0))
-            _efi_program(fresh)
+            efi_program(fresh)
             _grub_core(fresh)
             if not directory.exists():
                 fresh.rename(directory)
     return built
 
 
-def _kernel() -> tuple[Path, Path]:
+def chosen_kernel() -> tuple[Path, Path]:
     """The readable kernel that has most of the modules, the newest of several, and its modules; a lack is told.
 
     Debian's cloud kernel has no AHCI, and others leave out old SAS controllers.
@@ -109,14 +109,14 @@ def _kernel() -> tuple[Path, Path]:
 
 def missing_modules(modules: Path) -> tuple[str, ...]:
     """Those that the lab wants of a kernel and that are neither there nor built in."""
-    names = {_module_name(line.partition(":")[0]) for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines()}
+    names = {module_name(line.partition(":")[0]) for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines()}
     built_in = modules / "modules.builtin"
     if built_in.exists():
-        names |= {_module_name(line) for line in built_in.read_text(encoding="utf-8").splitlines()}
+        names |= {module_name(line) for line in built_in.read_text(encoding="utf-8").splitlines()}
     return tuple(name for name in (*ALWAYS, *CONTROLLERS) if name not in names)
 
 
-def _module_name(path: str) -> str:
+def module_name(path: str) -> str:
     """"virtio_blk" of kernel/drivers/block/virtio_blk.ko.xz; modules are listed with - or _."""
     return Path(path.strip()).name.split(".ko")[0].replace("-", "_")
 
@@ -159,7 +159,7 @@ def _module_files(modules: Path) -> dict[str, bytes]:
     paths, depends = {}, {}
     for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines():
         path, _, needs = line.partition(":")
-        paths[_module_name(path)], depends[path] = path, needs.split()
+        paths[module_name(path)], depends[path] = path, needs.split()
     wanted = {paths[name] for name in (*ALWAYS, *CONTROLLERS) if name in paths}  # others are built into this kernel
     wanted |= {needed for path in wanted for needed in depends[path]}
     aliases = [
@@ -188,10 +188,10 @@ def _initramfs(modules: Path, programs: Sequence[Path]) -> bytes:
     files["lab/modules"] = (0o644, " ".join(ALWAYS).encode() + b"\n")
     for path in sorted((HERE / "guest").iterdir()):
         files["init" if path.name == "init" else f"lab/{path.name}"] = (0o755, path.read_bytes())
-    return _newc(files, ("dev", "proc", "sys", "run", "windows", "boot-partition"))
+    return newc(files, ("dev", "proc", "sys", "run", "windows", "boot-partition"))
 
 
-def _newc(files: dict[str, tuple[int, bytes]], directories: Iterable[str]) -> bytes:
+def newc(files: dict[str, tuple[int, bytes]], directories: Iterable[str]) -> bytes:
     """A cpio archive of the kernel's "newc" format (Documentation/driver-api/early-userspace/buffer-format)."""
     needed = {str(parent) for name in files for parent in Path(name).parents if str(parent) != "."} | set(directories)
     entries = [(name, stat.S_IFDIR | 0o755, b"", (0, 0)) for name in sorted(needed)]
@@ -207,7 +207,7 @@ def _newc(files: dict[str, tuple[int, bytes]], directories: Iterable[str]) -> by
     return bytes(archive)
 
 
-def _efi_program(directory: Path) -> None:
+def efi_program(directory: Path) -> None:
     """systemd's EFI stub with command line, kernel and initramfs as sections (systemd-stub(7))."""
     (directory / "cmdline").write_bytes(COMMAND_LINE.encode() + b"\0")
     base, end = pe_extent(STUB.read_bytes())

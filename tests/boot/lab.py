@@ -145,7 +145,7 @@ def _qemu(
         shutil.copyfile(OVMF_VARS, work / "vars.fd")
         argv += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"]
         argv += ["-drive", f"if=pflash,format=raw,unit=1,file={work / 'vars.fd'}"]
-    devices = _Devices(machine)
+    devices = Devices(machine)
     for index, disk in enumerate(disks):
         source = f"file={_quoted(disk)},format={fmt},snapshot={'off' if keep_writes else 'on'},cache=unsafe"
         argv += ["-drive", f"if=none,id=disk{index},{source}", *devices.disk(bus, f"disk{index}", index + 1)]
@@ -158,7 +158,7 @@ def _quoted(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-class _Devices:
+class Devices:
     """The -device options of disks, each controller once, in the places that libvirt gives them."""
 
     def __init__(self, machine: str) -> None:

@@ -70,20 +70,20 @@ def test_the_kernel_with_most_modules_wins_then_the_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kernels(monkeypatch, tmp_path, **{"6.12.9-cloud": ("ahci", "mptsas"), "6.12.10": ("mptsas",), "6.9.1": ("mptsas",)})
-    assert image._kernel()[0].name == "vmlinuz-6.12.10"
+    assert image.chosen_kernel()[0].name == "vmlinuz-6.12.10"
     assert "mptsas" in capsys.readouterr().err
 
 
 def test_a_cloud_kernel_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels(monkeypatch, tmp_path, **{"6.12.9-cloud": ("ahci",)})
     with pytest.raises(FileNotFoundError, match="lack ahci"):
-        image._kernel()
+        image.chosen_kernel()
 
 
 def test_no_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels(monkeypatch, tmp_path)
     with pytest.raises(FileNotFoundError, match="install linux-image-amd64"):
-        image._kernel()
+        image.chosen_kernel()
 
 
 def program(base: int, size: int, magic: int = 0x20B) -> bytes:

@@ -1,0 +1,52 @@
+"""How a start is judged from what QEMU and the guest tell, and that COM1's lines are read whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import pytest
+
+from tests.windows.boots import RESETS, RESTARTS, STARTS, STOPS, Judged, Start, stopped
+from tests.windows.vm import lines
+
+
+def a_vm(tmp_path: Path, serial: str = "", events: tuple[str, ...] = (), firmware: Optional[str] = None) -> Any:
+    if firmware is not None:
+        (tmp_path / "firmware.log").write_text(firmware)
+    return SimpleNamespace(serial=serial, events=list(events), place=tmp_path)
+
+
+@pytest.mark.parametrize(("serial", "events", "firmware", "outcome", "reason"), [
+    ('h2k-lab {"stop":"0x7B","why":"no driver"}\n', (), None, STOPS, "0x7B: no driver"),
+    ("", ("GUEST_PANICKED",), None, STOPS, "pvpanic"),
+    ("BdsDxe: No bootable option or device was found.", (), None, STOPS, "firmware: No bootable option"),
+    ("", (), "No bootable device.", STOPS, "firmware: No bootable device"),
+    ("", ("RESET",) * (RESETS + 1), None, RESTARTS, "5 restarts"),
+])  # fmt: skip
+def test_a_guest_that_gave_up_is_known(
+    serial: str, events: tuple[str, ...], firmware: Optional[str], outcome: str, reason: str, tmp_path: Path
+) -> None:
+    found = stopped(a_vm(tmp_path, serial, events, firmware))
+    assert found is not None and found[0] == outcome and reason in found[1]
+
+
+@pytest.mark.parametrize(("serial", "events"), [
+    ("", ()), ("", ("RESET",) * RESETS), ('h2k-lab {"boots":"ControlSet001"}\n', ()), ('h2k-lab {"stop":"0x7B"', ()),
+])  # fmt: skip
+def test_a_guest_that_goes_on_has_not_stopped(serial: str, events: tuple[str, ...], tmp_path: Path) -> None:
+    assert stopped(a_vm(tmp_path, serial, events)) is None
+
+
+@pytest.mark.parametrize(("serial", "found"), [
+    ('x\r\nh2k-kit {"step":"start"}\r\n', [{"step": "start"}]), ('h2k-kit {"step":"start"}', []), ("h2k-kit {no}\n", []),
+    ('h2k-kit {"a":1}\nh2k-kit {"b":2}\n', [{"a": 1}, {"b": 2}]), ('other {"a":1}\n', []), ("h2k-kit " + "{" * 1000 + "}\n", []),
+])  # fmt: skip
+def test_only_whole_lines_are_read(serial: str, found: list[dict[str, Any]]) -> None:
+    assert lines(serial, "h2k-kit") == found
+
+
+def test_only_an_answer_is_a_start() -> None:
+    assert Start(STARTS).started and not Start(STOPS).started
+    assert Judged(STARTS).started and not Judged(RESTARTS).started

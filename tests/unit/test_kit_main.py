@@ -1,0 +1,69 @@
+"""`make windows`: its options, and what one row is made of, with every tool replaced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.kit_world import a_row, answers
+from tests.windows import __main__ as kit_main
+from tests.windows.steps import StepFailed
+from tests.windows.tables import read_table
+
+
+def options(tmp_path: Path, *more: str) -> Any:
+    return kit_main.parse(["--windows-iso", "w.iso", "--virtio-win-iso", "v.iso", "--work", str(tmp_path / "work"), *more])
+
+
+def test_the_options_have_defaults(tmp_path: Path) -> None:
+    found = options(tmp_path)
+    assert (found.faults, found.firmware, found.edition, found.libvirt, found.keep) == ("", "", "", "system", False)
+    assert found.work.is_dir()
+
+
+@pytest.mark.parametrize("more", [["--firmware", "coreboot"], ["--libvirt", "vmware"]])
+def test_other_words_are_refused(more: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        options(tmp_path, *more)
+
+
+def test_a_failure_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--windows-iso", str(tmp_path / "none.iso"), "--virtio-win-iso", "v.iso", "--work", str(tmp_path / "w")]
+    kit_main.kvm_works, kept = (lambda: True), kit_main.kvm_works
+    try:
+        assert kit_main.main(argv) == 1
+    finally:
+        kit_main.kvm_works = kept
+    assert capsys.readouterr().err.splitlines()[-1] == f"FAILED media: {tmp_path}/none.iso is not there; look at WINDOWS_ISO="
+
+
+def test_the_table_is_written_after_each_row_and_for_people_too(tmp_path: Path) -> None:
+    kit_main.write([a_row("b"), a_row("a", with_h2k="stops")], tmp_path)
+    assert [row["run"] for row in read_table(tmp_path / "table.json")] == ["a", "b"]
+    assert "| guest |" in (tmp_path / "table.md").read_text()
+
+
+def test_a_row_that_is_there_is_not_made_again(tmp_path: Path) -> None:
+    kit = kit_main.Kit(None, None, None, None, tmp_path)  # type: ignore[arg-type]
+    fault = kit_main.KitFault(kit_main.HEALTHY, "source")
+    place = tmp_path / "evidence" / "healthy"
+    place.mkdir(parents=True)
+    (place / "row.json").write_text(json.dumps(a_row()))
+    assert kit.run(fault) == a_row()
+
+
+def test_what_fails_leaves_no_disks_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = kit_main.Kit(None, None, None, None, tmp_path)  # type: ignore[arg-type]
+
+    def fails(fault: Any, work: Path, place: Path) -> Any:
+        (work / "disk").write_text("x")
+        raise StepFailed("convert", "no", "log")
+
+    monkeypatch.setattr(kit, "_source", fails)
+    fault = kit_main.chosen("nic-ghost", kit_main.guest_facts(answers()))[1]
+    with pytest.raises(StepFailed):
+        kit.run(fault)
+    assert not (kit.work / "nic-ghost").exists() and not (tmp_path / "evidence" / "nic-ghost" / "row.json").exists()

@@ -1,0 +1,156 @@
+"""Starts a converted guest: whether Windows comes up and what it says, and whether the boot lab would have started it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional
+
+from tests.boot import lab
+from tests.windows import machine
+from tests.windows.agent import Agent, Seen, ask
+from tests.windows.machine import Disk, Machine
+from tests.windows.steps import StepFailed, limit_of, run_logged, say
+from tests.windows.vm import Vm, lines
+
+STARTS, STOPS, SILENT, RESTARTS, NOT_TRIED = "starts", "stops", "silent", "restarts", "not tried"
+RESETS = 4  # restarts in one boot: no first boot of virt-v2v's and h2k's has more, but one that goes round does
+SETTLE = 20.0  # seconds that a guest which answers is given to bind what it finds
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """How a start went: STARTS (the agent answers), STOPS (a stop screen was told of), RESTARTS (again and again), SILENT
+    (neither, until the time was up); with its reason, and what the guest said."""
+
+    outcome: str
+    reason: str = ""
+    seen: Seen = dataclasses.field(default_factory=Seen)
+    seconds: int = 0
+
+    @property
+    def started(self) -> bool:
+        return self.outcome == STARTS
+
+
+def start(vm_machine: Machine, disks: Sequence[Disk], bus: str, place: Path, virtio: bool) -> Start:
+    """Start the guest on copies-on-write of its disks, ask it everything, and shut it down. Files go to `place`."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    began = time.monotonic()
+    with short_directory() as sockets:
+        argv = machine.argv(vm_machine, sockets, disks, bus, virtio=virtio)
+        try:
+            with Vm("start", argv, sockets, limit_of("start", vm_machine.kvm) + limit_of("agent", vm_machine.kvm)) as vm:
+                outcome, reason, seen = _watched(vm, place, vm_machine.kvm)
+        finally:
+            for name in ("serial", "firmware.log", "qemu.log", *(path.name for path in sockets.glob("*.png"))):
+                if (sockets / name).exists():
+                    shutil.copyfile(sockets / name, place / name)
+    found = Start(outcome, reason, seen, round(time.monotonic() - began))
+    (place / "start.json").write_text(json.dumps(dataclasses.asdict(found), indent=1), encoding="utf-8")
+    say(f"  {place.name}: {outcome}{f' ({reason})' if reason else ''}, {found.seconds} s")
+    return found
+
+
+def _watched(vm: Vm, place: Path, kvm: bool) -> tuple[str, str, Seen]:
+    channel: list[Agent] = []
+
+    def settled() -> bool:
+        return bool(stopped(vm)) or _answers(vm, channel)
+
+    vm.wait(settled, limit_of("start", kvm))
+    vm.picture("screen")
+    stop = stopped(vm)
+    if stop:
+        return (*stop, Seen())
+    if not channel:
+        return SILENT, f"no answer within {limit_of('start', kvm)} s", Seen()
+    time.sleep(SETTLE if kvm else 0)
+    seen = ask(channel[0], place / "agent", limit_of("answer", kvm))
+    channel[0].close()
+    vm.picture("desktop")
+    vm.shut_down(limit_of("shutdown", kvm))
+    return STARTS, "", seen
+
+
+def _answers(vm: Vm, channel: list[Agent]) -> bool:
+    """Whether the agent answers; then it is in `channel`."""
+    try:
+        connection = Agent(vm.place / "agent", 5)
+    except OSError:
+        return False
+    if connection.synchronize(int(time.monotonic()) % 100000):
+        channel.append(connection)
+        return True
+    connection.close()
+    return False
+
+
+def stopped(vm: Vm) -> Optional[tuple[str, str]]:
+    """(outcome, reason) of a guest that gave up: told by pvpanic, by the stand-in's line, by the firmware, or by resets."""
+    events, serial = vm.events, vm.serial
+    told = [f"{each['stop']}: {each.get('why', '')}" for each in lines(serial, "h2k-lab") if "stop" in each]
+    if told:
+        return STOPS, told[-1][:200]
+    if "GUEST_PANICKED" in events:
+        return STOPS, "a stop screen, told by pvpanic"
+    firmware = (vm.place / "firmware.log").read_bytes().decode("utf-8", "replace") if (vm.place / "firmware.log").exists() else ""
+    gave_up = lab.FIRMWARE_GAVE_UP.search(serial + firmware)
+    if gave_up and not lines(serial, "h2k-lab"):
+        return STOPS, f"firmware: {gave_up[0]}"
+    if events.count("RESET") > RESETS:
+        return RESTARTS, f"{events.count('RESET')} restarts"
+    return None
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A directory whose sockets' names are short enough, gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="h2k-kit-") as path:
+        yield Path(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What the boot lab says of the same disks: `outcome` as of Start, its reason."""
+
+    outcome: str
+    reason: str = ""
+
+    @property
+    def started(self) -> bool:
+        return self.outcome == STARTS
+
+
+def judge(disks: Sequence[Disk], firmware: str, bus: str, place: Path, board: str, kvm: bool) -> Judged:
+    """Start the boot lab on copies-on-write of the same disks (docs/lab.md): it is the stand-in that is judged here."""
+    place.mkdir(parents=True, exist_ok=True)
+    overlays, log = [], place / "lab.log"
+    for index, disk in enumerate(disks):
+        overlay = place / f"lab-{index}.qcow2"
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk.path.resolve(), "-F", disk.format, overlay]
+        if run_logged("lab", command, log, limit_of("inspect", kvm)) != 0:
+            raise StepFailed("lab", "no overlay", str(log))
+        overlays.append(overlay)
+    try:
+        with short_directory() as work:
+            lab.install(overlays[0], "qcow2", firmware, work)
+        seen = lab.boot(overlays, firmware, bus, 600, machine=board, screenshot=place / "lab.png")
+    except (OSError, RuntimeError, ValueError) as e:
+        say(f"  lab: not tried: {e}")
+        return Judged(NOT_TRIED, str(e)[:200])
+    finally:
+        for overlay in overlays:
+            overlay.unlink(missing_ok=True)
+    outcome = STARTS if seen.booted else RESTARTS if seen.resets else STOPS if seen.stopped else SILENT
+    (place / "lab-serial").write_text(seen.serial, encoding="utf-8")
+    say(f"  {place.name}: the lab {outcome}{f' ({seen.reason})' if seen.reason else ''}")
+    return Judged(outcome, f"{seen.stopped}: {seen.reason}"[:200] if seen.stopped else "")
+
