@@ -82,8 +82,9 @@ test-long: deps .venv/ready
 
 # From two ISOs to a table of evidence: docs/prove-on-windows.md. As root, on a host with KVM; hours.
 .PHONY: windows
-windows: deps
+windows:
 	@[ -n "$(WINDOWS_ISO)" ] && [ -n "$(VIRTIO_WIN_ISO)" ] || { echo "make windows WINDOWS_ISO=… VIRTIO_WIN_ISO=… (docs/prove-on-windows.md)" >&2; exit 2; }
+	@! command -v apt-get >/dev/null || $(MAKE) --no-print-directory deps
 	$(SUDO) $(PYTHON) -m tests.windows --windows-iso "$(WINDOWS_ISO)" --virtio-win-iso "$(VIRTIO_WIN_ISO)" --faults "$(FAULTS)" \
 	  --firmware "$(FIRMWARE)" --edition "$(EDITION)" --libvirt $(or $(LIBVIRT),system) $(if $(WORK),--work "$(WORK)") \
 	  $(if $(VIRT_TOOLS),--virt-tools "$(VIRT_TOOLS)")

@@ -20,7 +20,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]
     """What was run, instead of running it."""
     found: list[tuple[list[str], dict[str, str]]] = []
 
-    def run(step: str, argv: Any, log: Path, limit: float, env: Any = None, cwd: Any = None) -> int:
+    def run(argv: Any, step: str, log: Path, limit: float, env: Any = None, cwd: Any = None) -> int:
         found.append(([Path(str(argv[0])).name, *map(str, argv[1:])], dict(env or {})))
         return 1
 

@@ -107,7 +107,7 @@ class Kit:
         answers, log = self.wanted.answers, place / "source.log"
         system = work / "system.qcow2"
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", self.installed.system, "-F", "qcow2", system]
-        if run_logged("image", command, log, limit_of("inspect", self.tools.kvm)) != 0:
+        if run_logged(command, "image", log, limit_of("inspect", self.tools.kvm)) != 0:
             raise StepFailed("image", "no overlay of the installed disk", str(log))
         put(fault, system, self.wanted.media.stand_in)
         disks = [(system, f"{NAME}.vmdk"), (self.installed.data, f"{NAME}-1.vmdk")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -136,14 +137,14 @@ def judge(disks: Sequence[Disk], firmware: str, bus: str, place: Path, board: st
     for index, disk in enumerate(disks):
         overlay = place / f"lab-{index}.qcow2"
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk.path.resolve(), "-F", disk.format, overlay]
-        if run_logged("lab", command, log, limit_of("inspect", kvm)) != 0:
+        if run_logged(command, "lab", log, limit_of("inspect", kvm)) != 0:
             raise StepFailed("lab", "no overlay", str(log))
         overlays.append(overlay)
     try:
         with short_directory() as work:
             lab.install(overlays[0], "qcow2", firmware, work)
         seen = lab.boot(overlays, firmware, bus, 600, machine=board, screenshot=place / "lab.png")
-    except (OSError, RuntimeError, ValueError) as e:
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as e:
         say(f"  lab: not tried: {e}")
         return Judged(NOT_TRIED, str(e)[:200])
     finally:

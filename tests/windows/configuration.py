@@ -127,7 +127,7 @@ def make_iso(files: Mapping[str, bytes], iso: Path, log: Path, label: str = LABE
     for name, data in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
-    status = run_logged("media", ["xorriso", "-as", "mkisofs", "-V", label, "-J", "-r", *options, "-o", iso, root], log, LIMITS["inspect"])
+    status = run_logged(["xorriso", "-as", "mkisofs", "-V", label, "-J", "-r", *options, "-o", iso, root], "media", log, LIMITS["inspect"])
     if status != 0:
         raise StepFailed("media", f"xorriso ended with {status}", str(log))
     return iso

@@ -88,7 +88,7 @@ def h2k_qemu_img(vmdk: Path, vmx: Path, out: Path, name: str, tools: Tools) -> C
 def _converted(tool: str, argv: list[Any], out: Path, name: str, tools: Tools) -> Converted:
     out.mkdir(parents=True, exist_ok=True)
     log = out.parent / f"{out.name}-{tool}.log"
-    status = run_logged("convert", argv, log, limit_of("convert", tools.kvm), tools.environment)
+    status = run_logged(argv, "convert", log, limit_of("convert", tools.kvm), tools.environment)
     state = out / f"{name}.h2k"
     found = Converted(tool, status, log, state=state if state.is_dir() else None)
     if status != 0:
@@ -112,7 +112,7 @@ def h2k_fix(converted: Converted, tools: Tools) -> Converted:
     assert converted.state is not None
     log = converted.state.parent / "h2k-fix.log"
     argv = [ROOT / "wrappers" / "h2k", "fix", converted.state, *tools.h2k_options("--")]
-    status = run_logged("fix", argv, log, limit_of("fix", tools.kvm), tools.environment)
+    status = run_logged(argv, "fix", log, limit_of("fix", tools.kvm), tools.environment)
     return dataclasses.replace(converted, tool="h2k fix", status=status, log=log)
 
 
@@ -123,7 +123,7 @@ def h2k_boot(converted: Converted, tools: Tools) -> int:
     policy = ["--policy", str(tools.policy)] if tools.policy is not None else []
     argv = [*tools.libvirt, ROOT / "wrappers" / "h2k", "boot", converted.state, *policy]
     try:
-        return run_logged("boot", argv, log, limit_of("boot", tools.kvm), tools.environment)
+        return run_logged(argv, "boot", log, limit_of("boot", tools.kvm), tools.environment)
     finally:
         _stop(converted.state.stem, log, tools)
 
@@ -133,12 +133,12 @@ def _stop(name: str, log: Path, tools: Tools) -> None:
     for words in (("shutdown", name), ("destroy", name), ("undefine", "--nvram", name)):
         if words[0] == "destroy":
             _wait_until_off(name, log, tools)
-        run_logged("shutdown", [*tools.libvirt, "virsh", "-q", *words], log, limit_of("answer", tools.kvm))
+        run_logged([*tools.libvirt, "virsh", "-q", *words], "shutdown", log, limit_of("answer", tools.kvm))
 
 
 def _wait_until_off(name: str, log: Path, tools: Tools) -> None:
     end = time.monotonic() + limit_of("shutdown", tools.kvm)
     command = [*tools.libvirt, "sh", "-c", 'virsh -q domstate "$1" 2>&1 | grep -q running', "sh", name]
-    while time.monotonic() < end and run_logged("shutdown", command, log, limit_of("answer", tools.kvm)) == 0:
+    while time.monotonic() < end and run_logged(command, "shutdown", log, limit_of("answer", tools.kvm)) == 0:
         time.sleep(2)
 

@@ -87,15 +87,15 @@ def _install(wanted: Wanted, files: Mapping[str, bytes], place: Path) -> None:
     disks = []
     for name, size in (("system", wanted.disk), ("data", DATA_GIB << 30)):
         disks.append(machine.Disk(place / f"{name}.qcow2", "qcow2"))
-        run_logged("install", ["qemu-img", "create", "-q", "-f", "qcow2", disks[-1].path, size], log, limit_of("inspect", True))
+        run_logged(["qemu-img", "create", "-q", "-f", "qcow2", disks[-1].path, size], "install", log, limit_of("inspect", True))
     cds = [wanted.media.path, config, wanted.virtio_win]
     argv = machine.argv(wanted.machine, place, disks, wanted.bus, cds, writes=True)
     say(f"installing {image.name} ({image.build}) under {wanted.answers.firmware}; the screen: {place}/screen.png")
     started = time.monotonic()
     with Vm("install", argv, place, limit_of("install", wanted.machine.kvm)) as vm:
         watch = _Watch(vm, f"cd{0}", started)
-        done = vm.wait(lambda: "SHUTDOWN" in vm.events, limit_of("install", wanted.machine.kvm), watch.look)
-        serial = vm.serial
+        vm.wait(lambda: "SHUTDOWN" in vm.events or bool(_failed(vm.serial)), limit_of("install", wanted.machine.kvm), watch.look)
+        serial, done = vm.serial, "SHUTDOWN" in vm.events
         if not done:
             vm.picture("screen")
     seconds = round(time.monotonic() - started)
@@ -121,10 +121,15 @@ class _Watch:
             self.vm.picture("screen")
 
 
+def _failed(serial: str) -> list[str]:
+    """The steps that the guest says failed, with why."""
+    told = lines(serial, SIGNAL)
+    return [f"{each.get('step')}: {each.get('why', 'failed')}" for each in told if each.get("state") == "failed"]
+
+
 def _judge(serial: str, done: bool, place: Path) -> None:
     """StepFailed unless the guest told that its set-up is done, and shut down."""
-    told = lines(serial, SIGNAL)
-    failed = [f"{each.get('step')}: {each.get('why', 'failed')}" for each in told if each.get("state") == "failed"]
+    told, failed = lines(serial, SIGNAL), _failed(serial)
     if failed:
         raise StepFailed("install", f"the guest's set-up says: {'; '.join(failed)[:300]}", f"{place}/serial and {place}/screen.png")
     if not done:

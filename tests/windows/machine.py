@@ -16,7 +16,6 @@ OVMF = (
     (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
     (Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"), Path("/usr/share/edk2/ovmf/OVMF_VARS.fd")),
 )
-QEMU = ("qemu-system-x86_64", "/usr/libexec/qemu-kvm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +102,8 @@ def _quoted(path: Path) -> str:
 
 
 def _program() -> str:
-    return next((name for name in QEMU if shutil.which(name)), QEMU[0])
+    """Debian's QEMU, or EL's, which is on nobody's PATH."""
+    return shutil.which("qemu-system-x86_64") or shutil.which("qemu-kvm", path="/usr/libexec") or "qemu-system-x86_64"
 
 
 def _ovmf() -> tuple[Path, Path]:

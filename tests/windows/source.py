@@ -40,7 +40,7 @@ def write_source(text: str, name: str, disks: Sequence[tuple[Path, str]], place:
     place.mkdir(parents=True, exist_ok=True)
     for image, file in disks:
         command = ["qemu-img", "convert", "-O", "vmdk", "-o", "subformat=monolithicSparse", image, place / file]
-        status = run_logged("image", command, log, limit_of("image", kvm))
+        status = run_logged(command, "image", log, limit_of("image", kvm))
         if status != 0:
             raise StepFailed("image", f"qemu-img ended with {status}", str(log))
     vmx = place / f"{name}.vmx"

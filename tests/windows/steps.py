@@ -40,7 +40,7 @@ def say(text: str) -> None:
 
 
 def run_logged(
-    step: str, argv: Sequence[Any], log: Path, limit: float, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None
+    argv: Sequence[Any], step: str, log: Path, limit: float, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None
 ) -> int:
     """Run a command with both outputs appended to `log`, behind the line that replays it; its exit status.
 
