@@ -50,3 +50,8 @@ def test_only_whole_lines_are_read(serial: str, found: list[dict[str, Any]]) -> 
 def test_only_an_answer_is_a_start() -> None:
     assert Start(STARTS).started and not Start(STOPS).started
     assert Judged(STARTS).started and not Judged(RESTARTS).started
+
+
+def test_ovmfs_debug_port_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "vars.fd").write_bytes(b"")
+    assert stopped(a_vm(tmp_path, firmware="UEFI Interactive Shell")) is None

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.unit.kit_world import a_row, answers
+from tests.unit.test_kit_convert import XML
 from tests.windows import __main__ as kit_main
+from tests.windows.convert import Converted, described
 from tests.windows.steps import StepFailed
 from tests.windows.tables import read_table
 
@@ -67,3 +69,28 @@ def test_what_fails_leaves_no_disks_behind(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StepFailed):
         kit.run(fault)
     assert not (kit.work / "nic-ghost").exists() and not (tmp_path / "evidence" / "nic-ghost" / "row.json").exists()
+
+
+def test_a_copy_of_the_result_names_its_own_disks(tmp_path: Path) -> None:
+    """`h2k fix` on the copy must never reach the healthy disks."""
+    kit = kit_main.Kit(None, None, None, None, tmp_path)  # type: ignore[arg-type]
+    old, new = tmp_path / "with", tmp_path / "broken"
+    (old / "source.h2k").mkdir(parents=True)
+    xml = XML.format(bus="virtio", dev="vda", place=old, format="qcow2")
+    for name in ("source.xml", "source.h2k/final.xml"):
+        (old / name).write_text(xml)
+    (old / "source-sda").write_text("disk")
+    disks, bus = described(old / "source.xml")
+    copied = kit._copied(Converted("h2k-v2v", 0, tmp_path / "log", disks, bus, old / "source.h2k"), new)
+    assert [disk.path for disk in copied.disks] == [new / "source-sda"] and copied.disks[0].path.read_text() == "disk"
+    assert str(old) not in (new / "source.h2k" / "final.xml").read_text() and copied.state == new / "source.h2k"
+
+
+def test_a_description_of_other_disks_is_never_fixed(tmp_path: Path) -> None:
+    kit = kit_main.Kit(None, None, None, None, tmp_path)  # type: ignore[arg-type]
+    old = tmp_path / "with"
+    old.mkdir()
+    (old / "source.xml").write_text(XML.format(bus="virtio", dev="vda", place="/elsewhere", format="qcow2"))
+    healthy = Converted("h2k-v2v", 0, tmp_path / "log", (kit_main.convert.Disk(old / "source-sda", "qcow2"),), "virtio", old / "source.h2k")
+    with pytest.raises(StepFailed, match="other disks than its own"):
+        kit._copied(healthy, tmp_path / "broken")

@@ -24,7 +24,7 @@ from tests.windows.convert import Converted, Tools
 from tests.windows.evidence import Bench, Side
 from tests.windows.faults import HEALTHY, RESULT, KitFault, chosen, guest_facts, put
 from tests.windows.install import Installed, Wanted
-from tests.windows.machine import Disk, Machine
+from tests.windows.machine import Machine
 from tests.windows.media import Media, choose, read_media, sha256_of
 from tests.windows.releases import firmware_for
 from tests.windows.steps import StepFailed, limit_of, run_logged, say
@@ -139,11 +139,15 @@ class Kit:
         return self._healthy
 
     def _copied(self, healthy: Converted, out: Path) -> Converted:
-        """A copy of a conversion, all of it: h2k's records name its disks by the description beside them."""
-        shutil.copytree(healthy.disks[0].path.parent, out, ignore=shutil.ignore_patterns("undo*"))
+        """A copy of a conversion, whose descriptions name its own disks."""
+        old = healthy.disks[0].path.parent
+        shutil.copytree(old, out)
+        for xml in (*out.glob("*.xml"), *(out / f"{NAME}.h2k").glob("*.xml")):
+            xml.write_text(xml.read_text(encoding="utf-8").replace(f"{old}/", f"{out}/"), encoding="utf-8")
         disks, bus = convert.described(out / f"{NAME}.xml")
-        moved = tuple(Disk(out / disk.path.name, disk.format) for disk in disks or healthy.disks)
-        return Converted("h2k-v2v", 0, out.parent / "copy.log", moved, bus or healthy.bus, out / f"{NAME}.h2k")
+        if not disks or any(disk.path.parent != out for disk in disks):
+            raise StepFailed("fault", "the copy's description names other disks than its own", f"{out}/{NAME}.xml")
+        return Converted("h2k-v2v", 0, out.parent / "copy.log", disks, bus, out / f"{NAME}.h2k")
 
     def _booted(self, converted: Converted, place: Path) -> Side:
         """`h2k boot`, then the guest's own answers on its final hardware."""

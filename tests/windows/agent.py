@@ -77,8 +77,11 @@ class Agent:
 
     def synchronize(self, number: int) -> bool:
         """guest-sync-delimited: drops whatever waits in the channel; whether the agent answered in time."""
-        self._send(DELIMITER, "guest-sync-delimited", {"id": number})
         self._buffer = b""
+        try:
+            self._send(DELIMITER, "guest-sync-delimited", {"id": number})
+        except AgentError:
+            return False
         while True:
             try:
                 line = self._line()

@@ -102,13 +102,17 @@ def stopped(vm: Vm) -> Optional[tuple[str, str]]:
         return STOPS, told[-1][:200]
     if "GUEST_PANICKED" in events:
         return STOPS, "a stop screen, told by pvpanic"
-    firmware = (vm.place / "firmware.log").read_bytes().decode("utf-8", "replace") if (vm.place / "firmware.log").exists() else ""
-    gave_up = lab.FIRMWARE_GAVE_UP.search(serial + firmware)
+    gave_up = lab.FIRMWARE_GAVE_UP.search(serial if (vm.place / "vars.fd").exists() else serial + _text(vm.place / "firmware.log"))
     if gave_up and not lines(serial, "h2k-lab"):
         return STOPS, f"firmware: {gave_up[0]}"
     if events.count("RESET") > RESETS:
         return RESTARTS, f"{events.count('RESET')} restarts"
     return None
+
+
+def _text(path: Path) -> str:
+    """What SeaBIOS says. (OVMF speaks on COM1; its debug port names the shell in passing.)"""
+    return path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
 
 
 @contextmanager
