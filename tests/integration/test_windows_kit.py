@@ -78,6 +78,7 @@ def test_the_healthy_guest_is_installed_converted_booted_and_asked(
     row, place = row_of(work, "win2022-amd64-uefi", "healthy"), work / "results" / "win2022-amd64-uefi" / "evidence" / "healthy"
     assert row["with"]["outcome"] == "starts" and row["with"]["boot_status"] == 0
     check(row, place, ("starts", row["without"]["outcome"]))
+    assert (place / "source" / "agent" / "bound.txt").exists()
     assert "viostor" in row["with"]["bound"].values()
     assert json.loads((place / "qemu-img" / "side.json").read_text())["outcome"] == "starts"
     (installed,) = (work / "cache").glob("*/installed.json")

@@ -69,3 +69,13 @@ def test_no_description_is_no_disks(content: Any, tmp_path: Path) -> None:
     if content is not None:
         xml.write_text(content)
     assert described(xml) == ((), "")
+
+
+def test_a_conversion_that_ended_is_not_run_again(ran: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert virt_v2v(tmp_path / "s.vmx", tmp_path / "without", "source", TOOLS).status == 1
+    assert len(ran) == 1
+    (tmp_path / "without-virt-v2v.status").unlink()
+    (tmp_path / "without" / "half").write_text("of a run that was ended")
+    virt_v2v(tmp_path / "s.vmx", tmp_path / "without", "source", TOOLS)
+    assert len(ran) == 2 and list((tmp_path / "without").iterdir()) == []

@@ -94,3 +94,16 @@ def test_a_description_of_other_disks_is_never_fixed(tmp_path: Path) -> None:
     healthy = Converted("h2k-v2v", 0, tmp_path / "log", (kit_main.convert.Disk(old / "source-sda", "qcow2"),), "virtio", old / "source.h2k")
     with pytest.raises(StepFailed, match="other disks than its own"):
         kit._copied(healthy, tmp_path / "broken")
+
+
+def test_what_was_ended_keeps_its_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = kit_main.Kit(None, None, None, None, tmp_path)  # type: ignore[arg-type]
+
+    def ended(fault: Any, work: Path, place: Path) -> Any:
+        (work / "disk").write_text("x")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kit, "_source", ended)
+    with pytest.raises(KeyboardInterrupt):
+        kit.run(kit_main.KitFault(kit_main.HEALTHY, kit_main.SOURCE))
+    assert (kit.work / "healthy" / "disk").exists()

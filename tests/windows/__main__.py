@@ -22,9 +22,9 @@ from tests.windows.answer_file import Answers
 from tests.windows.boots import STARTS
 from tests.windows.convert import Converted, Tools
 from tests.windows.evidence import Bench, Side
-from tests.windows.faults import HEALTHY, RESULT, KitFault, chosen, guest_facts, put
+from tests.windows.faults import HEALTHY, RESULT, SOURCE, KitFault, chosen, guest_facts, put
 from tests.windows.install import Installed, Wanted
-from tests.windows.machine import Machine
+from tests.windows.machine import Disk, Machine
 from tests.windows.media import Media, choose, read_media, sha256_of
 from tests.windows.releases import firmware_for
 from tests.windows.steps import StepFailed, limit_of, run_logged, say
@@ -68,19 +68,24 @@ class Kit:
 
     @contextlib.contextmanager
     def _cleared(self, fault: KitFault) -> Iterator[Path]:
-        """A directory for the disks of one fault, gone at the end; the healthy result is kept for the others."""
+        """A directory for the disks of one fault, gone at the end; the healthy result is kept for the others. What is left
+        by a run that was ended goes on from its last conversion."""
         work = self.work / fault.name.replace(":", "-")
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        work.mkdir(parents=True, exist_ok=True)
         try:
             yield work
-        finally:
-            if fault.name != HEALTHY:
-                shutil.rmtree(work, ignore_errors=True)
+        except StepFailed:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        if fault.name != HEALTHY:
+            shutil.rmtree(work, ignore_errors=True)
 
     def _source(self, fault: KitFault, work: Path, place: Path) -> tuple[Side, Side]:
         """The fault is in the source: h2k-v2v on one side, virt-v2v alone on the other."""
-        vmx = self._vmx(fault, work, place)
+        if fault.name == HEALTHY:
+            self._source_asked(place / "source")
+        vmx = self._vmx(fault, work)
+        shutil.copyfile(work / "source.log", place / "source.log")
         converted = convert.h2k_v2v(vmx, work / "with", NAME, self.tools)
         evidence.keep(converted, place / "with")
         with_h2k = self._booted(converted, place / "with")
@@ -88,7 +93,6 @@ class Kit:
             self._one_disk(vmx, work, place)
         control = convert.virt_v2v(vmx, work / "without", NAME, self.tools)
         evidence.keep(control, place / "without")
-        shutil.rmtree(vmx.parent)
         return with_h2k, self._started(control, place / "without")
 
     def _result(self, fault: KitFault, work: Path, place: Path) -> tuple[Side, Side]:
@@ -102,9 +106,11 @@ class Kit:
         with_h2k = self._booted(fixed, place / "with")
         return with_h2k, Side(Converted("none", 0, broken.log), control.start, control.lab)
 
-    def _vmx(self, fault: KitFault, work: Path, place: Path) -> Path:
+    def _vmx(self, fault: KitFault, work: Path) -> Path:
         """The source with the fault in it, as VMDKs."""
-        answers, log = self.wanted.answers, place / "source.log"
+        answers, log = self.wanted.answers, work / "source.log"
+        if (work / "source" / f"{NAME}.vmx").exists():  # written last
+            return work / "source" / f"{NAME}.vmx"
         system = work / "system.qcow2"
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", self.installed.system, "-F", "qcow2", system]
         if run_logged(command, "image", log, limit_of("inspect", self.tools.kvm)) != 0:
@@ -116,6 +122,13 @@ class Kit:
             [file for _, file in disks],
         )  # fmt: skip
         return source.write_source(text, NAME, disks, work / "source", log, self.tools.kvm)
+
+    def _source_asked(self, place: Path) -> None:
+        """The source's own answers, before anything was converted: what addresses, letters and drivers it had."""
+        disks = [Disk(path, "qcow2") for path in (self.installed.system, self.installed.data)]
+        start = boots.start(self.machine, disks, self.installed.bus, place, virtio=False)
+        if not start.started:
+            raise StepFailed("start", f"the source does not start: {start.outcome} {start.reason}", f"{place}/screen.png")
 
     def _one_disk(self, vmx: Path, work: Path, place: Path) -> None:
         """h2k-qemu-img on the healthy system disk: its start is kept as evidence, beside the row."""
@@ -129,7 +142,7 @@ class Kit:
         """What h2k-v2v made of the healthy source, from this run's first fault or made anew; never written."""
         out = self.work / HEALTHY / "with"
         if self._healthy is None and not (out / f"{NAME}.h2k" / "report.json").exists():
-            vmx = self._vmx(KitFault(HEALTHY, "source"), work, self.work)
+            vmx = self._vmx(KitFault(HEALTHY, SOURCE), work)
             self._healthy = convert.h2k_v2v(vmx, out, NAME, self.tools)
         if self._healthy is None:
             disks, bus = convert.described(out / f"{NAME}.xml")
@@ -141,6 +154,7 @@ class Kit:
     def _copied(self, healthy: Converted, out: Path) -> Converted:
         """A copy of a conversion, whose descriptions name its own disks."""
         old = healthy.disks[0].path.parent
+        shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(old, out)
         for xml in (*out.glob("*.xml"), *(out / f"{NAME}.h2k").glob("*.xml")):
             xml.write_text(xml.read_text(encoding="utf-8").replace(f"{old}/", f"{out}/"), encoding="utf-8")

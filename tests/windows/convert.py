@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Optional
@@ -79,16 +80,21 @@ def virt_v2v(vmx: Path, out: Path, name: str, tools: Tools) -> Converted:
 
 def h2k_qemu_img(vmdk: Path, vmx: Path, out: Path, name: str, tools: Tools) -> Converted:
     """The system disk alone, as h2k-qemu-img converts it."""
-    out.mkdir(parents=True, exist_ok=True)
     target = out / f"{name}.qcow2"
     argv = [ROOT / "wrappers" / "h2k-qemu-img", "convert", "-O", "qcow2", vmdk, target, "--h2k-domain", vmx, *tools.h2k_options()]
     return _converted("h2k-qemu-img", argv, out, name, tools)
 
 
 def _converted(tool: str, argv: list[Any], out: Path, name: str, tools: Tools) -> Converted:
-    out.mkdir(parents=True, exist_ok=True)
-    log = out.parent / f"{out.name}-{tool}.log"
-    status = run_logged(argv, "convert", log, limit_of("convert", tools.kvm), tools.environment)
+    """Run a conversion; one that was run to its end by a run of the kit that was then ended is not run again."""
+    log, ended = out.parent / f"{out.name}-{tool}.log", out.parent / f"{out.name}-{tool}.status"
+    if ended.exists():
+        status = int(ended.read_text(encoding="ascii"))
+    else:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        status = run_logged(argv, "convert", log, limit_of("convert", tools.kvm), tools.environment)
+        ended.write_text(f"{status}\n", encoding="ascii")
     state = out / f"{name}.h2k"
     found = Converted(tool, status, log, state=state if state.is_dir() else None)
     if status != 0:
