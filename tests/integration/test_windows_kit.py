@@ -51,8 +51,17 @@ def run(media: tuple[Path, Path, Path], work: Path, faults: str, *more: str) -> 
     return kit.main([*argv, "--faults", faults, "--keep", "--libvirt", "none", *more])
 
 
+def results_of(work: Path, guest: str) -> Path:
+    (place,) = (work / "results").glob(f"{guest}-*")
+    return place
+
+
+def evidence_of(work: Path, guest: str, fault: str) -> Path:
+    return results_of(work, guest) / "evidence" / fault.replace(":", "-")
+
+
 def row_of(work: Path, guest: str, fault: str) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads((work / "results" / guest / "evidence" / fault.replace(":", "-") / "row.json").read_text())
+    row: dict[str, Any] = json.loads((evidence_of(work, guest, fault) / "row.json").read_text())
     return row
 
 
@@ -75,7 +84,7 @@ def test_the_healthy_guest_is_installed_converted_booted_and_asked(
     media: tuple[Path, Path, Path], work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(media, work, "healthy", "--libvirt", "own") == 0
-    row, place = row_of(work, "win2022-amd64-uefi", "healthy"), work / "results" / "win2022-amd64-uefi" / "evidence" / "healthy"
+    row, place = row_of(work, "win2022-amd64-uefi", "healthy"), evidence_of(work, "win2022-amd64-uefi", "healthy")
     assert row["with"]["outcome"] == "starts" and row["with"]["boot_status"] == 0
     check(row, place, ("starts", row["without"]["outcome"]))
     assert (place / "source" / "agent" / "bound.txt").exists()
@@ -91,7 +100,7 @@ def test_the_healthy_guest_is_installed_converted_booted_and_asked(
 def test_a_fault_under_uefi(fault: str, media: tuple[Path, Path, Path], work: Path) -> None:
     assert run(media, work, fault) == 0
     row = row_of(work, "win2022-amd64-uefi", fault)
-    check(row, work / "results" / "win2022-amd64-uefi" / "evidence" / fault.replace(":", "-"), UEFI[fault])
+    check(row, evidence_of(work, "win2022-amd64-uefi", fault), UEFI[fault])
     assert fault.partition(":")[0] in row["with"]["findings"]
 
 
@@ -99,7 +108,7 @@ def test_a_fault_under_uefi(fault: str, media: tuple[Path, Path, Path], work: Pa
 def test_a_fault_under_bios(fault: str, media: tuple[Path, Path, Path], work: Path) -> None:
     assert run(media, work, fault, "--firmware", "bios", "--edition", "2") == 0
     row = row_of(work, "win2016-amd64-bios", fault)
-    check(row, work / "results" / "win2016-amd64-bios" / "evidence" / fault.replace(":", "-"), BIOS[fault])
+    check(row, evidence_of(work, "win2016-amd64-bios", fault), BIOS[fault])
     assert row["source_bus"] == "lsisas1068"
 
 
@@ -109,9 +118,9 @@ def test_the_table_has_them_all_and_proves_nothing_of_windows(
     """What is there is not done again: the whole table comes out at once."""
     assert run(media, work, ",".join(UEFI)) == 0
     assert capsys.readouterr().out.count("STAND-IN, not Windows") == len(UEFI) + 1
-    rows = tables.read_table(work / "results" / "win2022-amd64-uefi" / "table.json")
+    rows = tables.read_table(results_of(work, "win2022-amd64-uefi") / "table.json")
     assert {row["fault"] for row in rows} == {"healthy", *UEFI} and len(UEFI) >= 10
-    assert tables.main(["merge", str(work / "results" / "win2022-amd64-uefi" / "table.json"), "-o", str(work / "all.json")]) == 0
+    assert tables.main(["merge", str(results_of(work, "win2022-amd64-uefi") / "table.json"), "-o", str(work / "all.json")]) == 0
     with pytest.raises(UsageError, match="proves nothing of Windows"):
         tables.proven(rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.kit_world import a_row, answers
+from tests.unit.kit_world import SHA, a_row, answers
 from tests.unit.test_kit_convert import XML
 from tests.windows import __main__ as kit_main
 from tests.windows.convert import Converted, described
@@ -107,3 +107,12 @@ def test_what_was_ended_keeps_its_disks(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         kit.run(kit_main.KitFault(kit_main.HEALTHY, kit_main.SOURCE))
     assert (kit.work / "healthy" / "disk").exists()
+
+
+def test_another_isos_rows_are_elsewhere(tmp_path: Path) -> None:
+    names = set()
+    for digest in (SHA, "cd" * 32):
+        media = kit_main.Media(tmp_path / "a.iso", digest, "EVAL", False, ())
+        machine = kit_main.Machine("uefi", 4096, True)
+        names.add(kit_main.results_name(kit_main.Wanted(media, answers(), machine, tmp_path, tmp_path, 1)))
+    assert names == {"win2022-amd64-uefi-abababab", "win2022-amd64-uefi-cdcdcdcd"}

@@ -229,7 +229,7 @@ def run(options: argparse.Namespace) -> int:
     faults = chosen(options.faults, guest_facts(wanted.answers))
     say(f"{len(faults)} guests: {', '.join(each.name for each in faults)}")
     installed = install.install(wanted)
-    results = options.work / "results" / f"{wanted.answers.release.key}-{wanted.answers.image.arch}-{wanted.answers.firmware}"
+    results = options.work / "results" / results_name(wanted)
     rows, failed = [], []
     with tools_of(options, wanted.media, wanted.machine.kvm, wanted.virtio_win) as tools:
         kit = Kit(wanted, installed, tools, bench_of(wanted, options.work), results)
@@ -247,6 +247,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"FAILED {line}", file=sys.stderr)
     print(f"table: {results}/table.json; evidence: {results}/evidence", file=sys.stderr)
     return 1 if failed or not any(row["with"]["outcome"] == STARTS for row in rows) else 0
+
+
+def results_name(wanted: Wanted) -> str:
+    """The directory of a run's results: another ISO's rows are never taken for this one's."""
+    image, answers = wanted.answers.image, wanted.answers
+    return f"{answers.release.key}-{image.arch}-{answers.firmware}-{wanted.media.sha256[:8]}"
 
 
 def write(rows: Sequence[dict[str, Any]], results: Path) -> None:

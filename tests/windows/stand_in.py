@@ -69,6 +69,11 @@ def make_stand_in(place: Path) -> Path:
     work = place / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    return bootable(sources(work), place, work)
+
+
+def sources(work: Path) -> dict[str, bytes]:
+    """What stands for the images in \\sources: made guests, with the lab's loader on their disks."""
     files = {"sources/install.wim": wim([description(name) for name in GUESTS])}
     for index, (name, built) in enumerate(guests.build(GUESTS, work / "guests").items(), 1):
         lab.install(built.disks[0], "qcow2", built.firmware, work)
@@ -77,15 +82,20 @@ def make_stand_in(place: Path) -> Path:
         files[f"sources/{index}.gz"] = gzip.compress(raw.read_bytes(), 1, mtime=0)
         files[f"sources/{index}.firmware"] = built.firmware.encode() + b"\n"
         files[f"sources/{index}.arch"] = guests.descriptions()[name]["arch"].encode() + b"\n"
+    return files
+
+
+def bootable(files: dict[str, bytes], place: Path, work: Path) -> Path:
+    """The ISO of these files and of what starts from it."""
     kernel, initrd = boot_image().kernel, work / "initrd"
     initrd.write_bytes(_initrd())
-    files["boot/vmlinuz"], files["boot/initrd"] = kernel.read_bytes(), initrd.read_bytes()
-    files["boot/efi.img"], files["boot/grub.img"] = _efi_image(work, kernel, initrd), _grub(work)
+    started = {"boot/vmlinuz": kernel.read_bytes(), "boot/initrd": initrd.read_bytes()}
+    started.update({"boot/efi.img": _efi_image(work, kernel, initrd), "boot/grub.img": _grub(work)})
     options = [
         "-b", "boot/grub.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table",
         "-eltorito-alt-boot", "-e", "boot/efi.img", "-no-emul-boot",
     ]  # fmt: skip
-    iso = make_iso(files, place / "stand-in.iso", place / "stand-in.log", STAND_IN_LABEL, options)
+    iso = make_iso({**files, **started}, place / "stand-in.iso", place / "stand-in.log", STAND_IN_LABEL, options)
     shutil.rmtree(work)
     shutil.rmtree(iso.with_suffix(".files"))
     return iso

@@ -103,6 +103,7 @@ personalize() {
   cp "$config/SYSTEM" "$HIVE"
   [ -n "$COMPUTER" ] || fail 'the computer gets no name'
   printf 'ComputerName\nstring:%s\n' "$COMPUTER" | reg_write 'ControlSet001\Control\ComputerName\ComputerName'
+  controller_starts
   reg_commit || fail 'the SYSTEM hive could not be written'
   cat "$HIVE" >"$config/SYSTEM"
   mkdir -p /windows/h2k-kit
@@ -110,4 +111,11 @@ personalize() {
   echo 'a stand-in installed this; it is not Windows' >/windows/h2k-kit/setup.log
   told addresses ok
   volume_closed
+}
+
+# Setup lets the driver of the controller that it installs on start at boot: on AHCI storahci loses its StartOverride.
+controller_starts() {
+  ls /sys/bus/pci/drivers/ahci 2>/dev/null | grep -q : || return 0
+  ! reg_subkeys 'ControlSet001\Services\storahci' | grep -qi StartOverride ||
+    reg_delete 'ControlSet001\Services\storahci\StartOverride'
 }
