@@ -8,7 +8,8 @@ from typing import Any, Optional
 
 import pytest
 
-from tests.windows.boots import RESETS, RESTARTS, STARTS, STOPS, Judged, Start, stopped
+from tests.boot.lab import LabResult
+from tests.windows.boots import RESETS, RESTARTS, SILENT, STARTS, STOPS, Judged, Start, lab_outcome, stopped
 from tests.windows.vm import lines
 
 
@@ -55,3 +56,10 @@ def test_only_an_answer_is_a_start() -> None:
 def test_ovmfs_debug_port_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "vars.fd").write_bytes(b"")
     assert stopped(a_vm(tmp_path, firmware="UEFI Interactive Shell")) is None
+
+
+@pytest.mark.parametrize(("stop", "steps", "resets", "outcome"), [
+    (None, (("done", "ok", ""),), 4, STARTS), ("0x7B", (), 1, STOPS), (None, (), RESETS + 1, RESTARTS), (None, (), RESETS, SILENT),
+])  # fmt: skip
+def test_the_labs_word(stop: Optional[str], steps: tuple[tuple[str, str, str], ...], resets: int, outcome: str) -> None:
+    assert lab_outcome(LabResult("", stop, "", steps, {}, False, resets, False, None)) == outcome
