@@ -186,9 +186,7 @@ class Kit:
 def prepared(options: argparse.Namespace) -> Wanted:
     """The media, looked at, and what is to be installed of them."""
     kvm = kvm_works()
-    note = guestfs_settings()
-    if note is not None:
-        say(note)
+    guestfs_settings(say)
     media = read_media(options.windows_iso.resolve(), options.work)
     image = choose(media.images, options.edition)
     answers = Answers(image, firmware_for(image, options.firmware))
