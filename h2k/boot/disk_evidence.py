@@ -25,8 +25,8 @@ from h2k.windows.services import control_set_name, read_service
 MARKERS = f"{first_boot.DIRECTORY}/done"
 VIRTIO = 0x1AF4
 DISABLED = 4  # a service's Start
-# Enum …\ConfigFlags (cfg.h of the Windows driver kit): disabled, removed, reinstall, failed install.
-BAD_CONFIG_FLAGS = 0x1 | 0x2 | 0x20 | 0x40
+# Enum …\ConfigFlags (cfg.h of the Windows driver kit): disabled 0x1, removed 0x2, reinstall 0x20, failed install 0x40.
+BAD_CONFIG_FLAGS = 0x63
 LOG_LIMIT = 16 * 1024 * 1024  # bytes of one log that is taken out of the guest
 LOGS = ("/INF/setupapi.dev.log", "/Panther/setupact.log")
 MAX_LOGS = 32

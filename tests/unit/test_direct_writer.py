@@ -66,6 +66,14 @@ def test_names_that_mtools_takes_for_patterns(name: str, monkeypatch: pytest.Mon
         DirectWriter().write([Path("/none")], work(VolumeWrite(FAT, (), (FileWrite(name, b""),))))
 
 
+def test_ntfs_3g_takes_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(direct_writer, "missing", lambda tried: [])
+    monkeypatch.setattr(direct_writer, "_write_volume", lambda overlay, volume: done.append(overlay.name))
+    DirectWriter().write([Path("a"), Path("b")], work(VolumeWrite(NTFS, (), (FileWrite("/a[1]", b""),))))
+    assert done == ["b"]
+
+
 def test_each_volume_goes_to_the_overlay_of_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
     monkeypatch.setattr(direct_writer, "missing", lambda tried: [])
@@ -141,6 +149,7 @@ def test_what_this_host_lacks(absent: str, status: int, lacking: list[str], monk
     monkeypatch.setattr(direct_writer.shutil, "which", which)
     monkeypatch.setattr(os, "access", lambda path, mode: True)
     monkeypatch.setattr(subprocess, "run", run)
+    assert direct_writer.missing(tried=False) == ([] if status and not absent else lacking) and tried == []
     assert direct_writer.missing() == lacking
     assert [("/dev/fuse" in argv, argv[-1]) for argv in tried] == ([] if absent else [(True, "true")]), "only what is there is tried"
 

@@ -208,6 +208,7 @@ FAULTS = [
     ([], "the answer: .* is not of type 'object'"),
     ({"more": 1}, "the answer: .*'more' was unexpected"),
     ({"findings": [{**FINDING, "state": "bad"}]}, "findings/0/state: 'bad' is not one of"),
+    ({"findings": [{**FINDING, "more": 1}]}, "findings/0: .*'more' was unexpected"),
     ({"findings": [{"id": "x"}]}, "findings/0: 'state' is a required property"),
     ({"findings": [{**FINDING, "id": "No Id"}]}, "findings/0/id"),
     ({"findings": [{**FINDING, "subject": "x" * 4097}]}, "findings/0/subject"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -170,6 +171,22 @@ def test_rights_are_asked_first(world: World, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("os.access", lambda path, mode: path == image)
     with pytest.raises(Refused, match="may not write there"):
         require_rights(files)
+
+
+@pytest.mark.parametrize(
+    ("user", "owner", "hint"),
+    [
+        (1000, 0, "run it with sudo"), (1000, 1000, "give h2k a copy that it may write"),
+        (0, 1000, "give h2k a copy that it may write"), (0, 0, "give h2k a copy that it may write"),
+    ],
+)  # fmt: skip
+def test_sudo_is_the_way_out_where_the_file_is_another_user_s(user: int, owner: int, hint: str, world: World, monkeypatch: Any) -> None:
+    image = SimpleNamespace(exists=lambda: True, stat=lambda: SimpleNamespace(st_uid=owner))
+    monkeypatch.setattr("os.access", lambda path, mode: path is not image)
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    with pytest.raises(Refused, match="this user may not write it") as caught:
+        require_rights(dataclasses.replace(world.files, images=((image, "qcow2"),)))  # type: ignore[arg-type]
+    assert caught.value.hint == hint
 
 
 def test_rights_are_asked_of_a_run_that_writes_and_of_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_the_record_that_says_whether_a_guest_is_ready(tmp_path: Path, runs: lis
         ([record(), record("h2k rollback", 0, rollback={"kind": "kept overlay"})], 0),
         ([record("h2k rollback", 0, rollback={"kind": "fix"})], None),
         ([record(), record("h2k rollback", 0, rollback="fix")], 4),
-        ([record(), record("h2k fix", 3, findings=[{"state": "ok"}])], 0),
+        ([record(), record("h2k fix", 3, findings=[{"state": "ok"}, {"state": "warning"}])], 0),
         ([record(), record("h2k fix", 3, findings=[{"state": "ok"}, {"state": "refused"}])], 3),
         ([record(), record("h2k fix", 5, findings=[{"state": "ok"}])], 5),
         ([record(), record("h2k fix", 3, findings="refused")], 0),
@@ -127,17 +127,17 @@ def test_a_repair_that_was_rolled_back_says_so(tmp_path: Path) -> None:
 def test_records_are_numbered_and_the_newest_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "g.h2k"
     assert records.next_number(place) == 1 and records.records(place) == []
-    kept = [record(), record(), record()]
+    kept = [record() for _ in range(4)]
     for one in kept:
         records.keep(place, one)
-    assert [one["run"] for one in kept] == [1, 2, 3] and (place / "runs").stat().st_mode & 0o777 == 0o700
+    assert [one["run"] for one in kept] == [1, 2, 3, 4] and (place / "runs").stat().st_mode & 0o777 == 0o700
     (place / "runs" / "00002-h2k-fix.json").unlink()
     for nothing in ("[]", "{"):
         (place / "runs" / "00001-h2k-fix.json").write_text(nothing)
-        assert [r["run"] for r in records.records(place)] == [3] and records.next_number(place) == 4
+        assert [r["run"] for r in records.records(place)] == [3, 4] and records.next_number(place) == 5
     (place / "runs" / "00002-h2k-fix.json").write_text('{"run": 2}')
     monkeypatch.setattr(records, "MAX_RECORDS", 1)
-    assert [r["run"] for r in records.records(place)] == [3]
+    assert [r["run"] for r in records.records(place)] == [4]
 
 
 def test_a_report_of_the_first_version_that_is_damaged_is_not_kept(tmp_path: Path) -> None:

@@ -119,6 +119,13 @@ def test_a_guest_that_is_not_windows_has_the_one_domain_that_came_with_it(world:
     assert final[0] == "final" and b"file=\"/image\"" in final[1].replace(b"'", b'"')
 
 
+def test_images_are_named_by_absolute_paths_and_disks_that_are_no_files_stay(world: World) -> None:
+    network = DiskFacts(None, None, "virtio", "vda")
+    world.domain = dataclasses.replace(made_domain(), disks=(network, *made_domain().disks))
+    files = dataclasses.replace(world.files, images=((Path("image"), "qcow2"),))
+    assert [d.path for d in module._absolute(world.domain, files)] == [None, Path.cwd() / "image"]
+
+
 def test_the_boot_disk_is_counted_without_disks_that_are_no_files() -> None:
     disks = (DiskFacts(None, None, "virtio", "vda"), *made_domain(disks=2).disks)
     domain = dataclasses.replace(made_domain(), disks=disks)
