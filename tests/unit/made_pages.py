@@ -66,9 +66,10 @@ def guest_record(**more: Any) -> dict[str, Any]:
         "schema": 1, "run": 1, "command": "h2k fix", "argv": ["fix", "g.xml"], "started": STARTED, "seconds": 1,
         "host": "h", "user": "u", "source": "web01.vmx", "status": 0, "word": "READY", "verdict": "repaired and verified: 4 changes",
         "next": ["h2k boot /srv/vm/web01.h2k", "h2k rollback /srv/vm/web01.h2k"], "accepted": [], "findings": [finding()],
-        "changes": CHANGES, "settings": [{"name": "bootstrap-bus", "value": "sata", "why": "Windows has a boot driver for it"}],
+        "changes": CHANGES, "settings": [{"name": "bootstrap-bus", "value": "sata", "why": "Windows has a boot driver for it"},
+                     {"name": "clock", "value": "localtime", "why": f"ControlSet001\\{'Control' * 12} RealTimeIsUniversal"}],
         "files": {}, "timings": [], "versions": {"h2k": "1.0", "virt-v2v": ""}, "virtio_win": "", "disks": [],
-        "digests": {"/Windows/System32/drivers/viostor.sys": "ab12" * 16}, "guest": GUEST,
+        "digests": {"/Windows/System32/drivers/viostor.sys": "ab12" * 16, f"/Program Files/{'Long' * 30}/a.exe": "cd34" * 16}, "guest": GUEST,
         "source_machine": {"firmware": "uefi", "disks": [{"bus": "scsi", "target": "sda"}, {"bus": "scsi", "target": "sdb"}], "nics": []},
         **more,
     }  # fmt: skip
