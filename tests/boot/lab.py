@@ -55,7 +55,8 @@ class LabResult:
 
 
 def install(disk: Path, fmt: str, firmware: str, workdir: Path) -> None:
-    """Puts the lab's loader where the firmware looks: over both boot manager files of the ESP, or as GRUB in front of
+    """Puts the lab's loader where the firmware looks: over both boot manager files of the ESP (one that is missing or no
+    program stays so: the firmware must not find what is not there), or as GRUB in front of
     the first partition with its two files in the active one. The code of a protective MBR, zeros that a BIOS would run,
     gives back to the BIOS, as Windows' does where no partition is active. Partition table, disk signature, bootmgr and
     the Windows volume stay as they are. `workdir` holds a copy of the boot partition meanwhile."""
@@ -65,7 +66,8 @@ def install(disk: Path, fmt: str, firmware: str, workdir: Path) -> None:
         with as_file(handle, extent, workdir / f"{disk.name}.boot-partition") as volume:
             if firmware == "uefi":
                 for path in EFI_PATHS:
-                    _run("mcopy", "-o", "-i", volume, image.efi, f"::{path}")
+                    if _is_program(volume, path):
+                        _run("mcopy", "-o", "-i", volume, image.efi, f"::{path}")
                 handle.pwrite(NOTHING_ACTIVE, 0)
             else:
                 _run("ntfscp", "-q", volume, image.kernel, "h2k-lab-vmlinuz")
@@ -76,6 +78,12 @@ def install(disk: Path, fmt: str, firmware: str, workdir: Path) -> None:
                 raise ValueError(f"{disk}: GRUB's {len(core)} bytes do not fit in front of the first partition")
             handle.pwrite(grub_boot_code(), 0)
             handle.pwrite(core + bytes(-len(core) % SECTOR), SECTOR)
+
+
+def _is_program(volume: Path, path: str) -> bool:
+    """Whether a file of a FAT volume is there and begins as a PE does."""
+    done = subprocess.run(["mtype", "-i", str(volume), f"::{path}"], capture_output=True, stdin=subprocess.DEVNULL)
+    return done.stdout[:2] == b"MZ"
 
 
 def set_knobs(disk: Path, fmt: str, firmware: str, workdir: Path, knobs: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.boot.conftest import firmware_of
 from tests.boot.disk import as_file, boot_partition, opened, read_windows_file, write_file, write_windows_file
 from tests.boot.image import boot_image
-from tests.boot.lab import boot, set_knobs
+from tests.boot.lab import EFI_PATHS, boot, install, set_knobs
 from tests.guests.regfile import build_hive
 
 TRANSITIONAL = "PCI\\VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00"
@@ -216,6 +216,18 @@ def test_the_efi_image_is_both_boot_managers(prepared: Bootable, tmp_path: Path)
         for path in ("EFI/Microsoft/Boot/bootmgfw.efi", "EFI/BOOT/BOOTX64.EFI"):
             done = subprocess.run(["mtype", "-i", str(esp), f"::{path}"], check=True, capture_output=True)
             assert done.stdout == boot_image().efi.read_bytes()
+
+
+def test_a_boot_manager_that_is_missing_or_no_program_stays_so(bootable: Bootable, tmp_path: Path) -> None:
+    disk = bootable("win2022")
+    with opened(disk, "qcow2") as handle, as_file(handle, boot_partition(handle, "uefi"), tmp_path / "esp") as volume:
+        (tmp_path / "empty").write_bytes(b"")
+        subprocess.run(["mdel", "-i", str(volume), "::EFI/BOOT/BOOTX64.EFI"], check=True)
+        subprocess.run(["mcopy", "-o", "-i", str(volume), str(tmp_path / "empty"), "::EFI/Microsoft/Boot/bootmgfw.efi"], check=True)
+    install(disk, "qcow2", "uefi", tmp_path)
+    with opened(disk, "qcow2") as handle, as_file(handle, boot_partition(handle, "uefi"), tmp_path / "esp") as volume:
+        seen = [subprocess.run(["mtype", "-i", str(volume), f"::{path}"], capture_output=True) for path in EFI_PATHS]
+    assert [(done.stdout, done.returncode == 0) for done in seen] == [(b"", True), (b"", False)]
 
 
 # Faults of the registry that the lab must see
