@@ -1,7 +1,7 @@
 """An attack on h2k, bounded in time, with a table of figures at its end: python3 -m tests.attack --seconds N.
 
-Four parts: damaged bytes into every parser (tests/fuzz.py); damaged disks (partition tables, NTFS, hives, qcow2 and VMDK
-headers) through a whole look as `h2k verify` takes it; commits, ways back and recoveries of two disks that are killed at
+Four parts: damaged bytes into every parser (tests/fuzz.py); damaged disks (partition tables, NTFS, hives, headers
+of images) through a whole look as `h2k verify` takes it; commits, ways back and recoveries of two disks that are killed at
 random moments, by SIGKILL and SIGTERM, again and again until one ends; and whole `h2k fix` and `h2k rollback` of a made
 guest on two disks, killed in the same way, through the direct writer. A parser or a look may refuse, in one line; two
 disks must hold the old set or the new, whole, and nothing of a killed run may be left.
@@ -73,15 +73,21 @@ class Base:
 
 
 def bases(work: Path) -> list[Base]:
-    """Images of one made guest: raw with its tables, volumes and files; qcow2 and VMDK with their headers."""
+    """Images of one made guest: raw with its tables, volumes and files; others with their headers and tables."""
     source = cached()["win2022"].disks[0]
-    raw, vmdk, qcow2 = work / "base.raw", work / "base.vmdk", work / "base.qcow2"
-    for form, path in (("raw", raw), ("vmdk", vmdk), ("qcow2", qcow2)):
+    headers = {
+        "qcow2": ((0, 128), (0, 1024), (65536, 262144)),
+        "vmdk": ((0, 80), (512, 1024), (0, 131072)),
+        "vhdx": ((65536, 80), (131072, 80), (196608, 256), (2 << 20, 4096)),
+        "vpc": ((0, 512), (512, 64), (1536, 4096)),
+        "vdi": ((64, 448), (512, 4096)),
+    }
+    raw, found = work / "base.raw", []
+    subprocess.run(["qemu-img", "convert", "-O", "raw", str(source), str(raw)], check=True)
+    for form, regions in headers.items():
+        path = work / f"base.{form}"
         subprocess.run(["qemu-img", "convert", "-O", form, str(source), str(path)], check=True)
-    found = [
-        Base("qcow2", qcow2, "qcow2", ((0, 128), (0, 1024), (65536, 262144))),
-        Base("vmdk", vmdk, "vmdk", ((0, 80), (512, 1024), (0, 131072))),
-    ]
+        found.append(Base(form, path, form, regions))
     with open_reader([(raw, "raw")]) as reader:
         disk = reader.disks[0]
         found.append(Base("tables", raw, "raw", ((0, 512), (512, 92), (1024, 512), (disk.info.size - 512, 512))))
