@@ -27,7 +27,9 @@ def state_of(path: str) -> list[int]:
 def note(handle: int, disks: Sequence[str]) -> None:
     """Write how the disks stand; block devices are left out, whose time stamps tell nothing."""
     found = {path: state_of(path) for path in disks if os.path.isfile(path)}  # noqa: PTH113
-    os.pwrite(handle, json.dumps(found).encode(), 0)
+    data = json.dumps(found).encode()
+    os.pwrite(handle, data, 0)
+    os.ftruncate(handle, len(data))  # the run may have noted something itself, just before it was killed
     os.fsync(handle)
 
 
