@@ -108,7 +108,7 @@ def _entry_lines(entry: Entry, here: Sequence[str] = ()) -> Iterator[str]:
         *(("here", text) for text in here),
         ("you would see", entry.screen),
         ("where", entry.where),
-        ("h2k", f"{entry.answer}. {entry.action}"),
+        ("h2k", entry.action if entry.action.lower().startswith(entry.answer) else f"{entry.answer}: {entry.action}"),
         ("by hand", entry.by_hand),
         ("source", SOURCES[entry.id]),
     ]
