@@ -34,7 +34,7 @@ from tests.guests import build
 from tests.guests.faults import break_disk, by_name
 from tests.guests.virtio_win import make_iso, make_runner, make_tree
 
-KEPT = ROOT / ".cache" / "documents"
+KEPT = (ROOT / ".cache").resolve() / "documents"
 MORE = "…"
 HOME = "/root"
 MASKS = (
@@ -56,7 +56,7 @@ MASKS = (
 # What changes no file: after these the world is what it was.
 _READS = re.compile(
     r"^(?:\w+=\S+ )*(?:h2k (?:-v )?(?:inspect|plan|verify|explain|doctor|report (?!.*--html)|hooks|drivers|validate|--\S+)\b|cat |ls |echo |head |qemu-img (?:info|compare)|"
-    r"virt-v2v --|.*--h2k-(?:help|version)\b)"
+    r"export |virt-v2v --|.*--h2k-(?:help|version|dry-run)\b)"
 )
 _SLOW = re.compile(r"\b(?:h2k-v2v|h2k-qemu-img convert|h2k fleet (?:run|retry)|virt-v2v|h2k post|h2k fix)\b(?!.*--(?:h2k-)?(?:dry-run|help|version))")
 _BEGINNING = 60  # characters of a line that tell which it is

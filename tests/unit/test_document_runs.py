@@ -93,7 +93,7 @@ def test_a_command_that_fails_or_prints_something_else_is_told(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("command", "slow", "reads"),
     [
-        ("h2k-v2v -i vmx x -o local -os /srv/vm", True, False), ("h2k-v2v -i vmx x --h2k-dry-run", False, False), ("h2k verify x", False, True),
+        ("h2k-v2v -i vmx x -o local -os /srv/vm", True, False), ("h2k-v2v -i vmx x --h2k-dry-run", False, True), ("h2k verify x", False, True),
         ("h2k report x --html y", False, False), ("h2k report x --history", False, True), ("h2k rollback x", False, False), ("h2k fix x", True, False),
         ("h2k fleet run w", True, False), ("h2k fleet plan s > w", False, False), ("echo $?", False, True),
     ],
