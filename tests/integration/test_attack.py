@@ -7,7 +7,7 @@ import pytest
 from tests.attack import main
 
 
-@pytest.mark.parametrize(("part", "seconds"), [("disks", "8"), ("kills", "12"), ("commands", "10")])
+@pytest.mark.parametrize(("part", "seconds"), [("disks", "8"), ("kills", "12"), ("commands", "6")])
 def test_a_short_attack(part: str, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", part, "--seconds", seconds]) == 0, capsys.readouterr().out
     assert "WRONG" not in capsys.readouterr().out

@@ -67,18 +67,16 @@ def end(room: Room, child: subprocess.Popen[bytes]) -> None:
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "read 0 512", room.work / "g-sda"], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("number", [KILL, TERM], ids=["KILL", "TERM"])
-@pytest.mark.parametrize("what", LIGHT)
+@pytest.mark.parametrize(("what", "number"), [*((what, KILL) for what in LIGHT), ("direct writer", TERM)])
 def test_nothing_is_left_of_a_killed_command(what: str, number: int, room: Room) -> None:
     child, _ = begun(room, *LIGHT[what], {})
     child.send_signal(number)
     end(room, child)
 
 
-@pytest.mark.parametrize(
-    ("what", "number"), [("appliance writer", KILL), ("virt-v2v", KILL), pytest.param("appliance writer", TERM, marks=pytest.mark.long),
-                         pytest.param("virt-v2v", TERM, marks=pytest.mark.long)],
-)  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize("number", [KILL, TERM], ids=["KILL", "TERM"])
+@pytest.mark.parametrize("what", HEAVY)
 def test_nothing_is_left_of_an_appliance(what: str, number: int, room: Room, v2v_env: dict[str, str]) -> None:
     child, _ = begun(room, *HEAVY[what], runner(room, v2v_env))
     time.sleep(0.5)
@@ -92,6 +90,7 @@ def runner(room: Room, v2v_env: dict[str, str]) -> dict[str, str]:
     return {"VIRT_TOOLS_DATA_DIR": "/tmp/g/tools"}
 
 
+@pytest.mark.long
 def test_what_virt_v2v_leaves_when_it_is_killed_is_removed(room: Room, v2v_env: dict[str, str]) -> None:
     child, _ = begun(room, *HEAVY["virt-v2v"], runner(room, v2v_env))
     time.sleep(0.5)
