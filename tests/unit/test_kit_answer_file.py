@@ -7,7 +7,7 @@ from lxml import etree
 
 from tests.unit.kit_world import an_image, answers
 from tests.windows.answer_check import errors
-from tests.windows.answer_file import NAMESPACE, Answers, answer_file
+from tests.windows.answer_file import NAMESPACE, PASSWORD, USER, Answers, answer_file
 from tests.windows.releases import _BY_BUILD
 
 EVERY = [
@@ -62,3 +62,9 @@ def test_the_first_logon_finds_the_kit_on_any_drive() -> None:
     (command,) = texts(answer_file(answers()), "CommandLine")
     assert command.startswith("cmd.exe /c") and "%d:\\h2k-kit\\setup.cmd" in command
     assert texts(answer_file(answers()), "LogonCount") == ["1"]
+
+
+def test_the_password_is_one_that_a_server_takes() -> None:
+    kinds = [any(map(test, PASSWORD)) for test in (str.isupper, str.islower, str.isdigit, lambda c: not c.isalnum())]
+    assert sum(kinds) >= 3 and len(PASSWORD) >= 7
+    assert USER.lower() not in PASSWORD.lower() and "administrator" not in PASSWORD.lower()

@@ -9,7 +9,9 @@ from typing import Any, Optional
 import pytest
 
 from tests.boot.lab import LabResult
+from tests.windows import boots
 from tests.windows.boots import RESETS, RESTARTS, SILENT, STARTS, STOPS, Judged, Start, lab_outcome, stopped
+from tests.windows.machine import Machine
 from tests.windows.vm import lines
 
 
@@ -63,3 +65,33 @@ def test_ovmfs_debug_port_is_not_believed(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_the_labs_word(stop: Optional[str], steps: tuple[tuple[str, str, str], ...], resets: int, outcome: str) -> None:
     assert lab_outcome(LabResult("", stop, "", steps, {}, False, resets, False, None)) == outcome
+
+
+class Restarting:
+    """A guest that answers, restarts so many times, and answers again."""
+
+    def __init__(self, place: Path, restarts: int) -> None:
+        self.place, self.events, self.serial, self.left = place, [], "", restarts  # type: ignore[var-annotated]
+
+    def wait(self, until: Any, seconds: float, each: Any = None) -> bool:
+        if until():
+            return True
+        if self.left:
+            self.left -= 1
+            self.events.append("RESET")
+        return bool(until())
+
+
+@pytest.mark.parametrize(("restarts", "answers"), [(0, True), (2, True), (RESETS + 1, False)])
+def test_a_guest_is_asked_once_it_restarts_no_more(restarts: int, answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    def answering(vm: Any, channel: list[Any]) -> bool:
+        opened.append(SimpleNamespace(closed=False, close=lambda: None))
+        channel.append(opened[-1])
+        return True
+
+    monkeypatch.setattr(boots, "_answers", answering)
+    found = boots._settled(Restarting(tmp_path, restarts), Machine("bios", 2048, True))  # type: ignore[arg-type]
+    assert (found is not None) is answers and (found is None or found is opened[-1])
+    assert len(opened) == min(restarts, RESETS) + 1

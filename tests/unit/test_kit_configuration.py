@@ -45,7 +45,7 @@ def test_a_card_without_a_gateway_gets_none() -> None:
 
 def test_the_agent_waits_on_com2_and_nothing_is_registered() -> None:
     text = setup_script("amd64")
-    assert "msiexec /a " in text and "msiexec /i" not in text
+    assert 'start /wait "" msiexec /a ' in text and "msiexec /i" not in text
     service = next(line for line in text.split("\r\n") if f"sc create {SERVICE}" in line)
     for part in ("start= auto", "--retry-path", "--method isa-serial", "--path COM2"):
         assert part in service

@@ -48,6 +48,15 @@ def test_a_row_says_what_was_seen() -> None:
     assert not made["stand_in"]
 
 
+@pytest.mark.parametrize(("addresses", "stand_in", "kept"), [
+    (("192.0.2.10", "198.51.100.20", "198.51.100.21", "10.0.0.1"), False, True), (("192.0.2.10", "198.51.100.20"), False, False),
+    ((), False, False), ((), True, None),
+])  # fmt: skip
+def test_all_addresses_of_the_source_must_be_there(addresses: tuple[str, ...], stand_in: bool, kept: Optional[bool]) -> None:
+    seen = Seen(addresses=addresses, stand_in=stand_in)
+    assert row(Side(converted(), Start(STARTS, seen=seen)), Side(converted(1)))["with"]["addresses_kept"] is kept
+
+
 @pytest.mark.parametrize(("status", "outcome"), [(3, "refused"), (1, "failed"), (5, "failed"), (-9, "failed"), (0, "not tried")])
 def test_a_conversion_without_a_start_has_an_outcome_too(status: int, outcome: str) -> None:
     assert row(Side(converted(status)), Side(converted(status)))["with"]["outcome"] == outcome

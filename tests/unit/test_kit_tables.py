@@ -10,7 +10,7 @@ import pytest
 
 from h2k.base.errors import UsageError
 from tests.unit.kit_world import a_row
-from tests.windows.tables import EMPTY, disagreements, main, markdown, merge, proven, read_table, table, verdict
+from tests.windows.tables import EMPTY, disagreements, main, markdown, merge, proven, read_table, remarks, table, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,6 +91,17 @@ def test_a_run_counts_once_and_two_stories_of_it_are_refused() -> None:
 ])  # fmt: skip
 def test_the_verdict(with_h2k: str, without: str, said: str) -> None:
     assert verdict(a_row(with_h2k=with_h2k, without=without)) == said
+
+
+def test_what_a_guest_lost_is_told_and_a_stand_in_had_nothing_to_lose() -> None:
+    row = a_row()
+    row["with"].update(addresses_kept=False, data_disk=False, stops=2)
+    row["without"].update(addresses_kept=None, data_disk=True, stops=0)
+    assert remarks(row, "with") == ["addresses lost", "data disk not at its letter", "2 stops in its event log"] and not remarks(row, "without")
+    assert "starts (status 0); addresses lost; data disk" in markdown([row])
+    assert remarks({**row, "stand_in": True}, "with") == []
+    row["with"]["outcome"] = "stops"
+    assert remarks(row, "with") == []
 
 
 def test_markup_of_a_sender_is_text() -> None:

@@ -192,7 +192,8 @@ def prepared(options: argparse.Namespace) -> Wanted:
     answers = Answers(image, firmware_for(image, options.firmware))
     memory = STAND_IN_MEMORY if media.stand_in else answers.release.memory
     size = STAND_IN_DISK if media.stand_in else answers.release.disk << 30
-    machine = Machine(answers.firmware, memory, kvm, answers.release.nic)
+    settle = 0.0 if media.stand_in else Machine.settle  # a stand-in does nothing more once it answers
+    machine = Machine(answers.firmware, memory, kvm, answers.release.nic, settle)
     if media.stand_in:
         say("this ISO is a STAND-IN: what comes out says nothing about Windows")
     return Wanted(media, answers, machine, options.virtio_win_iso.resolve(), options.work / "cache", size)

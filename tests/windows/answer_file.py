@@ -24,7 +24,9 @@ from tests.windows.releases import Release, release_of
 NAMESPACE = "urn:schemas-microsoft-com:unattend"
 WCM = "http://schemas.microsoft.com/WMIConfig/2002/State"
 TOKEN = "31bf3856ad364e35"  # the public key token of Windows' own components
-USER, PASSWORD = "h2k", "h2k-Kit-1"  # of a machine without a way to any network; it is thrown away
+# Of a machine without a way to any network, which is thrown away. Servers want three kinds of characters, and not the
+# user's name in it ("Password must meet complexity requirements").
+USER, PASSWORD = "h2k", "Evidence-1"
 SETUP = "h2k-kit\\setup.cmd"
 ESP_MIB, MSR_MIB, SYSTEM_MIB = 260, 16, 350  # "UEFI/GPT-based hard drive partitions"; BIOS: "system partition"
 LAB_CHECKS = ("BypassTPMCheck", "BypassSecureBootCheck", "BypassRAMCheck", "BypassCPUCheck", "BypassStorageCheck")

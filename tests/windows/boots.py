@@ -23,7 +23,6 @@ from tests.windows.vm import Vm, lines
 STARTS, STOPS, SILENT, RESTARTS, NOT_TRIED = "starts", "stops", "silent", "restarts", "not tried"
 RESETS = 4  # restarts in one boot: no first boot of virt-v2v's and h2k's has more, but one that goes round does
 LAB_LIMIT = 600.0  # seconds for the lab's boot, which is emulated everywhere
-SETTLE = 20.0  # seconds that a guest which answers is given to bind what it finds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ def start(vm_machine: Machine, disks: Sequence[Disk], bus: str, place: Path, vir
         argv = machine.argv(vm_machine, sockets, disks, bus, virtio=virtio)
         try:
             with Vm("start", argv, sockets, limit_of("start", vm_machine.kvm) + limit_of("agent", vm_machine.kvm)) as vm:
-                outcome, reason, seen = _watched(vm, place, vm_machine.kvm)
+                outcome, reason, seen = _watched(vm, place, vm_machine)
         finally:
             for name in ("serial", "firmware.log", "qemu.log", *(path.name for path in sockets.glob("*.png"))):
                 if (sockets / name).exists():
@@ -61,25 +60,38 @@ def start(vm_machine: Machine, disks: Sequence[Disk], bus: str, place: Path, vir
     return found
 
 
-def _watched(vm: Vm, place: Path, kvm: bool) -> tuple[str, str, Seen]:
-    channel: list[Agent] = []
-
-    def settled() -> bool:
-        return bool(stopped(vm)) or _answers(vm, channel)
-
-    vm.wait(settled, limit_of("start", kvm))
+def _watched(vm: Vm, place: Path, of: Machine) -> tuple[str, str, Seen]:
+    channel = _settled(vm, of)
     vm.picture("screen")
     stop = stopped(vm)
     if stop:
         return (*stop, Seen())
-    if not channel:
-        return SILENT, f"no answer within {limit_of('start', kvm)} s", Seen()
-    time.sleep(SETTLE if kvm else 0)
-    seen = ask(channel[0], place / "agent", limit_of("answer", kvm))
-    channel[0].close()
+    if channel is None:
+        return SILENT, f"no answer within {limit_of('start', of.kvm)} s", Seen()
+    seen = ask(channel, place / "agent", limit_of("answer", of.kvm))
+    channel.close()
     vm.picture("desktop")
-    vm.shut_down(limit_of("shutdown", kvm))
+    vm.shut_down(limit_of("shutdown", of.kvm))
     return STARTS, "", seen
+
+
+def _settled(vm: Vm, of: Machine) -> Optional[Agent]:
+    """The agent of a guest that has answered and then not restarted for a while; the first boot of virt-v2v
+    restarts it after each script. None when it stopped, or never came so far."""
+    end = time.monotonic() + limit_of("start", of.kvm)
+    while time.monotonic() < end:
+        channel: list[Agent] = []
+
+        def came(found: list[Agent] = channel) -> bool:
+            return bool(stopped(vm)) or _answers(vm, found)
+
+        if not vm.wait(came, end - time.monotonic()) or not channel:
+            return None
+        resets = vm.events.count("RESET")
+        if not vm.wait(lambda before=resets: vm.events.count("RESET") > before, of.settle):  # type: ignore[misc]
+            return channel[0] if not stopped(vm) else None
+        channel[0].close()
+    return None
 
 
 def _answers(vm: Vm, channel: list[Agent]) -> bool:

@@ -61,7 +61,7 @@ def _lines(arch: str, cards: Sequence[Card]) -> Iterator[str]:
         "diskpart /s %~dp0diskpart.txt >>%log% 2>&1", f"if not exist {DATA_LETTER}:\\ (call :told disk failed) else call :told disk ok",
         f"echo h2k-kit data disk >{DATA_LETTER}:\\{DATA_MARK}",
         f"for %%d in (D E F G H I J) do if exist %%d:\\guest-agent\\{AGENTS[arch]} "
-        f"msiexec /a %%d:\\guest-agent\\{AGENTS[arch]} /qn TARGETDIR=C:\\h2k-kit\\agent /l*v C:\\h2k-kit\\msi.log",
+        f'start /wait "" msiexec /a %%d:\\guest-agent\\{AGENTS[arch]} /qn TARGETDIR=C:\\h2k-kit\\agent /l*v C:\\h2k-kit\\msi.log',
         "for /r C:\\h2k-kit\\agent %%f in (qemu-ga.exe) do if exist \"%%f\" set agent=%%f",
         "if not defined agent call :told agent failed",
         f'if defined agent sc create {SERVICE} start= auto binPath= "\\"%agent%\\" -d --retry-path --method isa-serial '

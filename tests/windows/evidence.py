@@ -16,6 +16,7 @@ from h2k.base.text import printable
 from h2k.engine.records import versions as tool_versions
 from tests.windows.answer_file import Answers
 from tests.windows.boots import NOT_TRIED, Judged, Start
+from tests.windows.configuration import CARDS
 from tests.windows.convert import REFUSED, Converted
 from tests.windows.faults import KitFault
 from tests.windows.media import Media
@@ -23,6 +24,7 @@ from tests.windows.media import Media
 SCHEMA = 1
 REFUSED_OUTCOME, FAILED = "refused", "failed"
 MANIFEST = "SHA256SUMS"
+EXPECTED = {address for card in CARDS for address, _ in card.addresses}  # a stand-in has no network
 TEXT = 300  # characters of a text in a row
 KEPT = ("*.log", "*.json", "*.xml", "*.txt")  # of what a conversion left beside its disks
 
@@ -51,7 +53,7 @@ class Side:
             found.update({
                 "bound": {_short(device): _short(service) for device, service in seen.bound.items() if device.startswith("VEN_1AF4")},
                 "addresses": [_short(each) for each in seen.addresses[:100]], "volumes": [_short(each) for each in seen.volumes[:100]],
-                "data_disk": seen.data_disk, "stops": seen.stops, "service_errors": seen.service_errors,
+                "addresses_kept": None if seen.stand_in else set(seen.addresses) >= EXPECTED, "data_disk": seen.data_disk, "stops": seen.stops, "service_errors": seen.service_errors,
             })  # fmt: skip
         return found
 

@@ -20,12 +20,14 @@ OVMF = (
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What every boot of one guest has in common. `memory` in MiB; `kvm`: whether it works here; `nic`: of the source."""
+    """What every boot of one guest has in common. `memory` in MiB; `kvm`: whether it works here; `nic`: of the source;
+    `settle`: the seconds without a restart after which a guest that answers has settled."""
 
     firmware: str
     memory: int
     kvm: bool
     nic: str = "e1000e"
+    settle: float = 150.0
 
     @property
     def board(self) -> str:

@@ -80,6 +80,21 @@ def verdict(row: Row) -> str:
     return "starts only without h2k" if without == STARTS else "does not start"
 
 
+def remarks(row: Row, side: str) -> list[str]:
+    """What a guest that starts has lost, or complains of; a stand-in has no addresses, event log and letters to lose."""
+    seen = row[side]
+    if row["stand_in"] or seen["outcome"] != STARTS:
+        return []
+    found = []
+    if seen.get("addresses_kept") is False:
+        found.append("addresses lost")
+    if seen.get("data_disk") is False:
+        found.append("data disk not at its letter")
+    if seen.get("stops"):
+        found.append(f"{seen['stops']} stops in its event log")
+    return found
+
+
 def _order(row: Row) -> tuple[Any, ...]:
     """Disagreements first, then what speaks against h2k, then by Windows and fault."""
     against = verdict(row) in ("starts only without h2k", "does not start", "refused, and it would have started")
@@ -108,8 +123,9 @@ def markdown(rows: Sequence[Row]) -> str:
         guest = f"{windows['release']} {windows['build']} {windows['arch']}" + (" STAND-IN, not Windows" if row["stand_in"] else "")
         labs = "agrees" if with_h2k["lab"] in JUDGED or without["lab"] in JUDGED else "not tried"
         cells = (
-            guest, row["firmware"], row["fault"], row["into"], f"{with_h2k['outcome']} (status {with_h2k['status']})",
-            f"{without['outcome']} {without.get('reason', '')}".strip(), "DISAGREES" if disagreements(row) else labs, verdict(row),
+            guest, row["firmware"], row["fault"], row["into"],
+            "; ".join([f"{with_h2k['outcome']} (status {with_h2k['status']})", *remarks(row, "with")]),
+            "; ".join([f"{without['outcome']} {without.get('reason', '')}".strip(), *remarks(row, "without")]), "DISAGREES" if disagreements(row) else labs, verdict(row),
         )  # fmt: skip
         lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join(lines) + "\n"
