@@ -59,6 +59,8 @@ def cli(verbose: bool) -> None:
     \b
     Exit status: 0 ready; 1 failed; 2 wrong usage or configuration; 3 refused, nothing was written;
     4 not ready; 5 the repair or the boot did not verify and was thrown away.
+
+    Example: h2k inspect disk.qcow2
     """
     if verbose:
         log_everything()

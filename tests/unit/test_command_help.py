@@ -23,6 +23,11 @@ def test_help_has_an_example_and_the_exit_statuses(name: str) -> None:
     assert "Exit status: " in told and told.endswith("1 an unexpected failure; 2 wrong usage or configuration.")
 
 
+def test_the_group_itself_and_its_groups_have_an_example_too() -> None:
+    for group in (cli, *(c for c in COMMANDS.values() if isinstance(c, click.Group))):
+        assert "Example: h2k " in (group.help or "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_are_whole_sentences(name: str) -> None:
     for option in (p for p in COMMANDS[name].params if isinstance(p, click.Option)):
