@@ -352,18 +352,17 @@ def kill_commands(seconds: float, seed: int, work: Path, drivers: Path) -> list[
 
 def _until_it_ends(command: str, victims: Commands, row: Row, rng: random.Random, spans: dict[str, float], end: float) -> str:
     """A command killed again and again, and then let go; what is wrong, or nothing."""
-    for _ in range(rng.randrange(1, 7)):
+    status: Optional[int] = None
+    for _ in range(rng.randrange(2, 9)):
         status = victims.run(command, rng.uniform(0.1, spans[command]), rng.choice((signal.SIGKILL, signal.SIGTERM)))
         if status is None:
             row.ended["killed"] += 1
             left = victims.room.left()
             if left:
                 return f"{command}: left behind: {left[0]}"
-        elif command == "rollback" or time.monotonic() > end:
+        if status is not None or time.monotonic() > end:
             break
-    else:
-        status = None
-    if status is None or command == "fix":
+    if status is None:
         began = time.monotonic()
         status = victims.run(command)
         spans[command] = 0.7 * spans[command] + 0.3 * max(0.5, 1.1 * (time.monotonic() - began))
