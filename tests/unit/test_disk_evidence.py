@@ -301,9 +301,12 @@ def test_a_log_that_can_t_be_read_hides_no_other(tmp_path: Path, monkeypatch: py
     assert isinstance(reader, MemoryReader)
     place = "/windows/inf/setupapi.dev.log"
     reader.unreadable[VolumeRef(0, 2), place] = "compressed"
-    assert [path.name for path in keep_logs(made, tmp_path)] == ["setupact.log"]
+    read, asked = reader.read, []
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "read", lambda ref, path, limit: asked.append(path) or read(ref, path, limit))
+        assert [path.name for path in keep_logs(made, tmp_path)] == ["setupact.log"]
+    assert asked == ["/Windows/Panther/setupact.log"], "what can't be read is not asked for"
     del reader.unreadable[VolumeRef(0, 2), place]
-    read = reader.read
 
     def damaged(ref: VolumeRef, path: str, limit: int) -> bytes:
         if path.lower() == place:

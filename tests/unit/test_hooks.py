@@ -259,6 +259,12 @@ def test_what_a_gate_has_refused_is_not_told_again_by_who_can_not_read_it() -> N
         assert found.refused == (told, finding("later", "refused"))
 
 
+@pytest.mark.parametrize("subject", ["BCD", "/Windows/zz", "volume"])
+def test_what_is_refused_elsewhere_hides_nothing_that_can_not_be_read(subject: str) -> None:
+    told = Finding("x", "refused", subject, "no root key")
+    assert len(ask(made("gate", told, gate=True), made("b", error=BadData("SYSTEM: bad"))).refused) == 2
+
+
 def test_a_hook_that_fails_behind_what_can_not_be_read_is_left_out() -> None:
     found = ask(made("a", error=BadData("SYSTEM: bad")), made("b", error=ZeroDivisionError()), made("c", finding("later", "refused")))
     assert [f.id for f in found.refused] == ["hive-corrupt", "later"]

@@ -112,6 +112,12 @@ def test_a_pipe_gets_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(f"finding-{n} " in out.getvalue() for n in range(40)) and "\x1b" not in out.getvalue()
 
 
+@pytest.mark.parametrize("plan", [True, False, None])
+def test_the_plan_is_shown_to_who_asks_for_it(plan: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    explain(record(1, changes=[{"diff": "~ SYSTEM x"}]), *([] if plan is None else [plan]))
+    assert ("~ SYSTEM x" in capsys.readouterr().out) == bool(plan)
+
+
 def test_no_findings_is_said_of_a_windows_that_has_none_and_of_nothing_else() -> None:
     none = "  no findings: the guest is as h2k would leave it"
     assert none in text(record(0)) and none in text(record(0), brief=True)
@@ -125,7 +131,7 @@ def test_the_table_of_rich_says_so_too(terminal: Terminal) -> None:
     pytest.importorskip("rich")
     terminal.attach()
     held = {**record(0), "findings": [{"id": "x", "state": "ok", "subject": "s", "evidence": "e", "repair": ""}]}
-    for content in (held, record(0, guest={"windows": False}), record(0), record(1)):
+    for content in (held, held, record(0, guest={"windows": False}), record(0), record(1)):
         explain(content)
     seen = terminal.seen()
     assert seen.count("no findings: ") == 1 and seen.index("no findings: ") < seen.index("finding-0")
