@@ -142,6 +142,12 @@ def test_what_bios_would_start(actives: tuple[tuple[int, ...], ...], boot: dict[
     assert where(place(disks, boot)) == ("bios", *expected)
 
 
+def test_of_disks_that_are_alike_windows_own_is_taken_wherever_it_stands() -> None:
+    disks = [active(make_disk(n, ["ntfs", "ntfs"], "mbr"), 1) for n in range(3)]
+    for number in range(3):
+        assert where(place(disks, {(n, 1): "bios" for n in range(3)}, VolumeRef(number, 2))) == ("bios", (number, 1), True)
+
+
 @pytest.mark.parametrize(("number", "starts"), [(1, True), (4, True), (5, False)])
 def test_bios_starts_no_logical_partition(number: int, starts: bool) -> None:
     disk = make_disk(0, ["ntfs"] * 5, "mbr")
