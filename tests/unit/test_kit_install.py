@@ -89,3 +89,50 @@ def test_a_key_is_pressed_until_setup_runs(
     monkeypatch.setattr(install.time, "monotonic", lambda: 1000.0 + later)
     _Watch(vm, "cd0", 1000.0).look()  # type: ignore[arg-type]
     assert bool(keys) is pressed
+
+
+class Setup:
+    """A QEMU in which Setup stops at once, or shuts down: what it says on COM1, and whether the wait for it ended."""
+
+    serial, events, ended = "", [], False  # type: ignore[var-annotated]
+
+    def __init__(self, *_: Any) -> None:
+        self.pictures: list[str] = []
+
+    def __enter__(self) -> Setup:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def wait(self, until: Any, seconds: float, each: Any) -> bool:
+        type(self).ended = until()
+        return self.ended
+
+    def picture(self, name: str) -> None:
+        (self.place / f"{name}.png").write_bytes(b"PNG")
+
+    place = Path()
+
+
+@pytest.mark.parametrize(("serial", "events", "why"), [
+    ('h2k-kit {"step":"setup","state":"failed","why":"the licence"}\n', [], "the licence"), (DONE, ["SHUTDOWN"], ""),
+])  # fmt: skip
+def test_the_wait_ends_when_setup_stops_or_the_machine_is_off(
+    serial: str, events: list[str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = wanted(tmp_path, machine=Machine("bios", 2048, True), answers=answers(firmware="bios"))
+    place = one.cache / key(one)
+    monkeypatch.setattr(Setup, "serial", serial)
+    monkeypatch.setattr(Setup, "events", events)
+    monkeypatch.setattr(Setup, "place", place)
+    monkeypatch.setattr(install, "Vm", Setup)
+    monkeypatch.setattr(install, "run_logged", lambda *_: 0)
+    monkeypatch.setattr(install.configuration, "make_iso", lambda files, iso, log: iso)
+    if why:
+        with pytest.raises(StepFailed, match=why):
+            install.install(one)
+        assert (place / "screen.png").exists() and not (place / "installed.json").exists()
+    else:
+        assert not install.install(one).cached and json.loads((place / "installed.json").read_text())["stand_in"] is False
+    assert Setup.ended

@@ -169,3 +169,10 @@ def test_a_healthy_guest_that_is_not_converted_ends_its_faults(world: World) -> 
 def test_h2k_boot_is_left_out_where_there_is_no_libvirt(world: World) -> None:
     world.kit.tools = dataclasses.replace(world.kit.tools, boots=False)
     assert world.run("nic-ghost")["with"]["boot_status"] is None and "h2k_boot" not in world.calls
+
+
+def test_a_control_that_is_not_converted_is_not_started(world: World) -> None:
+    world.status["virt_v2v"] = 1
+    row = world.run("nic-ghost")
+    assert (row["without"]["outcome"], row["without"]["status"]) == ("failed", 1)
+    assert [call for call in world.calls if call.startswith("start")] == ["start on virtio with VirtIO cards"]
