@@ -7,6 +7,8 @@ What is shown is the kit. A stand-in is no Windows, each row says so, and docs/p
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 from h2k.base.errors import UsageError
 from tests.windows import __main__ as kit
 from tests.windows import stand_in, tables
+from tests.windows.faults import all_faults, put
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]  # libvirt's own: `h2k boot` of the healthy guest
 
 # What becomes of the made guest with h2k, without it, and which finding h2k must name. Results are started as they are.
@@ -110,6 +114,20 @@ def test_a_fault_under_bios(fault: str, media: tuple[Path, Path, Path], work: Pa
     row = row_of(work, "win2016-amd64-bios", fault)
     check(row, evidence_of(work, "win2016-amd64-bios", fault), BIOS[fault])
     assert row["source_bus"] == "lsisas1068"
+
+
+def test_a_fault_is_put_in_through_an_appliance_too(media: tuple[Path, Path, Path], work: Path, tmp_path: Path) -> None:
+    """As into a real Windows, whose disk is too large to be copied out: files, hives, and bytes beside the file systems."""
+    (installed,) = (work / "cache").glob("*-uefi-*/system.qcow2")
+    disk = tmp_path / "system.qcow2"
+    shutil.copy(installed, disk)
+    wanted = {"bootstrap-controller-not-boot-start:override", "class-filter-dangling:file", "uefi-fallback-missing:file", "esp-type-wrong"}
+    for each in (each for each in all_faults() if each.name in wanted):
+        put(each, disk, stand_in=False)
+    argv = [ROOT / "wrappers" / "h2k", "plan", disk, "--drivers", media[1], "--json"]
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    found = {finding["id"] for finding in json.loads(done.stdout)["findings"] if finding["state"] == "broken"}
+    assert {name.partition(":")[0] for name in wanted} <= found
 
 
 def test_the_table_has_them_all_and_proves_nothing_of_windows(

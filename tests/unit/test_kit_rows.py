@@ -130,6 +130,7 @@ def test_a_fault_of_the_source_goes_through_both_conversions(world: World) -> No
     row = world.run("nic-ghost")
     assert [call for call in world.calls if not call.startswith("start")] == ["put nic-ghost into system.qcow2", "h2k_v2v", "h2k_boot", "virt_v2v"]
     assert (row["with"]["tool"], row["without"]["tool"]) == ("h2k-v2v", "virt-v2v") and row["into"] == "source"
+    assert row["with"]["findings"] == ["nic-ghost"] and row["with"]["word"] == "READY"
     assert not (world.kit.work / "nic-ghost").exists(), "its disks are left"
 
 
@@ -151,6 +152,7 @@ def test_a_fault_of_the_result_is_put_into_a_copy_and_fixed_there(world: World) 
         "start on virtio with VirtIO cards",
     ]  # fmt: skip
     assert verdict(row) == "starts only with h2k" and row["into"] == "result" and row["without"]["tool"] == "none"
+    assert row["with"]["findings"] == ["nic-ghost"]
     assert healthy.read_text() == "disk", "the healthy result was written"
 
 

@@ -53,15 +53,15 @@ class Kit:
         place = self.results / "evidence" / fault.name.replace(":", "-")
         if (place / "row.json").exists():
             say(f"{fault.name}: done already: {place}")
-            row: dict[str, Any] = json.loads((place / "row.json").read_text(encoding="utf-8"))
-            return row
+            done: dict[str, Any] = json.loads((place / "row.json").read_text(encoding="utf-8"))
+            return done
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         say(f"{fault.name}: {fault.fault.what if fault.fault else 'the guest as it was installed'}")
         began = time.monotonic()
         with self._cleared(fault) as work:
             sides = self._result(fault, work, place) if fault.into == RESULT else self._source(fault, work, place)
-        row = self.bench.row(fault, *sides, evidence.close(place), round(time.monotonic() - began))
+            row = self.bench.row(fault, *sides, evidence.close(place), round(time.monotonic() - began))
         evidence.write_row(place, row)
         say(f"{fault.name}: {tables.verdict(row)}{'; ' + '; '.join(tables.disagreements(row)) if tables.disagreements(row) else ''}")
         return row

@@ -44,7 +44,7 @@ class Side:
         nothing = REFUSED_OUTCOME if self.converted.status == REFUSED else FAILED if self.converted.status else NOT_TRIED
         found: dict[str, Any] = {
             "tool": self.converted.tool, "status": self.converted.status, "word": _short(record.get("word", "")),
-            "findings": sorted(_findings(record))[:200], "boot_status": self.boot_status,
+            "findings": sorted(set(_findings(record)))[:200], "boot_status": self.boot_status,
             "outcome": start.outcome if start is not None else nothing, "reason": _short(start.reason if start is not None else ""),
             "lab": lab.outcome if lab is not None else NOT_TRIED, "lab_reason": _short(lab.reason if lab is not None else ""),
         }  # fmt: skip
