@@ -298,7 +298,7 @@ def retype(disk: Surgery, old: str, new: str) -> None:
     import zlib
 
     esp, data = uuid.UUID(old).bytes_le, uuid.UUID(new).bytes_le
-    size = disk.raw.stat().st_size
+    size = disk.size
     for header_at in (512, size - 512):
         header = bytearray(disk.read(header_at, 512))
         first, count, width = struct.unpack_from("<QII", header, 72)
@@ -314,7 +314,7 @@ def native_sectors(disk: Surgery) -> None:
     """The GPT as on a disk with sectors of 4096 bytes: the same partitions, their places counted in those."""
     import zlib
 
-    size = disk.raw.stat().st_size
+    size = disk.size
     header = disk.read(512, 512)
     count, width = struct.unpack_from("<II", header, 80)
     rows = bytearray(disk.read(1024, count * width))

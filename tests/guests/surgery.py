@@ -86,6 +86,11 @@ class Surgery:
         """ "uefi" for a GPT disk, "bios" for an MBR disk."""
         return "uefi" if self.read(SECTOR, 8) == b"EFI PART" else "bios"
 
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        return self.raw.stat().st_size
+
     def read(self, offset: int, length: int) -> bytes:
         with open(self.raw, "rb") as disk:
             disk.seek(offset)

@@ -17,7 +17,8 @@ import pytest
 from h2k.base.errors import UsageError
 from tests.windows import __main__ as kit
 from tests.windows import stand_in, tables
-from tests.windows.faults import all_faults, put
+from tests.windows.faults import all_faults
+from tests.windows.guest_disk import GuestDisk
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]  # libvirt's own: `h2k boot` of the healthy guest
@@ -122,8 +123,11 @@ def test_a_fault_is_put_in_through_an_appliance_too(media: tuple[Path, Path, Pat
     disk = tmp_path / "system.qcow2"
     shutil.copy(installed, disk)
     wanted = {"bootstrap-controller-not-boot-start:override", "class-filter-dangling:file", "uefi-fallback-missing:file", "esp-type-wrong"}
-    for each in (each for each in all_faults() if each.name in wanted):
-        put(each, disk, stand_in=False)
+    with GuestDisk(disk) as opened:
+        for each in all_faults():
+            if each.fault is not None and each.name in wanted:
+                each.fault.inject(opened)
+                opened.flush()
     argv = [ROOT / "wrappers" / "h2k", "plan", disk, "--drivers", media[1], "--json"]
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     found = {finding["id"] for finding in json.loads(done.stdout)["findings"] if finding["state"] == "broken"}

@@ -38,8 +38,14 @@ class GuestDisk(Surgery):
             self._appliance.close()
 
     def flush(self) -> None:
-        self._volumes.clear()
         self._appliance.umount_all()
+        for name in self._volumes:
+            self._appliance.rmmountpoint(f"/{name}")
+        self._volumes.clear()
+
+    @property
+    def size(self) -> int:
+        return int(self._appliance.blockdev_getsize64("/dev/sda"))
 
     def read(self, offset: int, length: int) -> bytes:
         data: bytes = self._appliance.pread_device("/dev/sda", length, offset)
