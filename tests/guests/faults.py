@@ -860,8 +860,8 @@ FAULTS: tuple[Fault, ...] = (
         registry("SYSTEM", f'[MountedDevices]\n"\\\\DosDevices\\\\E:"=hex:{(b"DMIO:ID:" + bytes(range(16))).hex(",")}\n'),
     ),
     Fault(
-        "page-file-misplaced", "the page file is on D:, which is not here", WARN,
-        registry("SYSTEM", '[$cs\\Control\\Session Manager\\Memory Management]\n"PagingFiles"=multi:["D:\\\\pagefile.sys 0 0"]\n'), (NEW, OLD),
+        "page-file-misplaced", "the page file is on Y:, which is not here", WARN,
+        registry("SYSTEM", '[$cs\\Control\\Session Manager\\Memory Management]\n"PagingFiles"=multi:["Y:\\\\pagefile.sys 0 0"]\n'), (NEW, OLD),
     ),
     Fault(
         "security-virtualization", "Credential Guard", WARN, registry("SYSTEM", '[$cs\\Control\\Lsa]\n"LsaCfgFlags"=dword:00000001\n'), (NEW,),
