@@ -44,7 +44,7 @@ def write_page(path: Path, guest: GuestRecords) -> None:
 
 def page(guest: GuestRecords) -> str:
     """The HTML of the page."""
-    directory, history = guest.directory.absolute(), [clean(record) for record in guest.history]
+    directory, history = guest.directory.absolute(), _with_boot(guest.directory, [clean(record) for record in guest.history])
     newest, record = history[-1], _telling(history)
     final = disks_of(directory, "final")
     network = clean(_document(directory / "network.json"))
@@ -70,6 +70,14 @@ def page(guest: GuestRecords) -> str:
         made=guest.made,
         worth=clean(f"h2k report {shlex.quote(str(directory))}"),
     )
+
+
+def _with_boot(directory: Path, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records; a last boot that was ended by an error has left what it saw in boot/boot.json alone."""
+    boots = [number for number, record in enumerate(history) if str(record.get("command", "")).endswith(" boot")]
+    if boots and not mapping(history[boots[-1]].get("boot")):
+        history[boots[-1]] = {**history[boots[-1]], "boot": clean(_document(directory / "boot" / "boot.json"))}
+    return history
 
 
 def _telling(history: Sequence[dict[str, Any]]) -> dict[str, Any]:

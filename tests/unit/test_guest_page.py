@@ -220,6 +220,18 @@ def test_the_boots_have_their_signals_and_screens(tmp_path: Path) -> None:
     assert [e.get("alt") for e in found.xpath("//img")] == ["the screen of bootstrap, last picture", "the screen of final, last picture"]
 
 
+def test_a_boot_that_an_error_ended_has_what_it_saw(tmp_path: Path) -> None:
+    """Its record has no boot; boot/boot.json is of the last boot, and says nothing of an earlier one."""
+    place, (first, boot) = booted_guest(tmp_path / "web01.h2k")
+    stopped = {key: value for key, value in boot.items() if key != "boot"}
+    assert "13 s start: ok" not in text_of(page_of(place, first, stopped), "boots")
+    (place / "boot" / "boot.json").write_text(json.dumps({**BOOT, "verdict": HOSTILE}))
+    text = text_of(page_of(place, first, stopped), "boots")
+    assert "13 s start: ok" in text and "alert(1)" in text
+    assert "virtio-bound the boot" in text_of(page_of(place, first, stopped), "chain")
+    assert "alert(1)" not in text_of(page_of(place, first, boot), "boots")
+
+
 def test_a_signal_of_an_older_h2k_has_no_time(tmp_path: Path) -> None:
     boot = json.loads(json.dumps(BOOT))
     for signal in boot["phases"][0]["signals"]:
