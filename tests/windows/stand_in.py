@@ -92,7 +92,7 @@ def bootable(files: dict[str, bytes], place: Path, work: Path) -> Path:
     started = {"boot/vmlinuz": kernel.read_bytes(), "boot/initrd": initrd.read_bytes()}
     started.update({"boot/efi.img": _efi_image(work, kernel, initrd), "boot/grub.img": _grub(work)})
     options = [
-        "-b", "boot/grub.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table",
+        "-b", "boot/grub.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", "--grub2-boot-info",
         "-eltorito-alt-boot", "-e", "boot/efi.img", "-no-emul-boot",
     ]  # fmt: skip
     iso = make_iso({**files, **started}, place / "stand-in.iso", place / "stand-in.log", STAND_IN_LABEL, options)
