@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,13 +126,21 @@ class Browser:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A Chromium of our own, and its end."""
+    """A Chromium of our own, and its end; what it leaves in its temporary directory goes with it."""
+    work = tempfile.mkdtemp(prefix="h2k-browser-")
+    try:
+        yield from _browser({**os.environ, "TMPDIR": work})
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _browser(environment: dict[str, str]) -> Iterator[Browser]:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage", "--force-color-profile=srgb"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(DRIVER), options=options)
+    driver = webdriver.Chrome(service=Service(DRIVER, env=environment), options=options)
     try:
         driver.set_script_timeout(30)
         yield Browser(driver)
