@@ -307,7 +307,7 @@ def _run_virt_v2v(run: Run, source: _Source, output: Output) -> int:
     guestfs_settings(run.steps.say)
     if files is None or not todo:
         with run.steps.step("convert", replayable(["virt-v2v", *command.passed])):
-            return pass_through(["virt-v2v", *command.passed])
+            return _virt_v2v(command.passed)
     state = output.state(name_of(command, files) or "guest")
     with replayed(files, todo, state, run.steps, command.root, run.opened.policy.writer) as overlays:
         argv = command_for(command, files, overlays, state)
