@@ -15,7 +15,6 @@ import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Optional
 
 import guestfs
@@ -24,12 +23,13 @@ from h2k.base.appliance import HINT, ended_after, launch
 from h2k.base.errors import BadData, H2kError
 from h2k.base.host import guestfs_settings
 from h2k.disk.image import ImageInfo
-from h2k.disk.ntfs import ENCRYPTED, LINK, NtfsVolumeState, reparse_reason, volume_state
+from h2k.disk.ntfs import ENCRYPTED, LINK, reparse_reason
 from h2k.disk.reader import (
     MAX_ENTRIES,
     Disk,
     FileStat,
     VolumeRef,
+    WholeReader,
     behind_link,
     check_directory,
     check_file,
@@ -50,7 +50,7 @@ _MOUNT = {"ntfs": ("ntfs-3g", "ro"), "fat": ("vfat", "ro,utf8=1,shortname=mixed"
 log = logging.getLogger("h2k.reader")
 
 
-class ApplianceReader:
+class ApplianceReader(WholeReader):
     """A Reader whose requests are answered by a libguestfs appliance; drives are read-only."""
 
     how = "libguestfs"
@@ -158,15 +158,6 @@ class ApplianceReader:
         data: bytes = self._handle.lgetxattr(path, "system.ntfs_reparse_data")
         return int.from_bytes(data[:4], "little")
 
-    def read(self, ref: VolumeRef, path: str, limit: int) -> bytes:
-        return self._content(ref, path, limit, limit)
-
-    def head(self, ref: VolumeRef, path: str, length: int) -> bytes:
-        return self._content(ref, path, None, length)
-
-    def read_range(self, ref: VolumeRef, path: str, offset: int, length: int) -> bytes:
-        return self._content(ref, path, None, length, offset)
-
     def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int, offset: int = 0) -> bytes:
         subject = f"{place(self.disks, ref)}: {path}"
         with self._request(place(self.disks, ref)):
@@ -194,10 +185,6 @@ class ApplianceReader:
                 entry = f"{directory}/{name}"
                 found.append(self._plain(entry, mode, fact["st_size"]) if known else self._node(root, entry, ref))
         return tuple(sorted(found, key=lambda f: f.path))
-
-    def ntfs_state(self, ref: VolumeRef) -> NtfsVolumeState:
-        volume = find_volume(self.disks, ref, ("ntfs",))
-        return volume_state(lambda at, n: self.read_at(ref.disk, at, n), volume.start, place(self.disks, ref))
 
     def read_at(self, disk: int, offset: int, length: int) -> bytes:
         content, end = io.BytesIO(), min(offset + length, self._sizes[disk])
@@ -243,8 +230,3 @@ class ApplianceReader:
 
     def __enter__(self) -> ApplianceReader:
         return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()

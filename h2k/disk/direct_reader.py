@@ -25,18 +25,17 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Callable, ClassVar, NoReturn, Optional, Union
 
 from h2k.base.children import dies_with_us
 from h2k.base.errors import BadData, Refused
 from h2k.disk.image import ImageInfo
-from h2k.disk.ntfs import NtfsVolumeState, volume_state
 from h2k.disk.reader import (
     TOTAL_LIMIT,
     Disk,
     FileStat,
     VolumeRef,
+    WholeReader,
     check_directory,
     check_file,
     components,
@@ -160,7 +159,7 @@ class _Content:
         return self._bytes.getvalue()[: self.size - self.room]
 
 
-class DirectReader:
+class DirectReader(WholeReader):
     """A Reader whose requests are answered by a child process."""
 
     how = "direct"
@@ -200,15 +199,6 @@ class DirectReader:
             self._stats[asked] = FileStat(**answer) if answer is not None else None
         return self._stats[asked]
 
-    def read(self, ref: VolumeRef, path: str, limit: int) -> bytes:
-        return self._content(ref, path, limit, limit)
-
-    def head(self, ref: VolumeRef, path: str, length: int) -> bytes:
-        return self._content(ref, path, None, length)
-
-    def read_range(self, ref: VolumeRef, path: str, offset: int, length: int) -> bytes:
-        return self._content(ref, path, None, length, offset)
-
     def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int, offset: int = 0) -> bytes:
         found = check_file(self.stat(ref, path), f"{place(self.disks, ref)}: {path}", limit)
         content = _Content(max(0, min(found.size - offset, length)))
@@ -218,10 +208,6 @@ class DirectReader:
     def listdir(self, ref: VolumeRef, path: str) -> tuple[FileStat, ...]:
         check_directory(self.stat(ref, path), f"{place(self.disks, ref)}: {path}")
         return tuple(sorted((FileStat(**f) for f in self._ask_volume(ref, "listdir", path)), key=lambda f: f.path))
-
-    def ntfs_state(self, ref: VolumeRef) -> NtfsVolumeState:
-        volume = find_volume(self.disks, ref, ("ntfs",))
-        return volume_state(lambda at, n: self.read_at(ref.disk, at, n), volume.start, place(self.disks, ref))
 
     def read_at(self, disk: int, offset: int, length: int) -> bytes:
         content = _Content(length)
@@ -314,8 +300,3 @@ class DirectReader:
 
     def __enter__(self) -> DirectReader:
         return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()

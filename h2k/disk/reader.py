@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Callable, Optional, Protocol
 
 from h2k.base.errors import BadData
 from h2k.disk.image import ImageInfo
-from h2k.disk.ntfs import NtfsVolumeState
+from h2k.disk.ntfs import NtfsVolumeState, volume_state
 from h2k.disk.partition import PartitionTable, ReadAt, read_table
 
 log = logging.getLogger("h2k.reader")
@@ -102,6 +103,46 @@ class Reader(Protocol):
         self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         """Close."""
+
+
+class WholeReader(ABC):
+    """What both readers do alike, over what each answers in its own way."""
+
+    disks: tuple[Disk, ...]
+
+    @abstractmethod
+    def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int, offset: int = 0) -> bytes:
+        """Up to `length` bytes of a file from `offset`; BadData when it is larger than `limit` bytes."""
+
+    @abstractmethod
+    def read_at(self, disk: int, offset: int, length: int) -> bytes:
+        """Bytes of a disk."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the processes behind the reader."""
+
+    def read(self, ref: VolumeRef, path: str, limit: int) -> bytes:
+        """The whole file."""
+        return self._content(ref, path, limit, limit)
+
+    def head(self, ref: VolumeRef, path: str, length: int) -> bytes:
+        """The first bytes of the file."""
+        return self._content(ref, path, None, length)
+
+    def read_range(self, ref: VolumeRef, path: str, offset: int, length: int) -> bytes:
+        """Some bytes of the file."""
+        return self._content(ref, path, None, length, offset)
+
+    def ntfs_state(self, ref: VolumeRef) -> NtfsVolumeState:
+        """Whether the NTFS volume was left in order."""
+        volume = find_volume(self.disks, ref, ("ntfs",))
+        return volume_state(lambda at, n: self.read_at(ref.disk, at, n), volume.start, place(self.disks, ref))
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
 
 
 def components(path: str) -> list[str]:
