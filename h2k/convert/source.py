@@ -100,7 +100,7 @@ def _open(command: V2vCommand, stack: ExitStack, say: Say) -> GuestFiles:
     if command.input_mode == "ova":
         ovf, images = stack.enter_context(opened_ova(path, say))
         domain = ovf.domain if ovf.named else dataclasses.replace(ovf.domain, name=name_from_disk(path))
-        return GuestFiles(tuple((image, None) for image in images), path.parent, domain)
+        return GuestFiles(tuple((image, None) for image in images), path.parent, domain, ovf=ovf.document)
     raise Unknown(f"-i {command.input_mode} {arguments[0]}: h2k can't read this beforehand")
 
 

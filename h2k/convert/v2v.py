@@ -28,7 +28,7 @@ from h2k.convert.readiness import require_ready
 from h2k.convert.source import is_missing, name_of, open_source, require_shut_down, unknown_hives
 from h2k.convert.two_steps import in_two_runs, refusal
 from h2k.convert.v2v_command import V2vCommand
-from h2k.convert.v2v_scripts import installed_version, shown, staged
+from h2k.convert.v2v_scripts import installed_version, scripts_for, shown
 from h2k.disk import direct_reader
 from h2k.disk.in_use import require_unused
 from h2k.disk.overlay import DiskSet
@@ -266,11 +266,8 @@ def _runner_missing(run: Run, command: V2vCommand, seen: Examination) -> Optiona
     2.2 and 2.6): from 2.4 on always."""
     if not seen.windows or runner_programs() is not None or "arch" not in seen.report.guest:
         return None
-    present = [f.subject for f in seen.proposal.findings if f.id == "hypervisor-tools-present"]
-    drivers = run.opened.drivers
-    agent = drivers is not None and drivers.has_guest_agent_msi(seen.report.guest["arch"])
     version = installed_version()
-    scripts = staged(version, present, ["guest agent"] if agent else [], v2v_command.options_of(command))
+    scripts = scripts_for(seen, run.opened.drivers, version, v2v_command.options_of(command))
     if not scripts:
         return None
     return Finding(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Optional
 
 from h2k.base.run import CommandFailed, run
+from h2k.engine.examination import Examination
+from h2k.guest.virtio_win import DriverSource
 
 _ANSWER = 30  # seconds
 Version = tuple[int, int]
+RESTARTS: Version = (2, 6)  # from here on its first boot restarts Windows after each script
 NEWEST: Version = (99, 0)  # what a version that can't be read is taken for: it stages most
 
 
@@ -75,3 +78,17 @@ def staged(version: Version, tools: Iterable[str], files: Iterable[str], options
         return script.when == "always" or script.what in (asked if script.when == "option" else files)
 
     return [script for script in SCRIPTS if version >= script.since and holds(script)]
+
+
+def scripts_for(
+    seen: Examination, drivers: Optional[DriverSource], version: Version, options: Iterable[tuple[str, Optional[str]]] = ()
+) -> list[Script]:
+    """The scripts that a version will stage in a guest that was looked at, with these drivers and options."""
+    tools = [f.subject for f in seen.proposal.findings if f.id == "hypervisor-tools-present"]
+    agent = drivers is not None and drivers.has_guest_agent_msi(seen.report.guest["arch"])
+    return staged(version, tools, ["guest agent"] if agent else [], options)
+
+
+def restarts(version: Version, scripts: Sequence[Script]) -> int:
+    """How often these scripts restart the guest: once after each, where nothing has to be tried again."""
+    return len(scripts) if version >= RESTARTS else 0

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from h2k.base.errors import BadData, Refused
+from h2k.disk.checkpoints import MERGE
 from h2k.disk.image_bytes import Part
 from h2k.disk.reach import extents_of
 
@@ -39,7 +40,10 @@ _QED_TABLE = 2 * MIB  # QEMU keeps up to 50 of them
 _OFFSETS = 0x00FFFFFFFFFFFE00  # of qcow2's entries
 _BITMAPS = 0x23852875  # the header extension
 _VHD_DYNAMIC, _VHD_DIFFERENCING = 3, 4
-_BAT = bytes.fromhex("6677c22d23f600429d64115e9bfd4a08")
+# [MS-VHDX]: the two regions, the entry of the metadata with the file's parameters, and its flag "has a parent".
+_BAT, _METADATA = bytes.fromhex("6677c22d23f600429d64115e9bfd4a08"), bytes.fromhex("06a27c8b90479a4bb8fe575f050f886e")
+_PARAMETERS, _HAS_PARENT = bytes.fromhex("3767a1ca36fa434db3b633f0aa44e76b"), 2
+_MAX_METADATA = 1023  # entries, by [MS-VHDX]
 _FOOTER_AT_END = (1 << 64) - 1
 _AGAIN = "copy it from the source again"
 
@@ -269,16 +273,29 @@ def _vhdx(part: Part, head: bytes, claims: Claims) -> None:
         if entry[:16] == _BAT and len(entry) == 32:
             at, length = struct.unpack_from("<QI", entry, 16)
             claims.table(part, at, length, "block allocation table")
+        elif entry[:16] == _METADATA and len(entry) == 32 and _has_parent(part, *struct.unpack_from("<Q", entry, 16)):
+            raise _differencing(claims.name, "VHDX")
+
+
+def _has_parent(part: Part, at: int) -> bool:
+    """Whether the parameters in the metadata at this byte say so: QEMU's own message would tell neither that nor a way."""
+    table = part.at(at, 32 * (_MAX_METADATA + 1))
+    for place in range(32, len(table) - 31, 32):
+        if table[place : place + 16] == _PARAMETERS:
+            parameters = part.at(at + struct.unpack_from("<I", table, place + 16)[0], 8)
+            return len(parameters) == 8 and bool(parameters[4] & _HAS_PARENT)
+    return False
+
+
+def _differencing(name: str, what: str) -> Refused:
+    return Refused(f"{name}: a differencing {what}, which holds only what was written since another disk", hint=MERGE)
 
 
 def _vhd(part: Part, head: bytes, claims: Claims) -> None:
     (at,) = struct.unpack_from(">Q", head, 16)
     (kind,) = struct.unpack_from(">I", head, 60)
     if kind == _VHD_DIFFERENCING:  # QEMU would take it for a fixed one, and its tables for the disk's content
-        raise Refused(
-            f"{claims.name}: a differencing VHD, which holds only what was written since another disk",
-            hint="merge it into its parent (Hyper-V Manager, Edit Disk, Merge), and give that disk",
-        )
+        raise _differencing(claims.name, "VHD")
     dynamic = part.at(at, 36)
     if kind == _VHD_DYNAMIC and dynamic.startswith(b"cxsparse") and len(dynamic) == 36:
         table_at, entries = struct.unpack_from(">Q4xI", dynamic, 16)

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from h2k.base.errors import BadData, Refused
 from h2k.base.run import CommandFailed, run
+from h2k.disk.checkpoints import check_checkpoints
 from h2k.disk.claims import MEMORY, ONE_ARENA, check_claims
 from h2k.disk.reach import check_backing, check_format, check_reach
 from h2k.disk.truncation import check_whole
@@ -37,7 +38,8 @@ def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
     that is truncated, or whose chain can't be followed.
 
     Each image of the backing chain is looked at before qemu opens it: none but local files and devices are followed.
-    A view alone may rest on something else. Refused, too, for an image that reaches beyond its directory (h2k.disk.reach).
+    A view alone may rest on something else. Refused, too, for an image that reaches beyond its directory (h2k.disk.reach),
+    and for one that a checkpoint of Hyper-V made an old state (h2k.disk.checkpoints).
     """
     _check(path)
     if format is not None:
@@ -47,6 +49,7 @@ def probe(path: Path, format: Optional[str] = None) -> ImageInfo:
     here, form = path.absolute(), format
     while True:
         if not isinstance(path, View):
+            check_checkpoints(here, str(path))
             check_reach(here, path, form or "")
             check_claims(here, str(path), form or "")
         layer = _info(path, here, form)

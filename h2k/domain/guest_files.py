@@ -18,7 +18,8 @@ DESCRIPTION_LIMIT = 16 * 1024 * 1024  # bytes of a domain XML or VMX that we are
 class GuestFiles:
     """The images in the domain's order with their formats (None: ask qemu), the domain if known, the report directory.
 
-    `description` is the libvirt XML that named the images, where one did; `document` the file that did, of any kind.
+    `description` is the libvirt XML that named the images, where one did; `document` the file that did, of any kind;
+    `ovf` the bytes of an OVA's OVF.
     """
 
     images: tuple[tuple[Path, Optional[str]], ...]
@@ -26,6 +27,7 @@ class GuestFiles:
     domain: Optional[DomainFacts] = None
     description: Optional[bytes] = None
     document: Optional[Path] = None
+    ovf: Optional[bytes] = None
 
     def writable(self) -> tuple[tuple[Path, str], ...]:
         """The images with their formats; a format that nobody named is asked of qemu-img."""

@@ -40,12 +40,14 @@ class OvfFile:
 class Ovf:
     """A machine's facts and its disks' files, in the order of the document, which is the order that virt-v2v keeps.
 
-    `named` tells whether the OVF has a name for the machine; without one `domain.name` is the file's.
+    `named` tells whether the OVF has a name for the machine; without one `domain.name` is the file's. `document` is what
+    was read.
     """
 
     domain: DomainFacts
     files: tuple[OvfFile, ...]
     named: bool
+    document: bytes = dataclasses.field(default=b"", repr=False)
 
 
 def read_ovf(data: bytes, name: str) -> Ovf:
@@ -59,7 +61,7 @@ def read_ovf(data: bytes, name: str) -> Ovf:
     hardware = _child(system, "VirtualHardwareSection")
     if hardware is None:
         raise BadData(f"{name}:{system.sourceline}: no <VirtualHardwareSection>")
-    return _Reader(root, system, hardware, name).read()
+    return dataclasses.replace(_Reader(root, system, hardware, name).read(), document=data)
 
 
 def _local(element: etree._Element) -> str:

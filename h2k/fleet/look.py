@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from h2k.base.finding import Finding
 from h2k.convert.h2k_options import H2kOptions
 from h2k.convert.source import open_source, require_free
 from h2k.convert.v2v_command import V2vCommand
+from h2k.convert.v2v_scripts import installed_version, restarts, scripts_for
+from h2k.disk.checkpoints import checkpoint_beside, is_checkpoint
 from h2k.disk.open_reader import open_reader
 from h2k.disk.recognize import check_disk
 from h2k.domain.facts import DomainFacts
@@ -21,7 +24,7 @@ from h2k.engine.examination import SOURCE, Examination, examine_guest
 from h2k.engine.pool import Ended
 from h2k.engine.report import installed_drivers, windows_facts
 from h2k.engine.request import Request, Tools, open_tools
-from h2k.fleet.flags import flags_of_domain, flags_of_vmx, roles_of
+from h2k.fleet.flags import SNAPSHOT, flags_of_domain, flags_of_ovf, flags_of_vmx, roles_of
 from h2k.fleet.sources import DISK, LIBVIRT, MISSING, OVA, VMX, XML, Source
 from h2k.guest.guest import Guest
 
@@ -78,6 +81,7 @@ def look(tools: Tools, source: Source) -> Row:
             row = {**blank(source), **_seen(seen, files.domain)}
             row["disks"] = [_disk(str(d.info.path), d.info.format, d.info.size, d.info.chain) for d in guest.disks]
             row.update(_windows(guest) if seen.windows else {})
+            row["restarts"] = _restarts(tools, source, seen) if row["arch"] else None
         row["flags"] = _flags(source, files)
         row["name"] = files.domain.name if files.domain is not None else source.name
     row["bytes"] = _on_disk([source.place]) if source.kind == OVA else sum(disk["allocated"] for disk in row["disks"])
@@ -102,6 +106,17 @@ def _windows(guest: Guest) -> Row:
         return {}
 
 
+_virt_v2v = functools.lru_cache(maxsize=1)(installed_version)  # asked once in each worker
+
+
+def _restarts(tools: Tools, source: Source, seen: Examination) -> int:
+    """How often the first boot restarts the guest for virt-v2v's scripts: h2k-qemu-img, which copies disks, stages none."""
+    if source.kind == DISK:
+        return 0
+    version = _virt_v2v()
+    return restarts(version, scripts_for(seen, tools.drivers, version))
+
+
 def _require_disk(path: Path) -> None:
     """Refused for a text or an archive under a disk's name."""
     try:
@@ -120,7 +135,8 @@ def row_of(ended: Ended) -> Row:
         row = {**blank(source), "class": REFUSED_CLASS if refused else UNKNOWN, "reason": _without_path(ended.error, source)}
         row["actions"] = [ended.hint] if ended.hint else []
         if source.kind == DISK:
-            row["bytes"] = _on_disk([source.place])
+            row["bytes"], place = _on_disk([source.place]), Path(source.place)
+            row["flags"] = [SNAPSHOT] if is_checkpoint(place) or checkpoint_beside(place) is not None else []
     row["seconds"] = round(ended.seconds, 3)
     return row
 
@@ -139,7 +155,7 @@ def blank(source: Source) -> Row:
         "key": source.key, "name": source.name, "kind": source.kind, "source": source.place or source.name,
         "connection": source.connection, "datastore": source.datastore, "running": source.running,
         "class": UNKNOWN, "reason": "", "windows": "", "build": None, "firmware": "", "arch": "", "disks": [], "nics": [],
-        "installs": [], "repairs": [], "actions": [], "flags": [], "roles": [], "findings": [], "bytes": 0,
+        "installs": [], "restarts": None, "repairs": [], "actions": [], "flags": [], "roles": [], "findings": [], "bytes": 0,
         "estimate": None, "seconds": 0.0,
     }  # fmt: skip
 
@@ -208,5 +224,7 @@ def _flags(source: Source, files: GuestFiles) -> list[str]:
         return found + flags_of_vmx(read_description(Path(source.place)).decode("utf-8", "replace"))
     if source.kind in (XML, LIBVIRT) and files.description is not None:
         return found + flags_of_domain(files.description, source.place)
+    if source.kind == OVA and files.ovf is not None:
+        return found + flags_of_ovf(files.ovf, source.place)
     return found
 

@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from h2k.base.errors import H2kError, UsageError
 from h2k.convert.source import name_from_disk
+from h2k.disk import checkpoints
 from h2k.disk.recognize import check_disk
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import read_description
@@ -30,7 +31,7 @@ MAX_CHAIN = 32
 _HEAD = 64 * 1024  # bytes of an image in which the names of others stand
 VMX, OVA, XML, DISK, LIBVIRT, MISSING = "vmx", "ova", "libvirtxml", "disk", "libvirt", "missing"
 _DESCRIPTIONS = {".vmx": VMX, ".xml": XML}
-_IMAGES = (".qcow2", ".vmdk", ".vhd", ".vhdx")  # a file of such a name is a disk, whole or broken
+_IMAGES = (".qcow2", ".vmdk", ".vhd", ".vhdx", *checkpoints.SUFFIXES)  # a file of such a name is a disk, whole or broken
 _MAYBE = (".raw", ".img")  # only its content tells
 _DOMAIN = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<domain[\s>]", re.DOTALL)
 _PARENT = re.compile(rb'parentFileNameHint\s*=\s*"([^"\r\n]{1,1024})"')
@@ -154,6 +155,7 @@ def _once(found: dict[str, Path], named: set[str]) -> Iterator[Source]:
         if source is not None:
             sources.append((real, source))
         claimed.update(disks)
+    claimed.update(_checkpoints(found))
     described = {real for real, _ in sources}
     for disk in list(claimed):
         claimed.update(_below(disk))
@@ -170,6 +172,15 @@ def _once(found: dict[str, Path], named: set[str]) -> Iterator[Source]:
             if kept > MAX_GUESTS:
                 raise UsageError(f"more than {MAX_GUESTS} guests", hint="survey one directory after the other")
             yield source
+
+
+def _checkpoints(found: Iterable[str]) -> Iterator[str]:
+    """The files of checkpoints whose disk was found too, which is refused because of them."""
+    files = [Path(real) for real in found]
+    there = {(file.parent, file.name.lower()) for file in files}
+    for file in files:
+        if checkpoints.is_checkpoint(file) and (file.parent, checkpoints.parent_name(file.name)) in there:
+            yield str(file)
 
 
 def _folders(paths: Iterable[Path]) -> dict[Path, int]:

@@ -13,7 +13,7 @@ from h2k.fleet.look import Row
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 COLUMNS = (
     "name", "class", "reason", "windows", "build", "arch", "firmware", "disks", "virtual bytes", "bytes to copy",
-    "estimate seconds", "network", "installs", "repairs", "owner's actions", "flags", "roles", "running", "kind", "source",
+    "estimate seconds", "network", "installs", "restarts", "repairs", "owner's actions", "flags", "roles", "running", "kind", "source",
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def _values(row: Row) -> Sequence[Any]:
     size = sum(disk["size"] for disk in row["disks"])
     return (
         row["name"], row["class"], row["reason"], row["windows"], row["build"], row["arch"], row["firmware"], len(row["disks"]),
-        size, row["bytes"], row["estimate"], "\n".join(nics), ", ".join(row["installs"]), ", ".join(row["repairs"]),
+        size, row["bytes"], row["estimate"], "\n".join(nics), ", ".join(row["installs"]), row["restarts"], ", ".join(row["repairs"]),
         "\n".join(row["actions"]), ", ".join(row["flags"]), ", ".join(row["roles"]), "yes" if row["running"] else "no",
         row["kind"], row["source"],
     )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from h2k.base.errors import NOT_READY, READY, REFUSED, USAGE
+from h2k.convert import v2v_scripts
 from h2k.fleet import survey as documents
 from tests.guests import build
 
@@ -65,6 +66,7 @@ def _ova(vmx: Path, ova: Path) -> None:
 <Item><InstanceID>1</InstanceID><ResourceType>3</ResourceType><VirtualQuantity>2</VirtualQuantity></Item>
 <Item><InstanceID>2</InstanceID><ResourceType>4</ResourceType><VirtualQuantity>2048</VirtualQuantity></Item>
 <Item><InstanceID>3</InstanceID><ResourceType>6</ResourceType></Item>
+<Item><InstanceID>5</InstanceID><ResourceType>1</ResourceType><ResourceSubType>vmware.vtpm</ResourceSubType></Item>
 <Item><InstanceID>4</InstanceID><ResourceType>17</ResourceType><HostResource>/disk/d</HostResource><Parent>3</Parent></Item>
 </VirtualHardwareSection></VirtualSystem></Envelope>"""
     (vmx.parent / "shop.xml").write_text(ovf)
@@ -76,6 +78,7 @@ def _ova(vmx: Path, ova: Path) -> None:
 def test_each_guest_once_with_its_class_and_nothing_written(exports: Path, drivers: Path, tmp_path: Path) -> None:
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in exports.rglob("*") if p.is_file()}
     (tmp_path / "list").write_text(f"{exports}/esx/win2022.vmx\n/nowhere/gone.ova\n")
+    version = v2v_scripts.installed_version()
     out, table = tmp_path / "survey.json", tmp_path / "survey.csv"
     status, text = survey(exports, "--list", tmp_path / "list", "-o", out, "--csv", table, drivers=drivers, state=tmp_path)
     assert status == REFUSED, text
@@ -90,6 +93,9 @@ def test_each_guest_once_with_its_class_and_nothing_written(exports: Path, drive
     web = next(g for g in content["guests"] if g["key"].endswith("esx/win2022.vmx"))
     assert web["windows"].startswith("Windows Server 2022") and web["firmware"] == "uefi" and web["bytes"] > 1_000_000
     assert set(web["installs"]) == {"viostor", "netkvm"} and web["nics"][0]["fate"].startswith("carried")
+    assert web["restarts"] == v2v_scripts.restarts(version, v2v_scripts.staged(version, [], [], []))
+    shop = next(g for g in content["guests"] if g["key"].endswith("shop.ova"))
+    assert shop["flags"] == ["virtual TPM"] and web["flags"] == []
     assert content["rate"]["bytes_per_second"] > 0 and web["estimate"] is not None
     assert all(g["reason"] for g in content["guests"])
     with open(table, encoding="utf-8-sig", newline="") as file:
@@ -106,6 +112,21 @@ def test_each_guest_once_with_its_class_and_nothing_written(exports: Path, drive
     finally:
         (exports / "later.vhdx").unlink()
         (exports / "empty.raw").touch()
+
+
+def test_a_disk_that_a_checkpoint_of_hyper_v_made_old(exports: Path, drivers: Path, tmp_path: Path) -> None:
+    top = tmp_path / "hyper-v"
+    top.mkdir()
+    disk, newer = top / "Web.vhdx", top / "web_A1B2C3D4-0000-1111-2222-0123456789AB.avhdx"
+    shutil.copy(exports / "vhdx" / "web.vhdx", disk)
+    newer.write_bytes(disk.read_bytes())
+    status, text = survey(top, "-o", tmp_path / "survey.json", drivers=drivers, state=tmp_path)
+    (row,) = documents.read_survey(tmp_path / "survey.json")["guests"]
+    assert status == REFUSED and row["flags"] == ["snapshot"] and str(newer) in row["reason"] and "merge it" in row["actions"][0], text
+    for argv in (["h2k-qemu-img", "convert", "-O", "qcow2", disk, tmp_path / "out.qcow2"], ["h2k-v2v", "-i", "disk", disk, "-o", "local", "-os", tmp_path]):
+        done = subprocess.run([str(Path(H2K).parent / argv[0]), *map(str, argv[1:])], capture_output=True, text=True, timeout=300)
+        assert done.returncode == REFUSED and str(newer) in done.stdout + done.stderr, done.stderr
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_the_exit_status_and_bad_input(exports: Path, drivers: Path, tmp_path: Path) -> None:

@@ -145,6 +145,20 @@ def test_a_differencing_vhd_is_no_disk(image: Path) -> None:
         check_claims(put(image, *vhd(4, 2048, 1000)), "g.img")
 
 
+@pytest.mark.parametrize(("flags", "entry", "refused"), [(2, 5, True), (3, 1, True), (1, 1, False), (2, 1024, False)])
+def test_a_differencing_vhdx_is_no_disk(flags: int, entry: int, refused: bool, image: Path) -> None:
+    """By the flag in its parameters, wherever among the entries of the metadata they stand."""
+    region = b"regi" + struct.pack("<III", 0, 1, 0) + bytes.fromhex("06a27c8b90479a4bb8fe575f050f886e") + struct.pack("<QII", 3 * MIB, MIB, 1)
+    parameters = bytes.fromhex("3767a1ca36fa434db3b633f0aa44e76b") + struct.pack("<III", 65536, 8, 4)
+    pieces = [(3 * MIB, b"metadata"), (3 * MIB + 32 * entry, parameters), (3 * MIB + 65536, struct.pack("<II", MIB, flags))]
+    put(image, (0, b"vhdxfile"), (192 * 1024, region), *pieces)
+    if refused:
+        with pytest.raises(Refused, match=r"a differencing VHDX.*merge it into its parent"):
+            check_claims(image, "g.img")
+    else:
+        check_claims(image, "g.img")
+
+
 def test_snapshots_that_name_more_than_can_be_checked(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(image, *SOUND["qcow2"])
     own = 4 * image.stat().st_blocks * 512

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from h2k.fleet import look, survey
 from h2k.fleet.look import READY as CAN
 from h2k.fleet.look import REFUSED_CLASS, REPAIRS, UNKNOWN, Row, actions, blank, row_of
 from h2k.fleet.rate import Rate
-from h2k.fleet.sources import DISK, MISSING, Source
+from h2k.fleet.sources import DISK, MISSING, OVA, VMX, Source
 from h2k.fleet.survey import changes, document, groups, read_survey, status_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,29 @@ def test_a_guest_that_could_not_be_read_has_its_reason() -> None:
     assert (refused["class"], refused["reason"], refused["actions"]) == (REFUSED_CLASS, "the image is empty", ["copy it"])
     assert row_of(Ended(source, None, "/nowhere: /nowhere is truncated", "", 3))["reason"] == "is truncated"
     assert row_of(Ended(source, row(), seconds=1.0))["class"] == CAN
+
+
+def test_a_disk_with_a_checkpoint_is_flagged_though_it_is_refused(tmp_path: Path) -> None:
+    guid = "A1B2C3D4-0000-1111-2222-0123456789AB"
+    for name in ("app.vhdx", f"app_{guid}.avhdx", "web.vhdx"):
+        (tmp_path / name).touch()
+    told = {}
+    for name in ("app.vhdx", f"app_{guid}.avhdx", "web.vhdx"):
+        source = Source(str(tmp_path / name), DISK, str(tmp_path / name), name)
+        told[name] = row_of(Ended(source, None, "refused", "", 3))["flags"]
+    assert told == {"app.vhdx": ["snapshot"], f"app_{guid}.avhdx": ["snapshot"], "web.vhdx": []}
+
+
+@pytest.mark.parametrize(("kind", "version", "tools", "count"), [
+    (DISK, (2, 10), ["VMware Tools 12"], 0), (VMX, (2, 10), ["VMware Tools 12"], 4), (OVA, (2, 10), [], 3), (VMX, (2, 4), ["VMware Tools 12"], 0),
+])  # fmt: skip
+def test_how_often_the_first_boot_restarts(kind: str, version: Any, tools: list[str], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pnputil, online-disks, qemu-ga, and the tools of the hypervisor that it comes from."""
+    monkeypatch.setattr(look, "_virt_v2v", lambda: version)
+    listed = [Finding("hypervisor-tools-present", "warning", name, "e") for name in tools]
+    seen: Any = SimpleNamespace(proposal=SimpleNamespace(findings=listed), report=SimpleNamespace(guest={"arch": "amd64"}))
+    with_agent: Any = SimpleNamespace(drivers=SimpleNamespace(has_guest_agent_msi=lambda arch: arch == "amd64"))
+    assert look._restarts(with_agent, Source("/g", kind, "/g", "g"), seen) == count
 
 
 def test_the_owner_reads_first_what_stops_the_guest() -> None:

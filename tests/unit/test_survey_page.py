@@ -55,14 +55,14 @@ def test_a_row_has_all_that_is_known_of_the_guest() -> None:
     disk = {"path": "/exports/web.vmdk", "format": "vmdk", "size": 1 << 40, "allocated": 1 << 30}
     full = row(
         windows="Windows Server 2022", build=20348, firmware="uefi", arch="amd64", bytes=1 << 30, nics=[nic], disks=[disk], installs=["viostor"],
-        repairs=["hive-dirty"], actions=["a: do that"], flags=["snapshot"], roles=["SQL Server"], reason="it goes", running=True,
+        repairs=["hive-dirty"], actions=["a: do that"], flags=["snapshot"], restarts=3, roles=["SQL Server"], reason="it goes", running=True,
         findings=[finding("hive-dirty", "broken", "SYSTEM", "logs")],
     )  # fmt: skip
     (line,) = page(full).xpath("//table[@data-rows]/tbody/tr")
     text = words(line)
     for wanted in (
         "web running", "it goes", "/exports/web.qcow2", "Windows Server 2022 , build 20348, UEFI, amd64", "do that", "repairs itself: hive-dirty",
-        "will install: viostor", "snapshot, SQL Server", "SYSTEM: logs", "LAN ( 00:50:56:00:00:01 ): 192.0.2.1/24, carried: its MAC", "1.0 TiB, 1.0 GiB of them in use",
+        "will install: viostor", "its first boot restarts it 3 times", "snapshot, SQL Server", "SYSTEM: logs", "LAN ( 00:50:56:00:00:01 ): 192.0.2.1/24, carried: its MAC", "1.0 TiB, 1.0 GiB of them in use",
     ):  # fmt: skip
         assert wanted.replace(" ,", ",") in text.replace(" ,", ","), wanted
     assert line.get("data-state") == READY and [cell.get("data-sort") for cell in line] == [None, "0", None, str(1 << 30), "1", None]

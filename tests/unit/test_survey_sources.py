@@ -75,6 +75,15 @@ def test_a_chain_without_end_ends(tmp_path: Path) -> None:
     find_sources([str(tmp_path)], Walk())
 
 
+def test_a_checkpoint_of_hyper_v_is_no_guest_beside_its_disk(tmp_path: Path) -> None:
+    guid = "A1B2C3D4-0000-1111-2222-0123456789AB"
+    for name in ("App.vhdx", f"app_{guid}.avhdx", f"alone_{guid}.avhdx", f"old_{guid}.avhd", "copy.avhdx"):
+        (tmp_path / name).write_bytes(b"vhdxfile" + bytes(600))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "old.vhd").write_bytes(bytes(600))
+    assert found(tmp_path) == dict.fromkeys(("App.vhdx", f"alone_{guid}.avhdx", f"old_{guid}.avhd", "copy.avhdx", "other/old.vhd"), DISK)
+
+
 def test_raw_and_img_by_their_content(tmp_path: Path) -> None:
     raw(tmp_path / "disk.raw")
     raw(tmp_path / "disk.IMG")

@@ -43,4 +43,5 @@ def test_lists_are_lines() -> None:
     nics = [{"name": "LAN", "addresses": ["192.0.2.1/24"], "fate": "carried: the only card"}, {"name": "B", "addresses": [], "fate": "DHCP"}]
     found = read(nics=nics, actions=["a: b", "c: d"], disks=[{"size": 5}, {"size": 6}])
     assert found["network"] == "LAN 192.0.2.1/24: carried: the only card\nB DHCP: DHCP"
+    assert read(restarts=0)["restarts"] == "0" and read()["restarts"] == ""
     assert found["owner's actions"] == "a: b\nc: d" and found["virtual bytes"] == "11" and found["disks"] == "2"

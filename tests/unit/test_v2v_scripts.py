@@ -9,7 +9,7 @@ import pytest
 
 from h2k.base.run import CommandFailed
 from h2k.convert import v2v_scripts
-from h2k.convert.v2v_scripts import NEWEST, SCRIPTS, installed_version, read_version, shown, staged
+from h2k.convert.v2v_scripts import NEWEST, SCRIPTS, installed_version, read_version, restarts, shown, staged
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,11 @@ def test_scripts(
     version: tuple[int, int], tools: list[str], files: list[str], options: list[tuple[str, Optional[str]]], names: list[str]
 ) -> None:
     assert [script.name for script in staged(version, tools, files, options)] == names
+
+
+@pytest.mark.parametrize(("version", "count"), [((2, 4), 0), ((2, 6), 2), (NEWEST, 2)])
+def test_each_script_restarts_the_guest_once_where_virt_v2v_does_that(version: tuple[int, int], count: int) -> None:
+    assert restarts(version, SCRIPTS[:2]) == count
 
 
 def test_the_table_is_well_formed() -> None:
