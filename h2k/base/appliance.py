@@ -9,16 +9,58 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
+from h2k.base.children import ALSO, temporary_directory
 from h2k.base.errors import H2kError
 
 LAUNCH_LIMIT = 600.0  # seconds; without KVM on a busy host a launch takes minutes
+_POLL = 0.02  # seconds
+_SOCKET = re.compile(r" ([0-9]{1,20}) (/\S{1,80}/libguestfs\w{1,20})/guestfsd\.sock$", re.MULTILINE)
 HINT = "see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows"
+
+
+@contextlib.contextmanager
+def placed(appliance: Any) -> Iterator[None]:
+    """Files and sockets of a guestfs handle are gone after the block, however we end in it: libguestfs leaves them behind
+    when we are killed (guestfs(3), TMPDIR and XDG_RUNTIME_DIR). Of root's sockets it lets nobody choose the place."""
+    with temporary_directory("h2k-appliance-", mode=0o711) as place:  # QEMU's user passes through
+        cache = appliance.get_cachedir()  # which would follow TMPDIR, and the appliance be built anew in it
+        appliance.parse_environment_list([f"TMPDIR={place}", f"XDG_RUNTIME_DIR={place}"])
+        appliance.set_cachedir(cache)
+        over = threading.Event()
+        watch = threading.Thread(target=_note_sockets, args=(place, over), daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join()
+
+
+def _note_sockets(place: Path, over: threading.Event) -> None:
+    """Once we listen on libguestfs' socket, a link says that its directory goes with the place."""
+    while not over.wait(_POLL):
+        for directory in _socket_directories():
+            with contextlib.suppress(OSError):
+                (place / f"{ALSO}sockets").symlink_to(directory)
+            return
+
+
+def _socket_directories() -> Iterator[str]:
+    """Where the sockets of libguestfs lie that this process has open (proc(5): net/unix and fd)."""
+    ours = set()
+    with contextlib.suppress(OSError):
+        sockets = Path("/proc/self/net/unix").read_text(errors="replace")
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            with contextlib.suppress(OSError):  # closed since it was listed
+                ours.add(str(entry.readlink()))
+        yield from (directory for inode, directory in _SOCKET.findall(sockets) if f"socket:[{inode}]" in ours)
 
 
 def launch(appliance: Any, subject: str, hint: str = HINT) -> frozenset[int]:

@@ -24,18 +24,30 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 # It makes the directory, names it, and removes it when nobody holds its standard input open any more: so there is no
 # moment at which a kill leaves the directory behind. What a signal to the whole group would end is in a session of its own.
-# With a token ($4) it first ends what has the token in its environment: two seconds with SIGTERM, then SIGKILL.
-_KEEPER = """d=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" && cat
+# A link "also-…" in it names what goes with it.
+# With a token ($4) it first ends what has the token in its environment: two seconds with SIGTERM, then SIGKILL. Where
+# root's libguestfs has its sockets, which nobody can choose, their command lines and open sockets tell.
+_KEEPER = r"""
+name=libguestfs[A-Za-z0-9]*/guestfsd.sock
+sockets() {
+  tr '\0,' '\n\n' < /proc/$1/cmdline | sed -n "s|^path=\(/.*/$name\)$|\1|p"
+  for i in $(ls -l /proc/$1/fd | sed -n 's/.*socket:\[\([0-9]*\)\]$/\1/p'); do sed -n "s|.* $i \(/.*/$name\)$|\1|p" /proc/net/unix; done
+}
+d=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" && cat
 n=0
 while [ -n "$4" ] && [ $n -lt 50 ]; do
-  p=$(grep -lsxz "$4" /proc/[0-9]*/environ | tr -dc '0-9\\n')
+  p=$(grep -lsxz "$4" /proc/[0-9]*/environ | tr -dc '0-9\n')
   [ -n "$p" ] || break
+  [ $n -gt 0 ] || for q in $p; do sockets $q; done | sort -u | while read -r s; do ln -s "${s%/*}" "$d/also-$(basename "${s%/*}")"; done
   [ $n -lt 20 ] && s=TERM || s=KILL
   [ $((n % 10)) -ne 0 ] && [ $n -lt 20 ] || kill -$s $p
   sleep 0.1; n=$((n + 1))
 done 2> /dev/null
+for l in "$d"/also-*; do [ ! -L "$l" ] || rm -rf "$(readlink "$l")"; done
 chmod -R u+rwX "$d"; rm -rf "$d"
 """
+ALSO = "also-"  # a link of such a name in a temporary directory: what it names goes with the directory
+LARGE = "/var/tmp"  # noqa: S108 - libguestfs' documented default
 RUN = "H2K_RUN"  # in the environment of what a program starts that may leave something behind
 
 
@@ -64,11 +76,21 @@ def temporary_directory(prefix: str, where: Optional[Path] = None, mode: int = 0
 
 @contextmanager
 def cleaned_up(prefix: str) -> Iterator[dict[str, str]]:
-    """The environment for a program that leaves things behind when it is killed: temporary files in a directory of
-    ours, and processes. Both are gone when the block ends, however that and the program end."""
+    """The environment for a program that leaves things behind when it is killed: temporary files in directories of
+    ours, and processes. All are gone when the block ends, however that and the program end.
+
+    Large files stay on the file system where libguestfs and virt-v2v would put them, and the appliance that libguestfs
+    has built before is used again (guestfs(3), LIBGUESTFS_CACHEDIR; virt-v2v(1), VIRT_V2V_TMPDIR)."""
     token = secrets.token_hex(16)
+    cache = os.environ.get("LIBGUESTFS_CACHEDIR") or os.environ.get("TMPDIR") or LARGE
+    large = Path(os.environ.get("VIRT_V2V_TMPDIR") or cache, f"{prefix}{token}")
     with _kept(prefix, tempfile.gettempdir(), 0o711, f"{RUN}={token}") as path:  # QEMU's user passes through
-        yield {"TMPDIR": str(path), RUN: token}
+        (path / f"{ALSO}large").symlink_to(large.absolute())
+        try:
+            large.mkdir(mode=0o711)
+        except OSError as e:
+            raise H2kError(f"{large.parent}: {e.strerror}", hint="virt-v2v's large files go there: free some space, or set VIRT_V2V_TMPDIR") from e
+        yield {"TMPDIR": str(path), "VIRT_V2V_TMPDIR": str(large), "LIBGUESTFS_CACHEDIR": cache, RUN: token}
 
 
 @contextmanager

@@ -14,12 +14,12 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Optional
 
 import guestfs
 
-from h2k.base.appliance import HINT, ended_after, launch
+from h2k.base.appliance import HINT, ended_after, launch, placed
 from h2k.base.errors import BadData, H2kError
 from h2k.base.host import guestfs_settings
 from h2k.disk.image import ImageInfo
@@ -63,7 +63,9 @@ class ApplianceReader(WholeReader):
         self._ways: dict[str, FileStat] = {}
         guestfs_settings(log.info)
         self._handle = guestfs.GuestFS(python_return_dict=True)
+        self._place = ExitStack()
         try:
+            self._place.enter_context(placed(self._handle))
             self._launch(infos)
             self.disks = tuple(
                 read_disk(index, info, lambda at, n, disk=index: self.read_at(disk, at, n))  # type: ignore[misc]
@@ -226,7 +228,8 @@ class ApplianceReader(WholeReader):
 
     def close(self) -> None:
         """End the appliance."""
-        self._handle.close()
+        with self._place:
+            self._handle.close()
 
     def __enter__(self) -> ApplianceReader:
         return self

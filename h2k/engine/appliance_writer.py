@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from h2k.base.appliance import launch
+from h2k.base.appliance import launch, placed
 from h2k.base.children import temporary_directory
 from h2k.base.errors import H2kError
 from h2k.base.host import guestfs_settings
@@ -29,19 +29,23 @@ class ApplianceWriter:
 
         guestfs_settings(self._say)
         appliance = guestfs.GuestFS()
-        try:
-            for overlay in overlays:
-                appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
-            launch(appliance, "the changes could not be carried out", hint="the image is as it was; see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows")
-            for disk, offset, data in work.bytes:
-                appliance.pwrite_device(device(VolumeRef(disk, 0)), data, offset)
-            for volume in work.volumes:
-                _write_volume(appliance, volume)
-            appliance.shutdown()
-        except RuntimeError as e:
-            raise H2kError(f"libguestfs could not carry out the changes: {e}", hint="the image is as it was") from e
-        finally:
-            appliance.close()
+        with placed(appliance):
+            try:
+                self._carry_out(appliance, overlays, work)
+            except RuntimeError as e:
+                raise H2kError(f"libguestfs could not carry out the changes: {e}", hint="the image is as it was") from e
+            finally:
+                appliance.close()
+
+    def _carry_out(self, appliance: Any, overlays: Sequence[Path], work: Work) -> None:
+        for overlay in overlays:
+            appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
+        launch(appliance, "the changes could not be carried out", hint="the image is as it was; see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows")
+        for disk, offset, data in work.bytes:
+            appliance.pwrite_device(device(VolumeRef(disk, 0)), data, offset)
+        for volume in work.volumes:
+            _write_volume(appliance, volume)
+        appliance.shutdown()
 
 
 def _write_volume(appliance: Any, work: VolumeWrite) -> None:

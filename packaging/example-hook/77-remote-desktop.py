@@ -6,7 +6,7 @@ from h2k.base.finding import Finding
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import SetValue
 from h2k.guest.guest import Guest
-from h2k.windows.regf import REG_DWORD
+from h2k.windows.values import dword
 
 META = {
     "name": "remote-desktop",
@@ -18,7 +18,6 @@ META = {
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     for number in guest.control_sets.boot:
         key = f"ControlSet{number:03d}\\Control\\Terminal Server"
-        value = guest.system.value(key, "fDenyTSConnections")
-        if value is None or value.dword() != 0:
+        if guest.system.dword(key, "fDenyTSConnections") != 0:
             yield Finding("remote-desktop-off", "broken", key, "fDenyTSConnections is not 0", "fDenyTSConnections = 0")
-            yield SetValue("SYSTEM", key, "fDenyTSConnections", REG_DWORD, bytes(4))
+            yield SetValue("SYSTEM", key, "fDenyTSConnections", dword(0))

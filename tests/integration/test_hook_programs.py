@@ -47,12 +47,13 @@ def program(directory: Path, answer: str, describe: Any = DESCRIPTION, name: str
     return path
 
 
-@pytest.mark.parametrize(("name", "found", "key"), [
-    ("75-company-marker", "company-marker-missing", "Example Company"),
-    ("76-no-autorun.py", "autorun-enabled", "ControlSet001\\Services\\cdrom"),
+@pytest.mark.parametrize(("hook", "found", "key"), [
+    (EXAMPLES / "75-company-marker", "company-marker-missing", "Example Company"),
+    (EXAMPLES / "76-no-autorun.py", "autorun-enabled", "ControlSet001\\Services\\cdrom"),
+    (ROOT / "packaging/example-hook/77-remote-desktop.py", "remote-desktop-off", "ControlSet001\\Control\\Terminal Server"),
 ])  # fmt: skip
-def test_examples(name: str, found: str, key: str, windows: Guest, options: Options) -> None:
-    proposal = propose([load_hook(EXAMPLES / name)], windows, options)
+def test_examples(hook: Path, found: str, key: str, windows: Guest, options: Options) -> None:
+    proposal = propose([load_hook(hook)], windows, options)
     assert [f.id for f in proposal.findings] == [found]
     (change,) = proposal.changes
     assert isinstance(change, SetValue) and change.key == key and not change.holds(windows)

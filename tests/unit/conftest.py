@@ -34,6 +34,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def kept(prefix: str, place: str, mode: int, token: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as path:
+            Path(path).chmod(mode)
             yield Path(path)
 
     monkeypatch.setattr(children, "_kept", kept)  # which has a child, to be gone after a kill too

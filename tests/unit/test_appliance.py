@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import stat
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from h2k.base import appliance
-from h2k.base.appliance import ended_after, launch
+from h2k.base.appliance import ended_after, launch, placed
 from h2k.base.errors import H2kError
 
 
@@ -93,3 +97,30 @@ class _Timer:
 
     def cancel(self) -> None:
         self.state = "cancelled"
+
+
+def test_files_and_sockets_lie_in_a_directory_of_ours_that_goes() -> None:
+    said: list[str] = []
+    handle = SimpleNamespace(parse_environment_list=said.extend, get_cachedir=lambda: "/c", set_cachedir=said.append)
+    with placed(handle):
+        assert said.pop() == "/c", "the appliance that was built before is used again"
+        (place,) = {Path(line.partition("=")[2]) for line in said}
+        assert [line.partition("=")[0] for line in said] == ["TMPDIR", "XDG_RUNTIME_DIR"]
+        assert place.name.startswith("h2k-appliance-") and stat.S_IMODE(place.stat().st_mode) & 0o011
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_sockets_elsewhere_go_with_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool) -> None:
+    said: list[str] = []
+    elsewhere = tmp_path / "libguestfsAbCdEf"
+    elsewhere.mkdir()
+    with socket.socket(socket.AF_UNIX) as open_socket, placed(SimpleNamespace(parse_environment_list=said.extend, get_cachedir=str, set_cachedir=said.append)):
+        open_socket.bind(str(elsewhere / ("guestfsd.sock" if ours else "other.sock")))
+        link = Path(said[0].partition("=")[2]) / "also-sockets"
+        for _ in range(1000 if ours else 5):
+            if link.is_symlink():
+                break
+            threading.Event().wait(0.02)
+        assert link.is_symlink() == ours
+        assert not ours or link.readlink() == elsewhere

@@ -48,7 +48,10 @@ def appliance(monkeypatch: pytest.MonkeyPatch) -> Appliance:
 
 def test_everything_is_written_in_one_session_on_the_overlays(appliance: Appliance) -> None:
     ApplianceWriter().write([Path("/o0"), Path("/o1")], Work(((1, 446, b"table"),), (SYSTEM, ESP)))
-    assert appliance.done == [
+    _, (_, [files, sockets]), _, *done = appliance.done
+    place = Path(files.partition("=")[2])
+    assert (files, sockets) == (f"TMPDIR={place}", f"XDG_RUNTIME_DIR={place}") and not place.exists()
+    assert done == [
         ("add_drive_opts", "/o0", "qcow2", "unsafe"), ("add_drive_opts", "/o1", "qcow2", "unsafe"), ("launch", ""),
         ("pwrite_device", "/dev/sdb", b"table", 446),
         ("mount", "/dev/sda2", "/"), ("mkdir", "/d"), ("mkdir", "/d/e"),
