@@ -151,6 +151,9 @@ def test_secure_boot_is_turned_off_when_told_so(by: str) -> None:
     proposal = propose([packaged()["signatures"]], with_driver(by), wanted)
     assert proposal.setting("secure-boot", "on") == "off"
     assert [(f.id, f.state) for f in proposal.findings] == [(found, "warning")]
+    other = dataclasses.replace(wanted, accept=frozenset({"volume-dirty"}))
+    refused = propose([packaged()["signatures"]], with_driver(by), other)
+    assert refused.setting("secure-boot", "on") == "on" and [f.state for f in refused.findings] == ["refused"]
 
 
 def test_each_control_set_s_own_file() -> None:

@@ -57,6 +57,15 @@ def test_after_the_repair_nothing_is_to_do_and_the_staged_state_holds(drivers: D
     assert other.documents == (), "network.json of the first run is not overwritten by an emptier one"
 
 
+def test_every_script_is_staged_as_it_is(drivers: DriverSource) -> None:
+    guest = windows_guest(MODERN + THREE, data_disks=1)
+    fixed = apply_changes(guest, ask(guest, drivers).changes)
+    scripts = first_boot.scripts()
+    assert "runner.cmd" in scripts
+    for name, data in scripts.items():
+        assert fixed.reader.read(fixed.volume, f"/Program Files/h2k/{name}", 1 << 20) == data
+
+
 def test_hostile_names_reach_no_script(drivers: DriverSource) -> None:
     name = '[$cs\\Control\\Network\\{4D36E972-E325-11CE-BFC1-08002BE10318}\\{11111111-0000-4000-8000-000000000001}\\Connection]\n"Name"="x\\u0022 & calc %PATH%"\n'
     found = ask(windows_guest(MODERN + THREE + name), drivers, domain=domain(*(NicFacts(m) for m in MACS)))

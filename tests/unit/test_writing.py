@@ -24,6 +24,7 @@ def block(letter: str, count: int = 1) -> bytes:
         (b"old", b"old!", [(0, 4)]),
         (block("a", 4), block("a") + block("b", 2) + block("a"), [(4096, 8192)]),
         (block("a", 4), block("b") + block("a", 2) + block("b"), [(0, 4096), (12288, 4096)]),
+        (block("a", 6), block("b") + block("a") + block("b", 3) + block("a"), [(0, 4096), (8192, 12288)]),
         (block("a", 2), block("a", 2) + b"tail", [(8192, 4)]),
         (block("a", 3), block("a", 2), []),  # the file is cut, which needs no bytes
         (bytes(4096), bytes(8192), [(4096, 4096)]),
