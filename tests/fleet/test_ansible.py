@@ -1,19 +1,27 @@
-"""The collection, built and installed from the tree by ansible-galaxy; the playbook that h2k fleet ansible writes, run here."""
+"""The collection, built and installed from the tree by ansible-galaxy; the playbook that h2k fleet ansible writes, run here
+and on two conversion hosts: two sshd on the loopback, each with its processes in a namespace of its own, so that one can be
+killed with all that it does, as by a power cut."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import socket
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fleet.test_run import H2K, data_disks, same, waves
+from tests.fleet.test_run import H2K, JOBS, PER_SOURCE, data_disks, most_at_once, same, waves
 
 ROOT = Path(__file__).resolve().parents[2]
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
+HOSTS = ("127.0.0.2", "127.0.0.3")
 
 
 def run(*argv: Any, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -58,3 +66,100 @@ def test_the_playbook_converts_once_and_tells_what_failed(installed: dict[str, s
     assert all(same(tmp_path, guest) for guest in guests)
     again = run(*argv, cwd=site, env=installed)
     assert again.stdout.count("changed=0") == 5 and "changed=1" not in again.stdout, again.stdout
+
+
+def _free_port() -> int:
+    """A port that is free at both addresses."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            first, second = (stack.enter_context(socket.socket()) for _ in HOSTS)
+            first.bind((HOSTS[0], 0))
+            port: int = first.getsockname()[1]
+            with contextlib.suppress(OSError):
+                second.bind((HOSTS[1], port))
+                return port
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[dict[str, subprocess.Popen[bytes]], dict[str, Any]]]:
+    """The namespace of each host's processes by its address, and what Ansible must know to reach them."""
+    top, port = tmp_path / "ssh", _free_port()
+    top.mkdir()
+    for name in ("key", "host"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(top / name)], check=True)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    found = {}
+    try:
+        for host in HOSTS:
+            (top / host).write_text(
+                f"Port {port}\nListenAddress {host}\nHostKey {top}/host\nAuthorizedKeysFile {top}/key.pub\nStrictModes no\n"
+                "PasswordAuthentication no\nPermitRootLogin yes\nUsePAM no\nPidFile none\nSubsystem sftp internal-sftp\n"
+            )
+            space = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+            found[host] = subprocess.Popen([*space, str(SSHD), "-D", "-e", "-f", str(top / host)], stderr=subprocess.DEVNULL)
+            _await_port(host, port)
+        known = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ControlMaster=no"
+        yield found, {
+            "ansible_port": port, "ansible_ssh_private_key_file": str(top / "key"), "ansible_ssh_common_args": known,
+            "ansible_python_interpreter": "/usr/bin/python3", "h2k_command": H2K,
+        }  # fmt: skip
+    finally:
+        for process in found.values():
+            process.kill()
+            process.wait()
+
+
+def _await_port(host: str, port: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _begun(top: Path, names: list[str]) -> list[str]:
+    """Which of these guests are being converted, by their own marks."""
+    found = []
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads((top / "out" / f"{name}.h2k" / "fleet.json").read_text()).get("seconds") is None:
+                found.append(name)
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.skipif(SSHD is None or os.geteuid() != 0, reason="needs sshd and root")
+def test_a_host_that_dies_in_mid_wave(
+    installed: dict[str, str], hosts: tuple[dict[str, subprocess.Popen[bytes]], dict[str, Any]], tmp_path: Path
+) -> None:
+    """Ten disks from two datastores, dealt so that both hosts read from both: the limit must hold across them. Each is
+    copied so slowly that what could run at once does."""
+    disks = data_disks(tmp_path, 12)
+    guests = [{**disks[number ^ (number >> 1 & 1)], "options": ["-r", "512K"]} for number in range(10)]
+    site, (living, known) = tmp_path / "site", hosts
+    on = [part for host in HOSTS for part in ("--host", host)]
+    assert run(H2K, "fleet", "ansible", waves(tmp_path, guests), "-o", site, *on, cwd=tmp_path, env=installed).returncode == 0
+    dying = [guest["name"] for guest in guests[6::2]]  # later than the first batch, in which both hosts lived to the end
+    told = tmp_path / "first.txt"
+    with open(told, "wb") as log:
+        first = subprocess.Popen(
+            ["ansible-playbook", "playbook.yaml", "-e", json.dumps(known)], cwd=site, env=installed, stdout=log, stderr=log
+        )
+        deadline = time.monotonic() + 300
+        while not (begun := _begun(tmp_path, dying)) and first.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        living[HOSTS[0]].kill()
+        assert first.wait(timeout=600) != 0, told.read_text()
+    assert begun and "UNREACHABLE" in told.read_text() and not same(tmp_path, next(g for g in guests if g["name"] == dying[-1])), told.read_text()
+    assert all(same(tmp_path, guest) for guest in guests[1::2]), told.read_text()  # the other host's
+    assert 1 < most_at_once(tmp_path) <= JOBS * len(HOSTS)
+    left = {**known, "h2k_conversion_hosts": [HOSTS[1]]}
+    done = run("ansible-playbook", "playbook.yaml", "-e", json.dumps(left), cwd=site, env=installed)
+    assert done.returncode == 0, done.stdout
+    assert all(same(tmp_path, guest) for guest in guests)
+    assert all(most_at_once(tmp_path, f"store{number}") <= PER_SOURCE for number in range(2))
+    assert not list((tmp_path / "out").glob(".*h2k-part"))

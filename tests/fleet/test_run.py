@@ -51,7 +51,7 @@ def most_at_once(top: Path, datastore: str = "") -> int:
     edges = []
     for path in (top / "out").glob("*.h2k/fleet.json"):
         mark = json.loads(path.read_text())
-        if mark.get("seconds") is not None and datastore in mark["datastore"]:
+        if mark.get("seconds") is not None and datastore in mark["source"]:
             edges += [(mark["began"], 1), (mark["began"] + mark["seconds"] - 0.2, -1)]  # the end is seen a moment late
     most = now = 0
     for _, step in sorted(edges):
