@@ -46,10 +46,12 @@ def opened_directory(path: Path) -> Iterator[int]:
 def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Write the file at one stroke: a reader, or the next run after a kill, sees the old file or the new one, whole.
 
-    The mode is `mode` whatever the umask. A link at `path` is replaced, not followed. H2kError names the file.
+    The mode is `mode` whatever the umask. A link at `path` is replaced, not followed. H2kError names the file, and says so
+    of a device or a pipe, which root would replace by a file: /dev/null, /dev/stdout.
     """
     try:
         with opened_directory(path.parent) as directory:
+            _require_plain(path, directory)
             temporary = _temporary(path.name)
             try:
                 with open(create(directory, temporary, mode), "wb") as out:
@@ -64,6 +66,17 @@ def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
             os.fsync(directory)
     except OSError as e:
         raise unwritable(path, e) from e
+
+
+def _require_plain(path: Path, directory: int) -> None:
+    """H2kError for a name in that directory which a device, a pipe or a socket has, or a link to an open file."""
+    try:
+        mode = os.stat(path.name, dir_fd=directory, follow_symlinks=False).st_mode
+        special = os.readlink(path.name, dir_fd=directory).startswith("/proc/self/fd") if stat.S_ISLNK(mode) else not stat.S_ISREG(mode)
+    except OSError:
+        return  # nothing is there, or writing says what is wrong
+    if special and not stat.S_ISDIR(mode):
+        raise H2kError(f"{path}: a device or a pipe, which h2k would replace by a file", hint="give the name of a file")
 
 
 def write_text(path: Path, text: str, mode: int = PRIVATE) -> None:

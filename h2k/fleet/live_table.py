@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class LiveTable:
         table = Table(title=f"{self.title}: {len(self._rows)}", title_justify="left", box=None, pad_edge=False)
         for column in self.columns:
             table.add_column(column, overflow="ellipsis", no_wrap=True)
-        for cells in list(self._rows.values())[-_SHOWN:]:
+        for cells in reversed([*itertools.islice(reversed(self._rows.values()), _SHOWN)]):  # of all there can be 100,000
             table.add_row(Text(cells[0], style=STYLES.get(cells[0], "")), *(Text(cell) for cell in cells[1:]))
         return table
 

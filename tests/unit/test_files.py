@@ -63,6 +63,20 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "kept" and not (tmp_path / "report.json").is_symlink()
 
 
+@pytest.mark.parametrize("name", ["pipe", "stdout"])
+def test_a_device_or_a_pipe_is_not_replaced(name: str, tmp_path: Path) -> None:
+    """Root would put a file in the place of /dev/null, or of /dev/stdout, which is a link."""
+    path = tmp_path / name
+    if name == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/proc/self/fd/1")
+    before = path.lstat()
+    with pytest.raises(H2kError, match=f"{name}: a device or a pipe"):
+        write_bytes(path, b"new")
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
 def test_a_failed_write_is_one_line_and_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x"
     path.write_text("old")
