@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from h2k.base.files import SHARED, own_directory, write_text
-from h2k.fleet.wave_plan import quoted
+from h2k.fleet.wave_plan import free_name, quoted
 from h2k.fleet.waves import Entry, Waves
 
 INVENTORY, PLAYBOOK, SETTINGS = "inventory.yaml", "playbook.yaml", "ansible.cfg"
@@ -162,15 +162,10 @@ def literal(text: str) -> str:
 
 def host_names(entries: Sequence[Entry]) -> dict[Path, str]:
     """A plain name for each guest in the inventory, where [1:3] would be three hosts."""
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     found = {}
     for entry in entries:
         name = _NOT_PLAIN.sub("_", entry.name)
         name = f"guest_{name}" if name[0].isdigit() or name in ("all", "ungrouped", LOCAL, "none") else name
-        number, unique = 1, name
-        while unique in taken:
-            number += 1
-            unique = f"{name}-{number}"
-        taken.add(unique)
-        found[entry.state] = unique
+        found[entry.state] = free_name(name, taken)
     return found

@@ -77,17 +77,24 @@ def _seconds(wave: Sequence[Row], jobs: int) -> Optional[float]:
 
 def unique_names(guests: Sequence[Row]) -> dict[str, str]:
     """A name for each guest's result, by its key: its own made fit for a file, with a number where it is taken."""
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     found = {}
     for guest in guests:
         name = _UNSAFE.sub("_", guest["name"]).lstrip(".-").strip()[:_LONGEST] or "guest"
-        number, unique = 1, name
-        while unique in taken:
-            number += 1
-            unique = f"{name}-{number}"
-        taken.add(unique)
-        found[guest["key"]] = unique
+        found[guest["key"]] = free_name(name, taken)
     return found
+
+
+def free_name(name: str, taken: dict[str, int]) -> str:
+    """The name, with a number where it is taken; taken now. `taken` has the last number that each name got, so that
+    thousands of guests of one name are not compared with each other."""
+    number, unique = taken.get(name, 0), name
+    while unique in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken[name] = max(number, 1)
+    taken.setdefault(unique, 1)
+    return unique
 
 
 def quoted(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from h2k.base.errors import UsageError
 from h2k.fleet.look import READY, REFUSED_CLASS, REPAIRS, Row, blank
 from h2k.fleet.sources import DISK, VMX, Source
-from h2k.fleet.wave_plan import Wishes, in_waves, unique_names, waves_yaml
+from h2k.fleet.wave_plan import Wishes, free_name, in_waves, unique_names, waves_yaml
 from h2k.fleet.waves import read_waves, schema
 
 GOOD = """\
@@ -122,6 +122,20 @@ def test_any_name_is_read_again(tmp_path: Path, name: str) -> None:
 def test_names_are_unique_and_fit_for_files() -> None:
     rows = [row("web"), {**row("x"), "name": "web"}, {**row("y"), "name": "../etc/pass\nwd"}, {**row("z"), "name": "..."}]
     assert list(unique_names(rows).values()) == ["web", "web-2", "_etc_pass_wd", "guest"]
+
+
+def test_many_guests_of_one_name_are_not_compared_with_each_other() -> None:
+    class Counted(dict[str, int]):
+        asked = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.asked += 1
+            return super().__contains__(name)
+
+    taken = Counted()
+    assert [free_name(name, taken) for name in ("web", "web-2", "web", "web", "web-2")] == ["web", "web-2", "web-3", "web-4", "web-2-2"]
+    found = {free_name("db", taken) for _ in range(1000)}
+    assert len(found) == 1000 and "db-1000" in found and taken.asked < 3000
 
 
 def test_docs_have_the_schema() -> None:
