@@ -122,6 +122,7 @@ def hosts(tmp_path: Path) -> Iterator[tuple[dict[str, subprocess.Popen[bytes]], 
             (top / host).write_text(
                 f"Port {port}\nListenAddress {host}\nHostKey {top}/host\nAuthorizedKeysFile {top}/key.pub\nStrictModes no\n"
                 "PasswordAuthentication no\nPermitRootLogin yes\nUsePAM no\nPidFile none\nSubsystem sftp internal-sftp\n"
+                f"SetEnv TMPDIR={top}\n"  # what a host that died leaves goes with the test
             )
             space = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
             found[host] = subprocess.Popen([*space, str(SSHD), "-D", "-e", "-f", str(top / host)], stderr=subprocess.DEVNULL)
@@ -129,7 +130,7 @@ def hosts(tmp_path: Path) -> Iterator[tuple[dict[str, subprocess.Popen[bytes]], 
         known = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ControlMaster=no"
         yield found, {
             "ansible_port": port, "ansible_ssh_private_key_file": str(top / "key"), "ansible_ssh_common_args": known,
-            "ansible_python_interpreter": "/usr/bin/python3", "h2k_command": H2K,
+            "ansible_python_interpreter": "/usr/bin/python3", "ansible_remote_tmp": str(top / "tmp"), "h2k_command": H2K,
         }  # fmt: skip
     finally:
         for process in found.values():
