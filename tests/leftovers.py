@@ -22,7 +22,8 @@ APPLIANCE = Path(f"/var/tmp/.guestfs-{os.geteuid()}")
 _SETUP = """
 mount --bind "$1/work" "$1/tmp/g" && mount --bind "$3" "$1/tmp/code"
 if [ -d "$2" ]; then mkdir -p "$1/vartmp/${2##*/}"; mount --bind "$2" "$1/vartmp/${2##*/}"; fi
-mount --rbind "$1/tmp" /tmp && mount --rbind "$1/vartmp" /var/tmp || exit 99
+# By relative paths, as they are: the room may lie below one of the two places that it hides.
+cd "$1" && mount -c --rbind tmp /tmp && mount -c --rbind vartmp /var/tmp || exit 99
 cd /tmp/g; shift 3; exec "$@"
 """
 _TOKEN = "H2K_TEST_TOKEN"

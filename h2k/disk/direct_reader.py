@@ -230,7 +230,9 @@ class DirectReader(WholeReader):
         try:
             self._child.stdin.write(json.dumps([request, arguments]).encode() + b"\n")
             self._child.stdin.flush()
-        except (BrokenPipeError, ValueError) as e:  # ValueError: closed after an earlier failure
+        except BrokenPipeError:
+            self._give_up(subject, "crashed")
+        except ValueError as e:  # closed after an earlier failure
             raise BadData(f"{subject}: the file system reader has ended", hint=OTHER_WAY) from e
         while True:
             head = _Content(5)

@@ -326,9 +326,9 @@ def test_killed_between_commit_and_production(machine: Machine, host: VirtHost) 
     shutil.copytree(machine.directory, copy)
     # The way back, as long as nobody has written: first the boots, then the repair.
     assert not machine.same(content)
-    assert "(boot)" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
+    assert "the boot is undone" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
     assert machine.same(content) and not (machine.state / "nvram.fd").exists()
-    assert "(fix)" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
+    assert "the fix is undone" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
     shutil.rmtree(machine.directory)
     shutil.copytree(copy, machine.directory)
     machine.directory.chmod(0o711)
@@ -401,7 +401,7 @@ def test_killed_doubled_stopped_and_without_libvirt(machine: Machine, host: Virt
     back = host.run(H2K, "rollback", machine.directory / "g.xml")
     assert "stopping it" in said(back)
     as_it_was(machine, content)
-    assert "(fix)" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
+    assert "the fix is undone" in host.run(H2K, "rollback", machine.directory / "g.xml").stdout
 
 
 KEEP = """
