@@ -394,7 +394,9 @@ def test_chain_without_end(tmp_path: Path) -> None:
 
 def test_encrypted_image(tmp_path: Path) -> None:
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc"]
-    run(*argv, "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", tmp_path / "luks.qcow2", "4M")
+    argv += ["-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", str(tmp_path / "luks.qcow2"), "4M"]
+    # QEMU measures how fast it derives keys, and at times gives up: "Unable to get accurate CPU usage".
+    assert any(subprocess.run(argv, check=False).returncode == 0 for _ in range(5))
     refused(tmp_path / "luks.qcow2", "encrypted", kind=Refused)
 
 
