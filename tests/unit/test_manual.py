@@ -100,3 +100,10 @@ def test_the_policy_file_of_the_packages_shows_every_key_with_its_default(tmp_pa
 def test_the_newest_changes_are_those_of_this_version() -> None:
     first = re.search(r"^## (\S+) \(\d{4}-\d{2}-\d{2}\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert first is not None and first[1] == __version__
+
+
+@pytest.mark.parametrize("path", sorted(MANUAL.glob("*.md")), ids=lambda path: path.name)
+def test_optional_words_stand_in_brackets_that_lowdown_takes_for_no_link(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?<!\\)\[\*[^\]\n]*\](?!\()", text) == [], "write \\[**-v**\\]: lowdown keeps the stars otherwise"
+    assert re.findall(r"\*[A-Z]+\*\|\*[A-Z]+\*", text) == [], "emphasis needs a space before it"
