@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-from h2k.base.children import ALSO, temporary_directory
+from h2k.base.children import Also, temporary_directory_and_more
 from h2k.base.errors import H2kError
 
 LAUNCH_LIMIT = 600.0  # seconds; without KVM on a busy host a launch takes minutes
@@ -29,12 +29,12 @@ HINT = "see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows"
 def placed(appliance: Any) -> Iterator[None]:
     """Files and sockets of a guestfs handle are gone after the block, however we end in it: libguestfs leaves them behind
     when we are killed (guestfs(3), TMPDIR and XDG_RUNTIME_DIR). Of root's sockets it lets nobody choose the place."""
-    with temporary_directory("h2k-appliance-", mode=0o711) as place:  # QEMU's user passes through
+    with temporary_directory_and_more("h2k-appliance-", mode=0o711) as (place, also):  # QEMU's user passes through
         cache = appliance.get_cachedir()  # which would follow TMPDIR, and the appliance be built anew in it
         appliance.parse_environment_list([f"TMPDIR={place}", f"XDG_RUNTIME_DIR={place}"])
         appliance.set_cachedir(cache)
         over = threading.Event()
-        watch = threading.Thread(target=_note_sockets, args=(place, over), daemon=True)
+        watch = threading.Thread(target=_note_sockets, args=(also, over), daemon=True)
         watch.start()
         try:
             yield
@@ -43,12 +43,12 @@ def placed(appliance: Any) -> Iterator[None]:
             watch.join()
 
 
-def _note_sockets(place: Path, over: threading.Event) -> None:
-    """Once we listen on libguestfs' socket, a link says that its directory goes with the place."""
+def _note_sockets(also: Also, over: threading.Event) -> None:
+    """Once we listen on libguestfs' socket, its directory is to go as well."""
     while not over.wait(_POLL):
         for directory in _socket_directories():
             with contextlib.suppress(OSError):
-                (place / f"{ALSO}sockets").symlink_to(directory)
+                also(Path(directory))
             return
 
 

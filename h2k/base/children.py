@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -24,30 +24,33 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 # It makes the directory, names it, and removes it when nobody holds its standard input open any more: so there is no
 # moment at which a kill leaves the directory behind. What a signal to the whole group would end is in a session of its own.
-# A link "also-…" in it names what goes with it.
+# Each line of its standard input is a path that goes as well; nothing that lies in the directory is asked for any.
 # With a token ($4) it first ends what has the token in its environment: two seconds with SIGTERM, then SIGKILL. Where
-# root's libguestfs has its sockets, which nobody can choose, their command lines and open sockets tell.
+# root's libguestfs has its sockets, which nobody can choose, tells QEMU's argument for them, taken whole (a disk's name
+# stands in another argument, whatever it holds), or a process that has them open.
 _KEEPER = r"""
 name=libguestfs[A-Za-z0-9]*/guestfsd.sock
 sockets() {
-  tr '\0,' '\n\n' < /proc/$1/cmdline | sed -n "s|^path=\(/.*/$name\)$|\1|p"
+  sed -zn "s|^socket,path=\(/.*/$name\)\(,[a-z0-9=]*\)*$|\1\n|p" /proc/$1/cmdline | tr -d '\0'
   for i in $(ls -l /proc/$1/fd | sed -n 's/.*socket:\[\([0-9]*\)\]$/\1/p'); do sed -n "s|.* $i \(/.*/$name\)$|\1|p" /proc/net/unix; done
 }
-d=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" && cat
+d=$(mktemp -d "$1/$2XXXXXXXX") && chmod "$3" "$d" && echo "$d" || exit
+t=$4
+set --
+while IFS= read -r line; do set -- "$@" "$line"; done
 n=0
-while [ -n "$4" ] && [ $n -lt 50 ]; do
-  p=$(grep -lsxz "$4" /proc/[0-9]*/environ | tr -dc '0-9\n')
+while [ -n "$t" ] && [ $n -lt 50 ]; do
+  p=$(grep -lsxz "$t" /proc/[0-9]*/environ | tr -dc '0-9\n')
   [ -n "$p" ] || break
-  [ $n -gt 0 ] || for q in $p; do sockets $q; done | sort -u | while read -r s; do ln -s "${s%/*}" "$d/also-$(basename "${s%/*}")"; done
+  [ $n -gt 0 ] || for s in $(for q in $p; do sockets $q; done | sort -u); do [ ! -S "$s" ] || set -- "$@" "${s%/*}"; done
   [ $n -lt 20 ] && s=TERM || s=KILL
   [ $((n % 10)) -ne 0 ] && [ $n -lt 20 ] || kill -$s $p
   sleep 0.1; n=$((n + 1))
 done 2> /dev/null
-for l in "$d"/also-*; do [ ! -L "$l" ] || rm -rf "$(readlink "$l")"; done
-chmod -R u+rwX "$d"; rm -rf "$d"
+chmod -R u+rwX "$d"; rm -rf -- "$d" "$@"
 """
-ALSO = "also-"  # a link of such a name in a temporary directory: what it names goes with the directory
 LARGE = "/var/tmp"  # noqa: S108 - libguestfs' documented default
+Also = Callable[[Path], None]
 RUN = "H2K_RUN"  # in the environment of what a program starts that may leave something behind
 
 
@@ -70,8 +73,15 @@ def dies_with_us(number: int = signal.SIGKILL, memory: Optional[int] = None) -> 
 @contextmanager
 def temporary_directory(prefix: str, where: Optional[Path] = None, mode: int = 0o700) -> Iterator[Path]:
     """A directory that is gone when the block ends, and when we are killed in it. H2kError when none can be made."""
-    with _kept(prefix, str(where) if where is not None else tempfile.gettempdir(), mode, "") as path:
+    with _kept(prefix, str(where) if where is not None else tempfile.gettempdir(), mode, "") as (path, _):
         yield path
+
+
+@contextmanager
+def temporary_directory_and_more(prefix: str, mode: int) -> Iterator[tuple[Path, Also]]:
+    """The same, and a function that takes what is to go with the directory: made later, or lying elsewhere."""
+    with _kept(prefix, tempfile.gettempdir(), mode, "") as kept:
+        yield kept
 
 
 @contextmanager
@@ -84,8 +94,8 @@ def cleaned_up(prefix: str) -> Iterator[dict[str, str]]:
     token = secrets.token_hex(16)
     cache = os.environ.get("LIBGUESTFS_CACHEDIR") or os.environ.get("TMPDIR") or LARGE
     large = Path(os.environ.get("VIRT_V2V_TMPDIR") or cache, f"{prefix}{token}")
-    with _kept(prefix, tempfile.gettempdir(), 0o711, f"{RUN}={token}") as path:  # QEMU's user passes through
-        (path / f"{ALSO}large").symlink_to(large.absolute())
+    with _kept(prefix, tempfile.gettempdir(), 0o711, f"{RUN}={token}") as (path, also):  # QEMU's user passes through
+        also(large.absolute())
         try:
             large.mkdir(mode=0o711)
         except OSError as e:
@@ -94,14 +104,21 @@ def cleaned_up(prefix: str) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _kept(prefix: str, place: str, mode: int, token: str) -> Iterator[Path]:
+def _kept(prefix: str, place: str, mode: int, token: str) -> Iterator[tuple[Path, Also]]:
     argv = ["/bin/sh", "-c", _KEEPER, "sh", place, prefix, f"{mode:o}", token]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as keeper:
         assert keeper.stdin is not None and keeper.stdout is not None
+        line = keeper.stdin
+
+        def also(path: Path) -> None:
+            line.write(os.fsencode(path) + b"\n")
+            line.flush()
+
         try:
             name = os.fsdecode(keeper.stdout.readline()).rstrip("\n")
             if not name:
                 raise H2kError(f"{place}: no directory can be made there", hint="free some space, or set TMPDIR")
-            yield Path(name)
+            yield Path(name), also
         finally:
-            keeper.stdin.close()
+            with suppress(OSError):  # somebody has ended it
+                line.close()

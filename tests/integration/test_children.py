@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from h2k.base.children import cleaned_up
 from h2k.base.errors import BadData
 from h2k.base.run import run
 from h2k.windows import regf
@@ -98,6 +100,29 @@ def test_nothing_is_left_after_a_kill(code: str, number: int, tmp_path: Path) ->
 def test_a_child_has_no_more_memory_than_it_was_given() -> None:
     assert run(["sh", "-c", "ulimit -v"], memory=1 << 30).stdout.strip() == b"1048576"
     assert run(["sh", "-c", "ulimit -v"]).stdout.strip() != b"1048576"
+
+
+@pytest.mark.parametrize(("argument", "goes"), [
+    ("socket,path=SOCKET,id=channel0", True),
+    ("file=/srv/a.vmdk,,socket,path=SOCKET,id=channel0", False),  # a disk's name
+    ("file=/srv/a.vmdk\nsocket,path=SOCKET,id=channel0", False),
+    ("socket,path=DIRECTORY/other/../libguestfsAbCdEf/guestfsd.sock,id=channel0", False),
+    ("socket,path=SOCKET.none/libguestfsAbCdEf/guestfsd.sock,id=channel0", False),
+], ids=["qemu", "name", "line", "detour", "missing"])  # fmt: skip
+def test_only_sockets_of_qemu_go_with_what_was_killed(argument: str, goes: bool, tmp_path: Path) -> None:
+    place = tmp_path / "libguestfsAbCdEf"
+    place.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place / "guestfsd.sock"))
+        words = argument.replace("SOCKET", str(place / "guestfsd.sock")).replace("DIRECTORY", str(tmp_path))
+        with cleaned_up("h2k-test-") as environment:
+            argv = ["sh", "-c", "read line", "sh", words]
+            killed = subprocess.Popen(argv, stdin=subprocess.PIPE, env={**os.environ, **environment})
+        assert killed.wait(timeout=20) != 0
+        deadline = time.monotonic() + 5
+        while Path(environment["TMPDIR"]).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert not Path(environment["TMPDIR"]).exists() and place.exists() is not goes
 
 
 # hivex

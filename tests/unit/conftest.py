@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,10 +33,13 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a unit test started a process: {argv[:1]}")
 
     @contextmanager
-    def kept(prefix: str, place: str, mode: int, token: str) -> Iterator[Path]:
+    def kept(prefix: str, place: str, mode: int, token: str) -> Iterator[tuple[Path, Any]]:
         with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as path:
             Path(path).chmod(mode)
-            yield Path(path)
+            more: list[Path] = []
+            yield Path(path), more.append
+        for other in more:
+            shutil.rmtree(other)
 
     monkeypatch.setattr(children, "_kept", kept)  # which has a child, to be gone after a kill too
     monkeypatch.setattr(alive, "_kept", lambda handle, disks: nullcontext())  # the same, to outlive a kill

@@ -34,7 +34,7 @@ def test_large_files_and_the_appliance_stay_where_they_would_be(
         files = Path(environment["VIRT_V2V_TMPDIR"])
         assert files.parent == tmp_path / large and files.name == f"h2k-test-{environment[RUN]}"
         assert stat.S_IMODE(files.stat().st_mode) == 0o711
-        assert (Path(environment["TMPDIR"]) / "also-large").readlink() == files
+    assert not files.exists() and not Path(environment["TMPDIR"]).exists()
 
 
 def test_a_place_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
