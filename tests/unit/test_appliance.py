@@ -111,22 +111,20 @@ def test_files_and_sockets_lie_in_a_directory_of_ours_that_goes() -> None:
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_sockets_elsewhere_go_with_the_directory(tmp_path: Path, ours: bool) -> None:
+def test_sockets_elsewhere_go_with_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool) -> None:
     said: list[str] = []
     elsewhere = tmp_path / "libguestfsAbCdEf"
     elsewhere.mkdir()
-    looked = threading.Event()
+    looked, look = threading.Event(), appliance._socket_directories
 
-    def look() -> list[str]:
-        found = list(appliance._socket_directories())
+    def directories() -> list[str]:
+        found = list(look())
         looked.set()
         return found
 
-    with socket.socket(socket.AF_UNIX) as open_socket, pytest.MonkeyPatch.context() as patch:
+    monkeypatch.setattr(appliance, "_socket_directories", directories)
+    with socket.socket(socket.AF_UNIX) as open_socket:
         open_socket.bind(str(elsewhere / ("guestfsd.sock" if ours else "other.sock")))
-        assert look() == ([str(elsewhere)] if ours else [])
-        patch.setattr(appliance, "_socket_directories", look)
-        looked.clear()
         with placed(SimpleNamespace(parse_environment_list=said.extend, get_cachedir=str, set_cachedir=said.append)):
             assert looked.wait(20)
     assert elsewhere.exists() is not ours
