@@ -73,7 +73,7 @@ def _installed(guest: Guest, role: Role, package: Optional[DriverPackage]) -> It
     for number in guest.control_sets.boot:
         service = read_service(guest.system, number, role.service)
         if service is not None and service.start == DISABLED:
-            start = package.driver.service.start if package is not None else 3
+            start = package.driver.service.start if package is not None else service.start  # nothing is written then
             key = service_key(number, role.service)
             yield Finding("nic-driver-missing", "broken", key, "the driver is disabled", f"Start {start}")
             yield SetValue("SYSTEM", key, "Start", dword(start))

@@ -19,6 +19,11 @@ def test_a_letter_leads_to_its_partition(scheme: str, raw: object) -> None:
     assert letters("\\DosDevices\\C:", raw(partition), scheme) == [DriveLetter("C:", 0, partition.number)]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("length", [8, 16, 23, 25])
+def test_a_guid_that_is_cut_off_or_too_long_leads_nowhere(length: int) -> None:
+    assert letters("\\DosDevices\\E:", (b"DMIO:ID:" + bytes(17))[:length]) == [DriveLetter("E:")]
+
+
 @pytest.mark.parametrize(("raw", "why"), [(b"DMIO:ID:" + bytes(16), "GUID 00000000"), (bytes(12), "signature 0x00000000")])
 def test_a_letter_of_what_is_not_here(raw: bytes, why: str) -> None:
     (found,) = letters("\\DosDevices\\E:", raw)

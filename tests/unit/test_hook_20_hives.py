@@ -12,7 +12,7 @@ from h2k.guest.changes import ReplayLogs
 from h2k.guest.guest import Guest
 from tests.guests.hivelog import make_dirty_pair
 from tests.guests.regfile import build_hive, make_dirty
-from tests.unit.hooks import ask
+from tests.unit.hooks import ask, packaged
 from tests.unit.memory_reader import MemoryReader, windows_guest
 
 DISK = "$cs\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}"
@@ -36,9 +36,14 @@ def test_an_architecture_without_drivers_is_left_alone() -> None:
     assert ask("boot-storage", guest).states() == {}
 
 
-def test_windows_for_arm64_has_no_domain_to_run_in() -> None:
-    said = ask("hives", windows_guest(arch="arm64"))
-    assert said.states() == {"windows-unsupported": {"refused"}} and "arm64" in said.findings[0].evidence
+@pytest.mark.parametrize(("version", "state"), [("6.0", "warning"), ("6.1", "refused"), ("10.0", "refused")])
+def test_windows_for_arm64_has_no_domain_to_run_in(version: str, state: str) -> None:
+    said = ask("hives", windows_guest(arch="arm64", version=version))
+    assert said.states() == {"windows-unsupported": {state}} and "arm64" in said.findings[0].evidence
+
+
+def test_behind_what_it_refuses_a_hook_that_can_t_read_the_guest_is_left_out() -> None:
+    assert {name for name, hook in packaged().items() if hook.gate} == {"volumes", "hives"}
 
 
 CONFIG = "Windows/System32/config"

@@ -295,11 +295,11 @@ def test_the_only_loader_counts_whatever_root_it_names() -> None:
 
 
 def test_the_new_default_stands_first_and_the_rest_of_the_order_stays() -> None:
-    tool, gone = "{44444444-0000-0000-0000-000000000004}", "{99999999-0000-0000-0000-000000000009}"
-    extra = f'[Objects\\{tool}\\Description]\n"Type"=dword:10400008\n'
-    guest = guest_with(store(default=gone, order=f'{gone}","{tool}', extra=extra))
+    tools, gone = [f"{{44444444-0000-0000-0000-00000000000{n}}}" for n in (4, 5)], "{99999999-0000-0000-0000-000000000009}"
+    extra = "".join(f'[Objects\\{tool}\\Description]\n"Type"=dword:10400008\n' for tool in tools)
+    guest = guest_with(store(default=gone, order='","'.join([gone, *tools]), extra=extra))
     manager = repaired(guest, ask("boot-loader", guest)).hive("BCD").value(f"Objects\\{MANAGER}\\Elements\\24000001", "Element")
-    assert manager is not None and manager.multi() == (LOADER, tool)
+    assert manager is not None and manager.multi() == (LOADER, *tools)
 
 
 def test_a_recovery_environment_is_no_second_windows() -> None:

@@ -82,3 +82,5 @@ def test_the_only_card_gets_all_whatever_its_mac() -> None:
 
     assert addresses("52:54:00:00:00:01") == [("52:54:00:00:00:01", ["192.0.2.20/24"])]
     assert addresses(None) == [("", ["192.0.2.20/24"])]
+    two = ("52:54:00:00:00:01", "52:54:00:00:00:02")
+    assert addresses(*two) == [(mac, []) for mac in two], "which of the two had them, nobody knows"

@@ -210,6 +210,16 @@ def test_a_disk_of_no_bytes_is_not_there_yet(sandbox: Sandbox, told: Any, monkey
     assert told("fat", [], b"") == [{"error": "nbdfuse ended with status 1"}]
 
 
+def test_a_disk_of_one_byte_is_there(sandbox: Sandbox, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def popen(argv: list[str], **_: Any) -> Child:
+        sandbox.disk.write_bytes(b"x")
+        return sandbox.children["nbdfuse"]
+
+    monkeypatch.setattr(volume_agent.subprocess, "Popen", popen)
+    monkeypatch.setattr(volume_agent.time, "sleep", lambda _: pytest.fail("it is waited for"))
+    assert told("fat", [], b"") == DONE
+
+
 def test_pieces_are_read_a_mebibyte_at_a_time() -> None:
     mib = 1 << 20
     found = list(volume_agent._pieces(io.BytesIO(b"a" * 2 * mib + b"b" * mib + b"c"), [[100, 2 * mib], [0, mib + 1]]))
