@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, Optional
 
+import pytest
+
 from h2k.boot.validate import read_steps
-from h2k.config.policy import Policy, Validation
+from h2k.config.policy import NicOverride, Policy, Validation
 from h2k.domain.facts import DomainFacts, NicFacts
 from h2k.engine.hooks import Document
 from tests.unit.hooks import ask
@@ -84,3 +86,10 @@ def test_the_only_card_gets_all_whatever_its_mac() -> None:
     assert addresses(None) == [("", ["192.0.2.20/24"])]
     two = ("52:54:00:00:00:01", "52:54:00:00:00:02")
     assert addresses(*two) == [(mac, []) for mac in two], "which of the two had them, nobody knows"
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [["192.0.2.9/24"]]), (2, [[], []])])
+def test_an_override_without_a_mac_is_the_only_card_s(count: int, expected: list[list[str]]) -> None:
+    policy = Policy(addresses="override", overrides=(NicOverride(None, dhcp=False, addresses=("192.0.2.9/24",)),))
+    found = steps(policy=policy, domain=domain(*(NicFacts(mac) for mac in MACS[:count])))
+    assert [s["addresses"] for s in found if s["step"] == "address"] == expected
