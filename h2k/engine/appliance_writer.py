@@ -14,6 +14,8 @@ from h2k.disk.reader import VolumeRef
 from h2k.engine.writing import VolumeWrite, Work
 from h2k.guest.guest import device
 
+_TYPES = {"ntfs": "ntfs-3g", "fat": "vfat"}  # of a volume's kind, for mount
+
 
 class ApplianceWriter:
     """Uploads each file over the old one, so that NTFS keeps its security descriptor."""
@@ -49,7 +51,8 @@ class ApplianceWriter:
 
 
 def _write_volume(appliance: Any, work: VolumeWrite) -> None:
-    appliance.mount(device(work.volume.ref), "/")
+    # By its type: what mount finds out by itself changes with util-linux, and 2.42 does not know some FAT volumes.
+    appliance.mount_vfs("", _TYPES[work.volume.kind], device(work.volume.ref), "/")
     for directory in work.directories:
         appliance.mkdir(directory)
     with temporary_directory("h2k-") as place:

@@ -34,6 +34,7 @@ ESP, MSR, DATA = (
     "E3C9E316-0B5C-4DB8-817D-F92DF00215AE",
     "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",
 )
+BOOT_KIND = {"uefi": "vfat", "bios": "ntfs"}  # the file system of the boot partition
 BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 FALLBACK = {"amd64": "bootx64.efi", "x86": "bootia32.efi"}
 INBOX = (
@@ -272,13 +273,10 @@ def build(names: Iterable[str], directory: Path, known: Optional[dict[str, Any]]
         made = hives(name, guest)
         place = layout(name, guest["firmware"])
         boot, windows = f"{device}{place.boot[0]}", f"{device}{place.windows[0]}"
-        if guest["firmware"] == "uefi":
-            appliance.mkfs("vfat", boot)
-        else:
-            appliance.mkfs("ntfs", boot)
+        appliance.mkfs(BOOT_KIND[guest["firmware"]], boot)
         appliance.mkfs("ntfs", windows)
-        _fill(appliance, boot, boot_files(guest, made))
-        _fill(appliance, windows, windows_files(guest, made))
+        _fill(appliance, BOOT_KIND[guest["firmware"]], boot, boot_files(guest, made))
+        _fill(appliance, "ntfs", windows, windows_files(guest, made))
     appliance.shutdown()
     appliance.close()
     return built
@@ -309,14 +307,14 @@ def _partitioned(path: Path, place: Layout, size: int) -> None:
     raw.unlink()
 
 
-def _fill(appliance: Any, device: str, files: dict[str, bytes]) -> None:
+def _fill(appliance: Any, kind: str, device: str, files: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as work:
         root = Path(work) / "root"
         for path, data in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(data)
         archive = shutil.make_archive(str(Path(work) / "files"), "tar", root)
-        appliance.mount(device, "/")
+        appliance.mount_vfs("", kind, device, "/")  # by its kind: the mount of util-linux 2.42 does not know some FAT volumes
         appliance.tar_in(archive, "/")
         appliance.umount("/")
 
@@ -335,9 +333,9 @@ def edit_guest(guest: BuiltGuest, hive_texts: dict[str, str], edit: Optional[Edi
     for disk in guest.disks:
         appliance.add_drive_opts(str(disk), format="qcow2", cachemode="unsafe")
     appliance.launch()
-    appliance.mount(f"/dev/sda{place.windows[0]}", "/")
+    appliance.mount_vfs("", "ntfs", f"/dev/sda{place.windows[0]}", "/")
     appliance.mkdir_p("/boot-partition")
-    appliance.mount(f"/dev/sda{place.boot[0]}", "/boot-partition")
+    appliance.mount_vfs("", BOOT_KIND[guest.firmware], f"/dev/sda{place.boot[0]}", "/boot-partition")
     boot = "/boot-partition/EFI/Microsoft/Boot" if guest.firmware == "uefi" else "/boot-partition/Boot"
     for name, text in hive_texts.items():
         path = f"{boot}/BCD" if name == "BCD" else f"/Windows/System32/config/{name}"

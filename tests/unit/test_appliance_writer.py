@@ -54,9 +54,9 @@ def test_everything_is_written_in_one_session_on_the_overlays(appliance: Applian
     assert done == [
         ("add_drive_opts", "/o0", "qcow2", "unsafe"), ("add_drive_opts", "/o1", "qcow2", "unsafe"), ("launch", ""),
         ("pwrite_device", "/dev/sdb", b"table", 446),
-        ("mount", "/dev/sda2", "/"), ("mkdir", "/d"), ("mkdir", "/d/e"),
+        ("mount_vfs", "", "ntfs-3g", "/dev/sda2", "/"), ("mkdir", "/d"), ("mkdir", "/d/e"),
         ("upload", b"A", "/d/a"), ("upload", b"B", "/d/e/b"), ("umount", "/"),
-        ("mount", "/dev/sdb1", "/"), ("upload", b"store", "/BCD"), ("umount", "/"),
+        ("mount_vfs", "", "vfat", "/dev/sdb1", "/"), ("upload", b"store", "/BCD"), ("umount", "/"),
         ("shutdown", ""), ("close", ""),
     ]  # fmt: skip
 

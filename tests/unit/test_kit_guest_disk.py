@@ -50,7 +50,11 @@ class Appliance:
     def rmmountpoint(self, path: str) -> None:
         self.points.remove(path)
 
-    def mount_options(self, options: str, device: str, path: str) -> None:
+    def vfs_type(self, device: str) -> str:
+        return {"/dev/sda1": "vfat"}.get(device, "ntfs")
+
+    def mount_vfs(self, options: str, kind: str, device: str, path: str) -> None:
+        assert kind == self.vfs_type(device)
         if device in self.mounts:
             raise RuntimeError("already mounted, or hibernated")
         self.mounts[device] = path

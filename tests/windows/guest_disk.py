@@ -61,7 +61,7 @@ class GuestDisk(Surgery):
             device = f"/dev/sda{number + 1}"
             self._appliance.mkmountpoint(f"/{name}")
             try:
-                self._appliance.mount_options("", device, f"/{name}")
+                self._appliance.mount_vfs("", self._appliance.vfs_type(device), device, f"/{name}")
             except RuntimeError as e:
                 raise StepFailed("fault", f"{device} can't be mounted to be written: {e}", str(self.image)) from e
             self._volumes[name] = _Mounted(self, self._appliance, f"/{name}", start, size)
