@@ -597,11 +597,12 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "driver-start-override:0", "StartOverride 0=3", REPAIR,
-        registry("SYSTEM", f'[$cs\\Services\\viostor\\StartOverride]\n{OVERRIDE.format("0")}\n'), (NEW,),
+        registry("SYSTEM", f'[$cs\\Services\\viostor\\StartOverride]\n{OVERRIDE.format("0")}\n'), (NEW,), fits=modern,
     ),
     Fault(
         "driver-start-override:other", "StartOverride of another hardware configuration", REPAIR,
         registry("SYSTEM", f'[$cs\\Services\\viostor\\StartOverride]\n"0"=dword:00000000\n{OVERRIDE.format("7")}\n'),
+        fits=modern,
     ),
     Fault("driver-parameters-missing:group", "Group is another", REPAIR, service("viostor", '"Group"="Base"')),
     Fault(
@@ -637,6 +638,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "boot-stack-driver-disabled:override", "disk has StartOverride 0=3", REPAIR,
         registry("SYSTEM", f'[$cs\\Services\\disk\\StartOverride]\n{OVERRIDE.format("0")}\n'),
+        fits=modern,
     ),
     Fault("boot-stack-driver-disabled:file", "mountmgr.sys is not there", REFUSE, gone(f"{DRIVERS}/mountmgr.sys"), (NEW, OLD)),
     Fault("boot-stack-driver-disabled:service", "volmgr has no service", REFUSE, registry("SYSTEM", "-[$cs\\Services\\volmgr]\n")),
