@@ -17,6 +17,7 @@ DEFAULT_URI = "qemu:///system"
 RECONNECT_LIMIT = 120.0  # seconds for a daemon that was killed to come back
 SCREEN_LIMIT = 64 * 1024 * 1024  # bytes of one screenshot
 AGENT_LIMIT = 4 * 1024 * 1024  # bytes of one answer of the guest agent
+STOP_SECONDS = 60  # libvirt waits 15 s for a QEMU that it has killed, and one that waits for a slow disk takes longer
 AGENT_SECONDS = 5  # for one answer of the guest agent; libvirt itself would wait for ever
 START_DAEMON = "systemctl start libvirtd (or virtqemud)"
 T = TypeVar("T")
@@ -369,13 +370,20 @@ class Domain:
         return True
 
     def destroy(self) -> None:
-        """Stop it at once, if it runs. H2kError when libvirt can't."""
+        """Stop it at once, if it runs. H2kError when libvirt can't; a QEMU that takes longer to end than libvirt waits is
+        asked again."""
         lv = self.virt.libvirt
-        try:
-            self._with(lambda domain: domain.destroy())
-        except lv.libvirtError as e:
-            if self.state().active:
-                raise self.virt.failure(f"{self.name} can't be stopped", e) from e
+        deadline = time.monotonic() + STOP_SECONDS
+        while True:
+            try:
+                self._with(lambda domain: domain.destroy())
+                return
+            except lv.libvirtError as e:
+                if not self.state().active:
+                    return
+                if e.get_error_code() != lv.VIR_ERR_SYSTEM_ERROR or time.monotonic() > deadline:
+                    raise self.virt.failure(f"{self.name} can't be stopped", e) from e
+            time.sleep(1)
 
     def monitor(self, command: str) -> str:
         """The answer of QEMU's human monitor."""

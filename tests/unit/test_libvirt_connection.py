@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +85,42 @@ def test_addresses_by_card(virt: Virt) -> None:
     domain._with = lambda action: action(Guest())  # type: ignore[method-assign]
     assert domain.addresses("agent") == {"52:54:00:aa:00:01": ["192.0.2.1"], "": []}
     assert domain.guest_os() == {"id": "mswindows", "kernel-release": "20348"}
+
+
+class Stuck:
+    """A domain whose QEMU can't be killed yet, `times` times; libvirt's error is a system's, as EBUSY is, or another."""
+
+    def __init__(self, times: int, code: int = libvirt.VIR_ERR_SYSTEM_ERROR) -> None:
+        self.times, self.code, self.asked = times, code, 0
+
+    def destroy(self) -> None:
+        self.asked += 1
+        if self.asked <= self.times:
+            error = libvirt.libvirtError("Failed to terminate process 410 with SIGKILL")
+            error.err = (self.code, 0, "Failed to terminate process 410 with SIGKILL", 0, "", "", "", 16, 0)
+            raise error
+
+    def state(self) -> list[int]:
+        return [libvirt.VIR_DOMAIN_RUNNING if self.asked <= self.times else libvirt.VIR_DOMAIN_SHUTOFF, 0]
+
+
+@pytest.mark.parametrize(
+    ("stuck", "late", "asked"),
+    [(Stuck(2), False, 3), (Stuck(2), True, 1), (Stuck(2, libvirt.VIR_ERR_OPERATION_DENIED), False, 1)],
+)
+def test_a_qemu_that_takes_long_to_end_is_asked_again(
+    stuck: Stuck, late: bool, asked: int, virt: Virt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter((0.0, *[module.STOP_SECONDS + late] * 9))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now), sleep=lambda seconds: None))
+    domain = Domain(virt, "test", UUID)
+    domain._with = lambda action: action(stuck)  # type: ignore[method-assign]
+    if asked > stuck.times:
+        domain.destroy()
+    else:
+        with pytest.raises(H2kError, match=r"test can't be stopped.*terminate process 410"):
+            domain.destroy()
+    assert stuck.asked == asked
 
 
 def test_only_libvirt_on_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
