@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,7 +53,23 @@ def test_fix_and_boot_work_on_the_report_directory(ran: Any, tmp_path: Path) -> 
     assert h2k_boot(converted, TOOLS) == 1
     assert ran[0][0][:3] == ["h2k", "fix", str(tmp_path / "source.h2k")]
     assert ran[1][0][:2] == ["nsenter", "--"] and ran[1][0][3:] == ["boot", str(tmp_path / "source.h2k"), "--policy", "/p.yaml"]
-    assert [argv[-2:] for argv, _ in ran[2:]] == [["shutdown", "source"], ["sh", "source"], ["destroy", "source"], ["--nvram", "source"]]
+    assert [argv[-2:] for argv, _ in ran[2:]] == [["sh", "source"], ["destroy", "source"], ["--nvram", "source"]]
+
+
+def test_a_button_that_was_pressed_too_early_is_pressed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [0.0], []
+
+    def run(argv: Any, *_: Any) -> int:
+        asked.extend(str(word) for word in argv if word in ("shutdown", "destroy"))
+        return 0 if "sh" not in argv or asked.count("shutdown") < 2 else 1
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(convert, "run_logged", run)
+    monkeypatch.setattr(convert, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    assert h2k_boot(Converted("h2k-v2v", 0, tmp_path / "log", state=tmp_path / "source.h2k"), TOOLS) == 0
+    assert asked == ["shutdown", "shutdown", "destroy"] and convert.AGAIN <= now[0] <= convert.AGAIN + 2
 
 
 @pytest.mark.parametrize(("bus", "dev", "found"), [("virtio", "vda", "virtio"), ("scsi", "sda", "virtio-scsi"), ("ide", "hda", "ide"), ("sata", "sda", "sata")])

@@ -17,6 +17,7 @@ from tests.windows.steps import limit_of, run_logged
 ROOT = Path(__file__).resolve().parents[2]
 RECORD_LIMIT = 16 << 20  # bytes of a record
 REFUSED = 3
+AGAIN = 20  # seconds until a guest that still runs is asked once more to shut down
 NETWORK = "default"  # of libvirt; `h2k boot` keeps its link down
 BUS_OF = {"virtio": "virtio", "scsi": "virtio-scsi", "sata": "sata", "ide": "ide"}
 
@@ -135,16 +136,23 @@ def h2k_boot(converted: Converted, tools: Tools) -> int:
 
 
 def _stop(name: str, log: Path, tools: Tools) -> None:
-    """Shut the domain down, or end it, and forget it; its disks stay."""
-    for words in (("shutdown", name), ("destroy", name), ("undefine", "--nvram", name)):
-        if words[0] == "destroy":
-            _wait_until_off(name, log, tools)
-        run_logged([*tools.libvirt, "virsh", "-q", *words], "shutdown", log, limit_of("answer", tools.kvm))
-
-
-def _wait_until_off(name: str, log: Path, tools: Tools) -> None:
-    end = time.monotonic() + limit_of("shutdown", tools.kvm)
-    command = [*tools.libvirt, "sh", "-c", 'virsh -q domstate "$1" 2>&1 | grep -q running', "sh", name]
-    while time.monotonic() < end and run_logged(command, "shutdown", log, limit_of("answer", tools.kvm)) == 0:
+    """Shut the domain down, or end it, and forget it; its disks stay. A button that is pressed while the firmware still
+    runs is lost, so that it is pressed again."""
+    end, asked = time.monotonic() + limit_of("shutdown", tools.kvm), -AGAIN
+    while time.monotonic() < end and _runs(name, log, tools):
+        if time.monotonic() - asked >= AGAIN:
+            asked = time.monotonic()
+            _virsh(("shutdown", name), log, tools)
         time.sleep(2)
+    _virsh(("destroy", name), log, tools)
+    _virsh(("undefine", "--nvram", name), log, tools)
+
+
+def _runs(name: str, log: Path, tools: Tools) -> bool:
+    command = [*tools.libvirt, "sh", "-c", 'virsh -q domstate "$1" 2>&1 | grep -q running', "sh", name]
+    return run_logged(command, "shutdown", log, limit_of("answer", tools.kvm)) == 0
+
+
+def _virsh(words: tuple[str, ...], log: Path, tools: Tools) -> None:
+    run_logged([*tools.libvirt, "virsh", "-q", *words], "shutdown", log, limit_of("answer", tools.kvm))
 
