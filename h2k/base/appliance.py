@@ -26,9 +26,10 @@ HINT = "see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows"
 
 
 @contextlib.contextmanager
-def placed(appliance: Any) -> Iterator[None]:
+def placed(appliance: Any) -> Iterator[Path]:
     """Files and sockets of a guestfs handle are gone after the block, however we end in it: libguestfs leaves them behind
-    when we are killed (guestfs(3), TMPDIR and XDG_RUNTIME_DIR). Of root's sockets it lets nobody choose the place."""
+    when we are killed (guestfs(3), TMPDIR and XDG_RUNTIME_DIR). Of root's sockets it lets nobody choose the place. The directory
+    is for files of ours as well."""
     with temporary_directory_and_more("h2k-appliance-", mode=0o711) as (place, also):  # QEMU's user passes through
         cache = appliance.get_cachedir()  # which would follow TMPDIR, and the appliance be built anew in it
         appliance.parse_environment_list([f"TMPDIR={place}", f"XDG_RUNTIME_DIR={place}"])
@@ -37,7 +38,7 @@ def placed(appliance: Any) -> Iterator[None]:
         watch = threading.Thread(target=_note_sockets, args=(also, over), daemon=True)
         watch.start()
         try:
-            yield
+            yield place
         finally:
             over.set()
             watch.join()

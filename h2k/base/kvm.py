@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import tempfile
 import time
+
+from h2k.base.children import dies_with_us, temporary_directory
 
 LIMIT = 10  # seconds; with KVM that works the answer comes within half a second
 _PORT, _SIGN = 0x402, b"k"
@@ -42,14 +43,16 @@ def probe(qemu: str, accelerator: str = "kvm") -> bool:
     A device that opens, and a machine whose firmware prints, prove nothing: hosts whose KVM emulates instructions run
     SeaBIOS and stop in a kernel ("KVM internal error", or minutes for what takes a second).
     """
-    with tempfile.NamedTemporaryFile(prefix="h2k-kvm-") as image:
-        image.write(firmware())
-        image.flush()
+    with temporary_directory("h2k-kvm-") as place:
+        image = place / "firmware"
+        image.write_bytes(firmware())
         # The processor model that libguestfs asks for: QEMU aborts on it where KVM is only half there.
         argv = [qemu, "-accel", accelerator, "-cpu", "max", "-machine", "pc", "-m", "16", "-nodefaults", "-display", "none"]
-        argv += ["-no-reboot", "-bios", image.name, "-chardev", "stdio,id=log"]
+        argv += ["-no-reboot", "-bios", str(image), "-chardev", "stdio,id=log"]
         argv += ["-device", f"isa-debugcon,iobase={_PORT:#x},chardev=log"]
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=dies_with_us()
+        ) as child:
             try:
                 return _signs(child)
             finally:

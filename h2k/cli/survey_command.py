@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import click
 
+from h2k.base.children import temporary_directory
 from h2k.base.errors import H2kError, UsageError
 from h2k.base.files import write_bytes, write_json, write_text
 from h2k.base.steps import counted
@@ -117,9 +117,10 @@ def _looked(sources: Sequence[Source], request: Request, workers: Optional[int],
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[str]:
-    """Where archives are unpacked that can't be read as they are; gone afterwards, whatever became of the workers."""
-    with tempfile.TemporaryDirectory(prefix="h2k-survey-", dir=large_directory()) as work:
-        yield work
+    """Where archives are unpacked that can't be read as they are; gone afterwards, whatever became of the workers
+    and of us."""
+    with temporary_directory("h2k-survey-", large_directory()) as work:
+        yield str(work)
 
 
 def _rate() -> Optional[rates.Rate]:

@@ -65,7 +65,7 @@ class ApplianceReader(WholeReader):
         self._handle = guestfs.GuestFS(python_return_dict=True)
         self._place = ExitStack()
         try:
-            self._place.enter_context(placed(self._handle))
+            self._scratch = self._place.enter_context(placed(self._handle))
             self._launch(infos)
             self.disks = tuple(
                 read_disk(index, info, lambda at, n, disk=index: self.read_at(disk, at, n))  # type: ignore[misc]
@@ -116,7 +116,7 @@ class ApplianceReader(WholeReader):
 
     def _names(self, directory: str) -> dict[str, list[str]]:
         if directory not in self._listings:
-            with tempfile.NamedTemporaryFile() as names:
+            with tempfile.NamedTemporaryFile(dir=self._scratch) as names:
                 self._handle.ls0(directory, names.name)
                 if os.fstat(names.fileno()).st_size > _NAMES_LIMIT:
                     raise BadData(f"a directory of over {MAX_ENTRIES} entries")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
+from h2k.base.children import temporary_directory
 from h2k.base.errors import H2kError
 from h2k.base.files import write_json
 from h2k.base.run import run
@@ -78,8 +78,8 @@ def of_runs(done: Iterable[tuple[int, float]]) -> Optional[Rate]:
 def measured() -> Optional[Rate]:
     """A trial: qemu-img convert of 64 MiB of random bytes in the temporary directory; None where that is not possible."""
     try:
-        with tempfile.TemporaryDirectory(prefix="h2k-rate-") as work:
-            source, target = Path(work) / "source.raw", Path(work) / "target.qcow2"
+        with temporary_directory("h2k-rate-") as work:
+            source, target = work / "source.raw", work / "target.qcow2"
             source.write_bytes(os.urandom(_SAMPLE))
             began = time.monotonic()
             run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(source), str(target)], timeout=60)

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from h2k.base.children import cleaned_up
 from h2k.base.errors import BadData
 from h2k.base.run import run
+from h2k.engine import apply
 from h2k.windows import regf
 from h2k.windows.hive_edit import DeleteKey, HiveEdit, SetValue
 from h2k.windows.hive_edit_child import edit_hive_apart
@@ -44,8 +47,40 @@ nbd_server.start(["-f", "qcow2", str(image)])
 COMMAND = """
 import threading
 from h2k.base.run import run
+from h2k.engine import apply
 threading.Timer(0.3, lambda: print("ready", flush=True)).start()
 run(["qemu-nbd", "--persistent", "-t", "-k", str(image) + ".socket", str(image)])
+"""
+PASS_THROUGH = """
+import threading
+from h2k.base.run import pass_through
+threading.Timer(0.3, lambda: print("ready", flush=True)).start()
+pass_through(["qemu-nbd", "--persistent", "-t", "-k", str(image) + ".socket", str(image)])
+"""
+ASKING = """
+import h2k.boot.hardware as hardware
+hardware.scratch_copy = lambda xml, name, directory: (directory / "disk0").write_bytes(b"x") and ready()
+hardware.ask(None, b"<domain/>")
+"""
+KVM = """
+from h2k.base import kvm
+qemu = Path(str(image) + "-qemu")
+qemu.write_text("#!/bin/sh\\nwhile :; do sleep 1; done\\n")
+qemu.chmod(0o755)
+kvm._signs = lambda child: ready()
+kvm.probe(str(qemu))
+"""
+RATE = """
+from h2k.fleet import rate
+rate.run = lambda *_, **__: ready()
+rate.measured()
+"""
+SURVEY = """
+import os
+os.environ["LIBGUESTFS_CACHEDIR"] = os.environ["TMPDIR"]
+from h2k.cli.survey_command import _scratch
+with _scratch():
+    ready()
 """
 DIRECTORY = """
 from h2k.base.children import temporary_directory
@@ -54,6 +89,10 @@ with temporary_directory("h2k-test-", image.parent) as path:
     (path / "closed").mkdir(mode=0o000)
     ready()
 """
+KILLED = {
+    "reader": READER, "writer": WRITER, "fork": BEFORE_ITS_FIRST_CLIENT, "run": COMMAND, "pass through": PASS_THROUGH, "asking": ASKING,
+    "directory": DIRECTORY, "KVM": KVM, "rate": RATE, "survey": SURVEY,
+}  # fmt: skip
 PROLOGUE = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
@@ -78,8 +117,8 @@ def left(image: Path) -> list[str]:
     return found + [str(path) for path in image.parent.iterdir() if path.is_dir() for path in path.iterdir()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("code", [READER, WRITER, BEFORE_ITS_FIRST_CLIENT, COMMAND, DIRECTORY], ids=["reader", "writer", "fork", "run", "directory"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
+@pytest.mark.parametrize("code", KILLED.values(), ids=KILLED)
 def test_nothing_is_left_after_a_kill(code: str, number: int, tmp_path: Path) -> None:
     image, scratch = tmp_path / "g-sda", tmp_path / "tmp"
     scratch.mkdir()
@@ -144,6 +183,21 @@ def test_hivex_crashes_alone(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"SYSTEM: hive-corrupt: hivex crashed on it \(SIG"):
         edit_hive_apart(path, [DeleteKey("Gone")])
     assert "a class name nowhere" in regf.check(hive_that_hivex_aborts_on(), "SYSTEM", deep=True)[0]
+
+
+def test_a_run_survives_a_hive_that_hivex_aborts_on() -> None:
+    """What both writers call; the process is a child, since an abort would end the test too."""
+    hive = hive_that_hivex_aborts_on()
+    guest: Any = SimpleNamespace(hive_bytes=lambda name: hive, hive_logs=lambda name: {}, complete_hive=lambda name: hive)
+    child = os.fork()
+    if child == 0:
+        try:
+            apply._edited(guest, SimpleNamespace(name="SYSTEM"), [DeleteKey("Gone")], SimpleNamespace(keep=lambda *_: None))  # type: ignore[arg-type]
+        except BadData as e:
+            os._exit(7 if "hive-corrupt: hivex crashed" in e.message else 8)
+        finally:
+            os._exit(9)
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7, "the run ended, or without the word hive-corrupt"
 
 
 @pytest.mark.parametrize(

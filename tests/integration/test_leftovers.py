@@ -91,6 +91,23 @@ def runner(room: Room, v2v_env: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("number", [KILL, TERM], ids=["KILL", "TERM"])
+@pytest.mark.parametrize("when", ["while it starts", "while it reads"])
+def test_nothing_is_left_of_the_reader_without_the_sleuth_kit(when: str, number: int, room: Room) -> None:
+    """pytsk3 is not there, so that libguestfs reads; LIBGUESTFS_TRACE says how far it has come."""
+    (room.work / "none").mkdir()
+    (room.work / "none" / "sitecustomize.py").write_text("import sys\nsys.modules['pytsk3'] = None\n")
+    child, _ = begun(room, [H2K, "verify", "/tmp/g/g-sda"], ["qemu-system"], {"PYTHONPATH": "/tmp/g/none", "LIBGUESTFS_TRACE": "1"})
+    deadline = time.monotonic() + 300
+    while when == "while it reads" and "trace: mount_vfs = 0" not in room.said():
+        assert child.poll() is None and time.monotonic() < deadline, room.said()
+        time.sleep(0.05)
+    assert "reading through libguestfs" in room.said()
+    child.send_signal(number)
+    end(room, child)
+
+
+@pytest.mark.long
 def test_what_virt_v2v_leaves_when_it_is_killed_is_removed(room: Room, v2v_env: dict[str, str]) -> None:
     child, _ = begun(room, *HEAVY["virt-v2v"], runner(room, v2v_env))
     time.sleep(0.5)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -314,6 +315,20 @@ def test_nothing_is_imported_from_the_current_directory(disk: Path, tmp_path: Pa
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current directory')\n")
     monkeypatch.chdir(tmp_path)
     assert len(system_hive(disk)) > 0
+
+
+def test_names_of_a_directory_lie_where_they_are_removed(tmp_path: Path) -> None:
+    """libguestfs writes them to a file, which a kill would leave in /tmp."""
+    named: list[Path] = []
+
+    def ls0(directory: str, name: str) -> None:
+        named.append(Path(name))
+        named[0].write_bytes(b"A\0b\0")
+
+    reader = ApplianceReader.__new__(ApplianceReader)
+    reader._listings, reader._scratch, reader._handle = {}, tmp_path, SimpleNamespace(ls0=ls0)
+    assert reader._names("/0-1") == {"A": ["A"], "B": ["b"]}
+    assert named[0].parent == tmp_path and not named[0].exists()
 
 
 # Images that can't be read
