@@ -33,7 +33,7 @@ from h2k.convert.remote_source import nbd_view
 from h2k.convert.source import require_free
 from h2k.disk import direct_reader
 from h2k.disk.image import probe
-from h2k.disk.in_use import require_unused
+from h2k.disk.in_use import converting, require_unused
 from h2k.disk.open_reader import open_reader
 from h2k.disk.other_systems import holds_another_system
 from h2k.disk.overlay import DiskSet
@@ -164,19 +164,26 @@ def _convert(run: Run, command: ConvertCommand, places: Places) -> Outcome:
         require_space(places.out.absolute().parent, needed([image], False), domain.name)
         run.files = _result_files(command, places, domain)
         domains = build_domains(run, seen) if seen.windows else {}
-        _finish_earlier(run, places)
-        with _overlay(image, places) as overlay:
-            if seen.windows:
-                seen = _repaired(run, image, overlay, seen)
-            elif not _another_system(image):
-                run.records = None  # a disk of data is nobody's guest
-                _copy(command, places, overlay)
-                return Outcome(READY, LEFT_ALONE, "no operating system on this disk: it was copied as it is, without a domain")
-            else:
-                _in_place(run, command, overlay, domain)
-            with run.steps.step("convert", f"qemu-img convert, from the overlay to {places.out}"):
-                _copy(command, places, overlay, lambda part: _read_back(run, part, seen))
-        return _finish(run, command, places, domains, seen)
+        with converting(places.state):
+            return _converted(run, command, places, image, domains, seen)
+
+
+def _converted(run: Run, command: ConvertCommand, places: Places, image: Image, domains: Domains, seen: Examination) -> Outcome:
+    """The repair and the copy, under the lock of the report directory."""
+    assert run.domain is not None
+    _finish_earlier(run, places)
+    with _overlay(image, places) as overlay:
+        if seen.windows:
+            seen = _repaired(run, image, overlay, seen)
+        elif not _another_system(image):
+            run.records = None  # a disk of data is nobody's guest
+            _copy(command, places, overlay)
+            return Outcome(READY, LEFT_ALONE, "no operating system on this disk: it was copied as it is, without a domain")
+        else:
+            _in_place(run, command, overlay, run.domain)
+        with run.steps.step("convert", f"qemu-img convert, from the overlay to {places.out}"):
+            _copy(command, places, overlay, lambda part: _read_back(run, part, seen))
+    return _finish(run, command, places, domains, seen)
 
 
 def _before_the_copy(run: Run, seen: Examination, looked: Outcome) -> Outcome:

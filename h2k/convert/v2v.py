@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -30,7 +31,7 @@ from h2k.convert.two_steps import in_two_runs, refusal
 from h2k.convert.v2v_command import V2vCommand
 from h2k.convert.v2v_scripts import installed_version, scripts_for, shown
 from h2k.disk import direct_reader
-from h2k.disk.in_use import require_unused
+from h2k.disk.in_use import converting, require_unused
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import with_source
 from h2k.domain.guest_files import GuestFiles
@@ -203,15 +204,22 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
         if output is None:
             return _run_as_ever(run, source, outcome)
         require_ready(command, output, files, name_of(command, files))
-        _finish_earlier(run, command, output, files)
-        output.begin()
-        status = _run_virt_v2v(run, source, output)
-        if status != 0:
-            return _virt_v2v_failed(run, status)
-        run.report.findings = source.findings()
-        run.files = _result(source, output)
-        run.records = run.files.state
-        return repair(run, output)
+        with _alone(command, output, files):
+            _finish_earlier(run, command, output, files)
+            output.begin()
+            status = _run_virt_v2v(run, source, output)
+            if status != 0:
+                return _virt_v2v_failed(run, status)
+            run.report.findings = source.findings()
+            run.files = _result(source, output)
+            run.records = run.files.state
+            return repair(run, output)
+
+
+def _alone(command: V2vCommand, output: Output, files: Optional[GuestFiles]) -> contextlib.AbstractContextManager[None]:
+    """No other conversion to the same result meanwhile, as far as its name is known before."""
+    name = name_of(command, files)
+    return converting(output.state(name)) if name is not None else contextlib.nullcontext()
 
 
 def _plan_of(command: V2vCommand) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ _MEETS = (*(_TAKEN + n for n in (_WRITE, _RESIZE)), *(_GRANTED + n for n in (_CO
 _OUR_BYTE = 0x68326B
 _LIBVIRT_LIMIT = 15.0  # seconds for libvirt to say which domains run
 _SOCKETS = ("libvirt-sock-ro", "virtqemud-sock-ro")
+_CONVERTING = "converting"  # the file whose lock a conversion has
 _MAX_PROCESSES, _MAX_HANDLES = 100_000, 5_000
 
 Identity = tuple[int, int]
@@ -220,9 +221,24 @@ def locked_directory(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def lock_directory(directory: Path) -> int:
+@contextlib.contextmanager
+def converting(directory: Path) -> Iterator[None]:
+    """Hold a report directory for a conversion, which is longer than its repair and that one's lock: another run would
+    write over the same disk. Refused when another conversion has it; nothing of the lock is left."""
+    own = own_directory(directory)
+    handle = lock_directory(own, _CONVERTING)
+    try:
+        yield
+    finally:
+        (own / _CONVERTING).unlink(missing_ok=True)
+        os.close(handle)
+        with contextlib.suppress(OSError):  # unless something was written there
+            own.rmdir()
+
+
+def lock_directory(directory: Path, name: str = "lock") -> int:
     """The lock of a report directory, held by the handle that is returned. Refused when another h2k has it."""
-    path = directory / "lock"
+    path = directory / name
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

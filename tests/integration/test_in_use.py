@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from h2k.disk.in_use import converting
 from h2k.disk.overlay import DiskSet
 from tests.guests.build import cached
 
@@ -71,6 +72,16 @@ def test_a_second_run_is_refused_before_it_reads(guest: tuple[Path, str], driver
     with disks.held():
         refused(H2K, "fix", guest[0], "--drivers", drivers, says="another h2k works on this guest")
     shutil.rmtree(state, ignore_errors=True)
+
+
+def test_a_second_conversion_to_the_same_disk_is_refused(guest: tuple[Path, str], drivers: Path, tmp_path: Path) -> None:
+    """It would write the same disk under the same name until it is proven."""
+    target = tmp_path / "b.img"
+    with converting(tmp_path / "b.h2k"):
+        refused(QEMU_IMG, "convert", "-O", "qcow2", guest[0], target, "--h2k-drivers", drivers, says="another h2k works on this guest")
+        assert not target.exists() and not list(tmp_path.glob(".*")) and not (tmp_path / "b.h2k" / "source").exists()
+    subprocess.run([QEMU_IMG, "convert", "-O", "qcow2", guest[0], target, "--h2k-drivers", drivers], check=True, stdin=subprocess.DEVNULL)
+    assert target.exists() and not (tmp_path / "b.h2k" / "converting").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")

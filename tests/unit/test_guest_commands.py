@@ -11,7 +11,7 @@ import pytest
 
 from h2k.cli.main import main
 from h2k.engine.runs import Run
-from tests.unit.engine_world import World, made_guest
+from tests.unit.engine_world import World, made_domain, made_guest
 
 
 @pytest.fixture
@@ -51,3 +51,18 @@ def test_a_healthy_guest_needs_no_repair(argv: list[str], world: World, tmp_path
     disk.touch()
     world.image = made_guest(0)
     assert said([*argv, str(disk)], capsys) == (0, [])
+
+
+def test_domains_takes_the_lock_before_it_looks(world: World, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    world.image, world.domain = made_guest(0), made_domain("web")
+
+    @contextmanager
+    def locked(directory: Path) -> Iterator[None]:
+        world.done.append("lock")
+        yield
+        world.done.append("unlock")
+
+    monkeypatch.setattr("h2k.cli.guest_commands.locked_directory", locked)
+    assert main(["domains", "web.xml"]) == 0
+    assert world.done[0] == "lock" and world.done[-1] == "unlock" and any(step.startswith("read") for step in world.done), world.done
+    assert (world.state / "final.xml").exists()

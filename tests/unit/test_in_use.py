@@ -13,7 +13,7 @@ import pytest
 
 from h2k.base.errors import InUse, Refused
 from h2k.disk import in_use
-from h2k.disk.in_use import holder, lock_directory, require_unused
+from h2k.disk.in_use import converting, holder, lock_directory, locked_directory, require_unused
 
 XML = """<domain type='kvm'><name>web</name><os><nvram>{nvram}</nvram></os><devices>
 <disk type='file' device='disk'><source file='{top}'/><backingStore type='file'><source file='{base}'/></backingStore></disk>
@@ -183,3 +183,17 @@ def test_a_directory_is_locked_for_a_block(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_name_that_a_qemu_was_given(argv: list[str], said: str) -> None:
     assert in_use._guest(["qemu-system-x86_64", *argv]) == said
+
+
+def test_one_conversion_at_a_time_has_a_report_directory_and_its_repair_the_lock(tmp_path: Path) -> None:
+    state = tmp_path / "g.h2k"
+    with converting(state):
+        with pytest.raises(Refused, match="another h2k works on this guest"), converting(state):
+            pytest.fail("two at once")
+        with locked_directory(state):
+            pass
+        (state / "lock").unlink()
+    assert not state.exists()
+    with converting(state):
+        (state / "report.json").touch()
+    assert [path.name for path in state.iterdir()] == ["report.json"]

@@ -16,6 +16,7 @@ from h2k.convert import qemu_img
 from h2k.convert.disk_description import MARK
 from h2k.convert.qemu_img import Places, main_qemu_img
 from h2k.convert.qemu_img_command import ConvertCommand, parse
+from h2k.disk.in_use import converting
 from h2k.engine import records
 from h2k.guest.guest import Guest
 from tests.unit.conversion_world import REFUSING, Conversion
@@ -351,3 +352,9 @@ def test_places(argv: list[str], part: str, state: str) -> None:
     assert places.out == Path(argv[-1]) and places.xml == places.out.with_name(f"{places.out.stem}.xml")
 
 
+def test_one_conversion_at_a_time_makes_a_disk(world: Disk) -> None:
+    with converting(world.state):
+        assert convert(world) == 3
+        assert world.tool == [] and "create-overlay" not in world.done
+        assert "another h2k works on this guest" in record(world)["verdict"]
+    assert convert(world) == 0 and "converting" not in {path.name for path in world.state.iterdir()}

@@ -17,6 +17,7 @@ from h2k.base.finding import Finding
 from h2k.convert import v2v
 from h2k.convert.v2v import main_v2v
 from h2k.convert.v2v_command import parse
+from h2k.disk.in_use import converting
 from h2k.engine import records
 from h2k.engine.hooks import Options, Setting
 from h2k.guest.changes import ReplayLogs
@@ -443,3 +444,11 @@ def test_what_the_hooks_settled_about_the_source_is_known_of_the_result(world: C
     world.hooks = (made_hook(settles), made_hook(wants_boot_start, "other"))
     assert main_v2v(LOCAL) == 0
     assert known[0] == ("source", {}) and known[1:] == [("result", {"auto-reboot": "1"})] * len(known[1:]) and len(known) > 2
+
+
+def test_one_conversion_at_a_time_makes_a_guest(world: Conversion) -> None:
+    with converting(world.state):
+        assert main_v2v(LOCAL) == 3
+        assert world.tool == [] and "begin" not in world.done
+        assert "another h2k works on this guest" in record(world)["verdict"]
+    assert main_v2v(LOCAL) == 0 and "converting" not in {path.name for path in world.state.iterdir()}
