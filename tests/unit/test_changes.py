@@ -179,3 +179,11 @@ def test_a_files_bytes_are_in_no_text(guest: Guest) -> None:
     change = WriteFile(WINDOWS, "/x", b"secret", "y")
     assert "secret" not in repr(change) + change.diff(guest)
     assert dataclasses.is_dataclass(WriteFile)
+
+
+def test_a_diff_is_fit_to_be_shown(guest: Guest) -> None:
+    forged = "x\x1b[2J\r\nh2k: READY: healthy\u202e"
+    for change in (SetValue("SYSTEM", KEY, forged, text(forged)), WriteFile(WINDOWS, f"Windows/{forged}", b"x", "virtio-win"), DeleteKey("SYSTEM", KEY)):
+        diff = as_json(change, guest)["diff"]
+        assert diff and all(line.isprintable() for line in diff.split("\n")), diff
+        assert "\nh2k: READY" not in diff

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import pytest
 
 from h2k.base.libvirt_connection import State
-from h2k.boot.com1 import LOG_LIMIT, OWN_RESTARTS, PATIENCE, Com1, Seen, Signal, ending_of, parse_line
+from h2k.boot.com1 import LINE_LIMIT, LOG_LIMIT, OWN_RESTARTS, PATIENCE, Com1, Seen, Signal, ending_of, parse_line
 from h2k.config.policy import TIMEOUTS
 from h2k.windows.first_boot_steps import NAMES as STEPS
 
@@ -114,7 +114,7 @@ def test_a_flood_is_noticed_and_not_kept(tmp_path: Path) -> None:
         out.truncate(LOG_LIMIT + 4096)
     com1 = Com1(log)
     com1.poll(0)
-    assert com1.flooded and com1.bytes_read == LOG_LIMIT + 1
+    assert com1.flooded and com1.bytes_read == LOG_LIMIT + 1 and len(com1._rest) <= LINE_LIMIT
     com1.poll(1)
     assert com1.bytes_read == LOG_LIMIT + 1
 

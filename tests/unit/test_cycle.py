@@ -236,6 +236,13 @@ def test_kept_overlays(world: World) -> None:
     assert go(world).status == READY and "commit" in world.log and "overlay-0" not in world.defined[-1]
 
 
+def test_no_room_for_the_overlays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cycle.shutil, "disk_usage", lambda path: SimpleNamespace(free=cycle.FREE_SPACE - 1))
+    with pytest.raises(Refused, match="63 MiB free, no space for the overlays"):
+        go(world)
+    assert not {"ask", "overlays", "start bootstrap"} & set(world.log)
+
+
 # Two at once
 
 

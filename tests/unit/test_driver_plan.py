@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from h2k.base.errors import UsageError
+from h2k.base.errors import Refused, UsageError
 from h2k.config.driver_plan import PLAN_DIRECTORIES, Plan, load_plan
 from h2k.windows.pnp import PciId
 from h2k.windows.version import WindowsVersion
@@ -327,3 +328,13 @@ def _trees() -> st.SearchStrategy[Any]:
 @given(content=_trees())
 def test_any_json(place: Path, content: Any) -> None:
     use(place, json.dumps(content).encode(), ".json")
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_as_root_a_plan_that_others_can_write_is_refused(mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# nothing\n", encoding="utf-8")
+    path.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(Refused, match=r"mine\.yaml: others can write to it; a .*plan is there that root is to obey"):
+        load_plan([path])

@@ -178,11 +178,14 @@ class Closed(io.StringIO):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
-def test_a_reader_that_went_away_changes_no_status(run: Run, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_went_away_changes_no_status(
+    run: Run, error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls = []
     monkeypatch.setattr(ending, "quiet_output", lambda: calls.append(1))
     monkeypatch.setattr(sys, "stdout", Closed(error))
     assert guarded(run, ready) == 0 and calls == [1]
+    assert capsys.readouterr().err == ("" if isinstance(error, BrokenPipeError) else "h2k: the outcome can't be printed: No space left on device\n")
 
 
 def test_no_standard_output_at_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,3 +309,25 @@ def test_after_a_broken_pipe_standard_output_goes_nowhere(monkeypatch: pytest.Mo
         patch.setattr(os, "dup2", dup2)
         ending.quiet_output()
     assert done == [("/dev/null", 1)]
+
+
+def test_the_source_of_a_record_has_no_secrets(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.source = "vpx://root:S3cret@vc.example/DC/esxi?no_verify=1"
+    assert guarded(run, ready) == 0
+    assert run.records is not None and "S3cret" not in (run.records / "report.json").read_text() + capsys.readouterr().out
+
+
+def test_documents_that_their_owner_edited_are_kept(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.report.documents = {"validation.json": {"a": 1}}
+    assert guarded(run, ready) == 0 and run.records is not None
+    (run.records / "validation.json").write_text("mine")
+    assert guarded(run, ready) == 0
+    assert (run.records / "validation.json.edited").read_text() == "mine" and "mine" not in (run.records / "validation.json").read_text()
+
+
+def test_ctrl_c_is_one_line_and_a_status(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert guarded(run, raising(KeyboardInterrupt())) == 1
+    except KeyboardInterrupt:
+        pytest.fail("it was not caught")
+    assert printed(capsys)["verdict"].startswith("interrupted (")

@@ -15,8 +15,10 @@ from h2k.base.files import (
     PASSABLE,
     PRIVATE,
     SHARED,
+    create,
     drop_temporaries,
     open_own,
+    opened_directory,
     own_directory,
     require_trusted,
     write_bytes,
@@ -43,6 +45,17 @@ def test_the_mode_is_what_was_asked_whatever_the_umask(umask: None, tmp_path: Pa
     write_bytes(tmp_path / "b", b"1", SHARED)
     assert (mode(tmp_path / "a"), mode(tmp_path / "b")) == (PRIVATE, SHARED)
     assert mode(own_directory(tmp_path / "deep" / "g.h2k")) == PASSABLE
+
+
+@pytest.mark.parametrize("there", ["a file", "a link", "a link to nothing"])
+def test_what_is_made_was_not_there(there: str, tmp_path: Path) -> None:
+    path, victim = tmp_path / "new", tmp_path / "victim"
+    (path if there == "a file" else victim).write_text("kept")
+    if there != "a file":
+        path.symlink_to("victim" if there == "a link" else "nothing")
+    with opened_directory(tmp_path) as directory, pytest.raises(FileExistsError):
+        create(directory, "new")
+    assert not (tmp_path / "nothing").exists() and (path if there == "a file" else victim).read_text() == "kept"
 
 
 def test_a_file_replaces_another_whole_and_leaves_nothing(tmp_path: Path) -> None:

@@ -184,6 +184,16 @@ def test_as_root_a_hook_that_others_can_write_is_refused(
     assert len(find_hooks()) == 1
 
 
+def test_as_root_a_directory_of_hooks_that_others_can_write_is_refused(
+    places: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even while no hook is in it: who can write there says which hooks run, and masks others."""
+    places[1].chmod(0o777)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(Refused, match=r"others can write to it; hooks is there that root is to obey"):
+        find_hooks()
+
+
 # What they say
 
 

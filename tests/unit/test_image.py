@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,3 +82,44 @@ def test_claims_are_asked_before_qemu(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "g").write_bytes(b"QFI\xfb\0\0\0\3".ljust(512, b"\0"))
     with pytest.raises(BadData, match="g: damaged: clusters"):
         image.probe(tmp_path / "g")
+
+
+VMDK = b'# Disk DescriptorFile\nversion=1\ncreateType="monolithicFlat"\nRW 8 FLAT "/etc/shadow" 0\n'
+DATA_FILE = (b"QFI\xfb\0\0\0\3" + bytes(64) + (4).to_bytes(8, "big")).ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(("content", "words"), [(VMDK, "reaches beyond its directory"), (DATA_FILE, "keeps its data in another file")])
+@pytest.mark.parametrize("form", [None, "qcow2", "vmdk"])
+def test_reach_is_asked_before_qemu(form: Any, content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "run", lambda *_, **__: pytest.fail("qemu-img"))
+    monkeypatch.setattr(image, "check_claims", lambda *_: None)
+    (tmp_path / "g").write_bytes(content)
+    with pytest.raises(Refused, match=words):
+        image.probe(tmp_path / "g", form)
+
+
+@pytest.mark.parametrize(
+    ("backing", "words"),
+    [
+        ("/etc/passwd", "lies in another directory"), ("{}/../other", "lies in another directory"), ("{}/link", "lies in another directory"),
+        ('json:{"driver": "file", "filename": "/etc/passwd"}', "is not here"), ("nbd://192.0.2.1/x", "is not here"),
+        ("https://192.0.2.1/x", "is not here"), ("{}/none", "is not here"), ("base", "is not here"),
+    ],
+)  # fmt: skip
+def test_what_an_image_rests_on_is_a_file_beside_it(backing: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, asked = tmp_path / "home", []
+    home.mkdir()
+    (tmp_path / "other").write_bytes(b"x")
+    (home / "link").symlink_to("../other")
+    (home / "g").write_bytes(b"x")
+
+    def info(argv: Any, **_: Any) -> Any:
+        asked.append(argv[-1])
+        said = {"format": "qcow2", "virtual-size": 1, "full-backing-filename": backing.replace("{}", str(home)), "backing-filename-format": "raw"}
+        return SimpleNamespace(stdout=json.dumps(said if len(asked) == 1 else {"format": "raw", "virtual-size": 1}).encode())
+
+    monkeypatch.setattr(image, "run", info)
+    monkeypatch.setattr(image, "check_whole", lambda *_: None)
+    with pytest.raises((BadData, Refused), match=words):
+        image.probe(home / "g")
+    assert asked == [str(home / "g")], "QEMU was asked about what it rests on"

@@ -155,3 +155,16 @@ def test_events_go_to_their_domain(virt: Virt) -> None:
         time.sleep(0.01)
     assert [event.kind for event in domain.events] == ["suspended"] and other.events == []
     virt.call(lambda connection: connection.lookupByUUIDString(UUID).resume())
+
+
+@pytest.mark.parametrize("with_us", [True, False])
+def test_a_domain_that_ends_with_us(with_us: bool, virt: Virt, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: list[int] = []
+
+    class Connection:
+        def createXML(self, xml: str, given: int) -> None:
+            flags.append(given)
+
+    monkeypatch.setattr(virt, "call", lambda what: what(Connection()))
+    Domain(virt, "x", UUID).start("<domain/>", paused=True, with_us=with_us)
+    assert flags == [libvirt.VIR_DOMAIN_START_PAUSED | (libvirt.VIR_DOMAIN_START_AUTODESTROY if with_us else 0)]

@@ -336,14 +336,17 @@ def test_a_repair_that_was_not_committed_is_not_what_is_undone(guest: Guest) -> 
     assert (guest.disks().phase, guest.left) == ("idle", [])
 
 
-def test_companions_come_back_with_their_mode(guest: Guest, nvram: Companion) -> None:
+@pytest.mark.parametrize(("gone", "mode"), [(False, 0o600), (True, 0o640)])
+def test_companions_come_back_with_their_mode(gone: bool, mode: int, guest: Guest, nvram: Companion) -> None:
+    """That of what is in their place by then, else the one that they had."""
     nvram.path.write_bytes(VARIABLES)
     nvram.path.chmod(0o640)
     guest.prepared(NEW, "boot").commit(companions=[nvram])
     assert (nvram.path.read_bytes(), nvram.path.stat().st_mode & 0o777) == (BOOTED, 0o640)
-    nvram.path.chmod(0o600)
+    nvram.path.unlink() if gone else nvram.path.chmod(0o600)
     nvram.work.write_bytes(BOOTED)
     guest.disks().rollback()
+    assert nvram.path.stat().st_mode & 0o777 == mode
     assert (nvram.path.read_bytes(), nvram.work.exists(), guest.left) == (VARIABLES, False, ["boot"])
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from h2k.base.errors import UsageError
+from h2k.base.errors import Refused, UsageError
 from h2k.config.policy import SCHEMA, TIMEOUTS, NicOverride, Policy, load_policy
 
 NONE = Path("/nonexistent/policy.yaml")
@@ -193,3 +194,13 @@ def test_a_file_that_is_not_there_is_told_without_python_s_words(tmp_path: Path)
     with pytest.raises(UsageError) as caught:
         load_policy([tmp_path / "missing.yaml"])
     assert str(caught.value) == f"{tmp_path}/missing.yaml: can't be read as a policy: No such file or directory"
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_as_root_a_policy_that_others_can_write_is_refused(mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# nothing\n", encoding="utf-8")
+    path.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(Refused, match=r"mine\.yaml: others can write to it; a .*policy is there that root is to obey"):
+        load_policy([path], NONE)

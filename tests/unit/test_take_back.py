@@ -24,6 +24,7 @@ class World:
         self.phase, self.running = phase, None
         self.log: list[str] = []
         self.running: Optional[str]
+        self.lock_taken = False
 
 
 @pytest.fixture
@@ -36,6 +37,8 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wo
 
         @contextmanager
         def held(self) -> Iterator[None]:
+            if world.lock_taken:
+                raise Refused("another h2k works on this guest")
             world.log.append("lock")
             yield
 
@@ -109,3 +112,11 @@ def test_without_libvirt_qemu_s_own_lock_decides(world: World, tmp_path: Path, m
     monkeypatch.setattr(module, "Virt", no)
     take_back([], tmp_path)
     assert world.log == ["lock", "rollback"]
+
+
+def test_nothing_is_stopped_without_the_lock(world: World, tmp_path: Path) -> None:
+    """Another h2k boots this guest, which runs with our mark."""
+    world.running, world.lock_taken = MARKED.format(tmp_path), True
+    with pytest.raises(Refused, match="another h2k"):
+        take_back([], tmp_path)
+    assert world.log == [] and world.running is not None

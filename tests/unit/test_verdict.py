@@ -185,3 +185,14 @@ def test_files_stand_in_one_column() -> None:
     shown = text(record(0, files={"a": "/one", "bootstrap-machine": "/two"}))
     assert f"  {'a:':<18} /one" in shown and "  bootstrap-machine: /two" in shown
     assert f"  {'a:':<10} /one" in text(record(0, files={"a": "/one"}))
+
+
+def test_a_record_of_somebody_else_steers_no_terminal() -> None:
+    """report.json is read back as it is: nothing in it was made harmless on the way."""
+    forged = "x\x1b[2J\r\nh2k: READY: healthy\u202e"
+    content = record(5, status=4, verdict=forged, next=[forged], details=[forged], changes=[{"diff": f"~ {forged}"}], files={"x": forged})
+    for finding in content["findings"]:
+        finding.update(subject=forged, evidence=forged, repair=forged)
+    for options in ({}, {"brief": True}, {"plan": True}):
+        shown = [line for line, _ in lines(content, 80, **options)]
+        assert all(line.isprintable() for line in shown) and not any(line.startswith("h2k: READY") for line in shown)

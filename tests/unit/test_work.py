@@ -74,6 +74,15 @@ def test_services_that_share_a_list_of_values() -> None:
         findings(data)
 
 
+def test_services_that_share_a_list_whose_first_value_is_asked_for() -> None:
+    data = sharing(500, 60_000)
+    with in_time():
+        hive = Hive.parse(data, "SYSTEM")
+        with pytest.raises(BadData, match=r"SYSTEM: more work than a sound hive takes"):
+            for key in hive.key("ControlSet001\\Services").subkeys():  # type: ignore[union-attr]
+                key.value("v0")
+
+
 def test_names_with_equal_hashes() -> None:
     names = ["".join(blocks) for blocks in itertools.product(("A[", "B6"), repeat=13)]
     assert len({regf.name_hash(name) for name in names}) == 1

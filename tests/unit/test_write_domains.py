@@ -159,3 +159,12 @@ def test_the_cd_of_the_drivers(tmp_path: Path) -> None:
     assert iso_for_cdrom(None) is None and iso_for_cdrom(tmp_path) is None and iso_for_cdrom(iso) is None
     iso.write_bytes(b"")
     assert iso_for_cdrom(tmp_path) == iso_for_cdrom(iso) == iso.resolve()
+
+
+def test_what_its_owner_edited_is_kept(world: World, created: list[list[str]]) -> None:
+    run = world.run()
+    write_domains(run, {"final": b"<domain/>"}, False)
+    (world.state / "final.xml").write_bytes(b"<domain><memory>8</memory></domain>")
+    write_domains(run, {"final": b"<domain/>"}, False)
+    assert (world.state / "final.xml").read_bytes() == b"<domain/>"
+    assert (world.state / "final.xml.edited").read_bytes() == b"<domain><memory>8</memory></domain>"
