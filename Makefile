@@ -124,6 +124,11 @@ mutants: deps .venv/ready
 	  build/mutants/tools/bin/pip install -q --disable-pip-version-check cosmic-ray; }
 	.venv/bin/python -m tests.mutants --count $(or $(COUNT),300) --seed $(or $(SEED),2)
 
+# Does a test notice that a guard is gone? Each is taken out once, in a copy; as root, half an hour. ROWS chooses.
+.PHONY: guards
+guards: deps .venv/ready
+	.venv/bin/python -m tests.guards $(ROWS)
+
 # Debian 12, 13 and sid, each in a root of its own, and the table of docs/compatibility.md. As root; hours on two cores.
 .PHONY: matrix
 matrix: packaging-deps

@@ -167,9 +167,15 @@ def _environment() -> dict[str, str]:
 
 
 def make_copy(name: str) -> Path:
-    """The checkout, as git knows it and as it is now."""
+    """A copy of the checkout below build/mutants."""
     copy = PLACE / name
     shutil.rmtree(copy, ignore_errors=True)
+    copy_checkout(copy)
+    return copy
+
+
+def copy_checkout(copy: Path) -> None:
+    """The checkout, as git knows it and as it is now."""
     listing = subprocess.run(
         ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "-co", "--exclude-standard"],
         cwd=ROOT, capture_output=True, check=True,
@@ -178,7 +184,6 @@ def make_copy(name: str) -> Path:
         if (ROOT / file).is_file():
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, copy / file)
-    return copy
 
 
 # The trial
