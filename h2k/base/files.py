@@ -138,8 +138,8 @@ def unwritable(path: Path, error: OSError) -> H2kError:
 # Whose it is
 
 
-def own_directory(path: Path) -> Path:
-    """Make a report directory, or see that it is ours; its path without links, by which it is reached from now on.
+def own_directory(path: Path, mode: int = PASSABLE) -> Path:
+    """Make a report directory, or one in it, or see that it is ours; its path without links, by which it is reached from now on.
 
     Refused for a link, for a directory of somebody else, and for one that others can write: they could have put
     anything there, a journal or a link under a name that h2k will write to.
@@ -150,7 +150,7 @@ def own_directory(path: Path) -> Path:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
             with opened_directory(path) as made:
-                os.fchmod(made, PASSABLE)
+                os.fchmod(made, mode)
         facts = path.lstat()
     except OSError as e:
         raise Refused(f"{path}: {e.strerror}", hint=_sudo(e)) from e

@@ -11,6 +11,7 @@ from typing import Optional
 from lxml import etree
 
 from h2k.base.errors import NotVerified
+from h2k.base.files import own_directory
 from h2k.base.run import run
 from h2k.base.steps import Steps
 from h2k.convert import v2v_command
@@ -37,11 +38,12 @@ def replayed(
     """
     place = state / "source"
     overlays: list[Path] = []
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
     try:
+        own_directory(place, 0o700)
         for index, (path, form) in enumerate(source.writable()):
             overlay = place / str(index) / f"{path.stem}.qcow2"
             overlay.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            overlay.unlink(missing_ok=True)
             run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(path.resolve()), str(overlay.resolve())])
             # An overlay on a view is a view itself: its backing chain was checked when the view was made.
             overlays.append(View(overlay.resolve()))

@@ -11,6 +11,7 @@ from typing import Callable, Optional
 
 from h2k.base.children import temporary_directory
 from h2k.base.errors import BadData
+from h2k.base.files import own_directory
 from h2k.disk.reader import VolumeRef, check_directory, components, find_volume
 from h2k.engine.writers import write
 from h2k.engine.writing import FileWrite, VolumeWrite, Work
@@ -28,7 +29,7 @@ class Backups:
 
     def keep(self, name: str, data: bytes) -> None:
         """Store data as `name` (numbered when another content has that name) and list its checksum."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(self.directory, 0o700)
         target, n = self.directory / name, 1
         while target.exists() and target.read_bytes() != data:
             target, n = self.directory / f"{name}.{n}", n + 1
@@ -37,7 +38,7 @@ class Backups:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(data)
         line = f"{hashlib.sha256(data).hexdigest()}  {target.name}\n"
-        with open(os.open(self.directory / "SHA256SUMS", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as sums:
+        with open(os.open(self.directory / "SHA256SUMS", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "a") as sums:
             sums.write(line)
 
 

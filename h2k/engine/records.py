@@ -110,7 +110,7 @@ def keep(report_dir: Path, record: dict[str, Any]) -> Path:
     """
     try:
         own_directory(report_dir)
-        (report_dir / RUNS).mkdir(mode=0o700, exist_ok=True)
+        own_directory(report_dir / RUNS, 0o700)
         _adopt_older(report_dir)
         number = next_number(report_dir)
         record["run"] = number

@@ -109,6 +109,8 @@ def _absolute(domain: DomainFacts, files: GuestFiles) -> tuple[DiskFacts, ...]:
 def _make_scratch(state: Path) -> None:
     """A small empty disk, made once."""
     path = state.resolve() / SCRATCH
+    if path.is_symlink():
+        path.unlink()
     if not path.exists():
         run_command(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(SCRATCH_SIZE)])
 

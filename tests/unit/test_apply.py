@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from h2k.base.errors import BadData
+from h2k.base.errors import BadData, Refused
 from h2k.engine import apply as engine
 from h2k.engine.apply import Backups, apply, work_of
 from h2k.engine.writing import FileWrite
@@ -208,3 +208,22 @@ def test_what_can_not_be_read_is_written_without_a_backup(tmp_path: Path) -> Non
     guest.reader.unreadable[(guest.volume, "/windows/a")] = "compressed"  # type: ignore[attr-defined]
     (volume,) = work_of(guest, [written(guest, "/Windows/a")], Backups(tmp_path)).volumes
     assert [(f.data, f.old) for f in volume.files] == [(b"new", None)] and list(tmp_path.iterdir()) == []
+
+
+def test_backups_follow_no_link(tmp_path: Path) -> None:
+    """A report directory came from elsewhere with links in it: of an archive that root unpacked, root's own."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (tmp_path / "backup").symlink_to(victim)
+    with pytest.raises(Refused, match="backup: a link"):
+        Backups(tmp_path / "backup").keep("SYSTEM", b"x")
+    assert list(victim.iterdir()) == []
+    (tmp_path / "backup").unlink()
+    Backups(tmp_path / "backup").keep("SYSTEM", b"x")
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
+    (victim / "list").write_text("kept")
+    (tmp_path / "backup" / "SHA256SUMS").unlink()
+    (tmp_path / "backup" / "SHA256SUMS").symlink_to(victim / "list")
+    with pytest.raises(OSError, match="symbolic links"):
+        Backups(tmp_path / "backup").keep("SOFTWARE", b"y")
+    assert (victim / "list").read_text() == "kept"

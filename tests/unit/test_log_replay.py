@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from h2k.base.errors import H2kError, NotVerified
+from h2k.base.errors import H2kError, NotVerified, Refused
 from h2k.base.steps import Steps
 from h2k.convert import log_replay
 from h2k.convert.log_replay import command_for, replayed, replays, source_xml
@@ -167,3 +167,14 @@ def test_what_virt_v2v_reads_of_a_domain(firmware: str) -> None:
     assert [(d.find("target").get("dev"), d.find("driver").get("type")) for d in disks] == [("sda", "qcow2"), ("sdb", "qcow2")]
     cards = [(i.get("type"), dict(i.find("source").attrib), i.find("mac") is not None) for i in domain.findall("devices/interface")]
     assert cards == [("network", {"network": "lan"}, True), ("bridge", {"bridge": "br0"}, False)]
+
+
+def test_overlays_lie_behind_no_link(source: Source) -> None:
+    victim = source.place / "victim"
+    (victim / "0").mkdir(parents=True)
+    (victim / "0" / "a.qcow2").write_text("kept")
+    source.state.mkdir(mode=0o711)
+    (source.state / "source").symlink_to(victim)
+    with pytest.raises(Refused, match="source: a link"), source.replayed():
+        pytest.fail("it went on")
+    assert (victim / "0" / "a.qcow2").read_text() == "kept" and source.done == []

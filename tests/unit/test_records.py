@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from h2k.base.errors import H2kError, UsageError
+from h2k.base.errors import H2kError, Refused, UsageError
 from h2k.base.run import CommandFailed
 from h2k.engine import records
 from h2k.engine.standing import Standing, standing
@@ -163,7 +163,7 @@ def test_the_file_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: 
     place = tmp_path / "g.h2k"
     place.mkdir()
     (place / "runs").write_text("a file")
-    with pytest.raises(H2kError, match=r"g\.h2k/runs: the record can't be written: File exists"):
+    with pytest.raises(H2kError, match=r"g\.h2k/runs: not a directory"):
         records.keep(place, record())
 
     def fail(path: Path) -> None:
@@ -250,3 +250,12 @@ def test_the_first_disk_that_is_another_is_named(image: Path, tmp_path: Path) ->
 
 def test_a_ready_record_that_names_no_disks_is_unknown() -> None:
     assert standing(record()).state == "unknown" and standing(record(status=3)).state == "stands"
+
+
+def test_a_history_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "g.h2k").mkdir(mode=0o711)
+    (tmp_path / "g.h2k" / "runs").symlink_to("../victim")
+    with pytest.raises(Refused, match="runs: a link"):
+        records.keep(tmp_path / "g.h2k", record())
+    assert list((tmp_path / "victim").iterdir()) == []

@@ -168,3 +168,17 @@ def test_what_its_owner_edited_is_kept(world: World, created: list[list[str]]) -
     write_domains(run, {"final": b"<domain/>"}, False)
     assert (world.state / "final.xml").read_bytes() == b"<domain/>"
     assert (world.state / "final.xml.edited").read_bytes() == b"<domain><memory>8</memory></domain>"
+
+
+def test_a_scratch_disk_is_no_link(world: World, created: list[list[str]], tmp_path: Path) -> None:
+    """QEMU would follow it, and the guest write to what it names."""
+    (tmp_path / "victim").write_text("kept")
+    world.request = Request(bus="virtio")
+    run = world.run()
+    world.state.mkdir(mode=0o711)
+    for target in ("../victim", "../nothing"):
+        (world.state / SCRATCH).unlink(missing_ok=True)
+        (world.state / SCRATCH).symlink_to(target)
+        write_domains(run, {"bootstrap": b"<domain/>", "final": b"<domain/>"}, True)
+        assert (world.state / SCRATCH).read_bytes() == b"scratch" and not (world.state / SCRATCH).is_symlink()
+    assert (tmp_path / "victim").read_text() == "kept" and not (tmp_path / "nothing").exists()
