@@ -18,10 +18,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from h2k.base.errors import H2kError, Refused
 
+Write = Callable[[Path, bytes, int], None]  # what writes a file: path, content, mode
 PRIVATE = 0o600  # what h2k writes
 SHARED = 0o644  # what others must read: the descriptions of domains, for virsh and other tools
 PROGRAM = 0o755  # run scripts

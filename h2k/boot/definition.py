@@ -22,7 +22,7 @@ def define_and_start(virt: Virt, name: str, uuid: str, xml: str, state: Path, st
     before = _defined(virt, uuid)
     copy = state / BEFORE
     if before is not None:
-        write_bytes(_free(copy, before), before)
+        write_bytes(free_name(copy, before), before)
     lv = virt.libvirt
 
     def define(connection: Any) -> None:
@@ -37,9 +37,9 @@ def define_and_start(virt: Virt, name: str, uuid: str, xml: str, state: Path, st
     if before is None:
         return
     if _defined(virt, uuid) == before:
-        _free(copy, before).unlink(missing_ok=True)
+        free_name(copy, before).unlink(missing_ok=True)
     else:
-        steps.say(f"{name} was defined otherwise: its former definition is kept in {_free(copy, before)}")
+        steps.say(f"{name} was defined otherwise: its former definition is kept in {free_name(copy, before)}")
 
 
 def _defined(virt: Virt, uuid: str) -> Optional[bytes]:
@@ -53,7 +53,7 @@ def _defined(virt: Virt, uuid: str) -> Optional[bytes]:
         raise virt.failure("its definition", e) from e
 
 
-def _free(path: Path, content: bytes) -> Path:
+def free_name(path: Path, content: bytes) -> Path:
     """The path, or one with a number, at which that content is already, or nothing."""
     number, found = 1, path
     while found.is_symlink() or (found.exists() and found.read_bytes() != content):

@@ -25,7 +25,7 @@ def repair(run: Run, output: Output) -> Outcome:
         return outcome
     changed = bool(run.committed)
     run.committed = run.committed or outcome.sentence  # the domains are written: from here on nothing is refused
-    output.finish(run.guest_files, run.report)
+    output.finish(run.guest_files, run.report, run.steps.say)
     return dataclasses.replace(outcome, next=next_commands(run, changed))
 
 

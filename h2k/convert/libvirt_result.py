@@ -6,13 +6,15 @@ import dataclasses
 import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from lxml import etree
 
 from h2k.base.errors import H2kError, Refused, UsageError
+from h2k.base.files import write_bytes
 from h2k.base.libvirt_connection import connected
 from h2k.base.xml import parse_xml
+from h2k.boot.definition import BEFORE, free_name
 from h2k.boot.phase_domain import MARK
 from h2k.boot.tcg import emulate
 from h2k.convert.source import volumes_as_files
@@ -33,6 +35,19 @@ def _xml(connection: Any, name: str) -> Optional[bytes]:
             return None
         raise
     return volumes_as_files(connection, domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), name)
+
+
+def _defined(connection: Any, name: str) -> Optional[bytes]:
+    """The definition as libvirt has it, with its secrets, so that it can be given back; None where there is none."""
+    import libvirt
+
+    try:
+        text = connection.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+    except libvirt.libvirtError as e:
+        if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+    return str(text).encode()
 
 
 @dataclasses.dataclass
@@ -117,8 +132,9 @@ class LibvirtOutput:
     def accepts(self, domains: Mapping[str, bytes]) -> None:
         """libvirt takes every domain that h2k writes."""
 
-    def finish(self, target: GuestFiles, report: Report) -> None:
-        """Leave NAME defined as the phase that was asked for, with the way to its report directory in its metadata."""
+    def finish(self, target: GuestFiles, report: Report, say: Callable[[str], None]) -> None:
+        """Leave NAME defined as the phase that was asked for, with the way to its report directory in its metadata. What
+        it was defined as before, by virt-v2v or by its owner, is kept as a file."""
         if self.phase not in report.files or "bootstrap" not in report.files:
             return  # not ready, or not Windows: as virt-v2v defined it
         state = target.state.resolve()
@@ -126,7 +142,16 @@ class LibvirtOutput:
         xml = read_description(state / f"{self.phase}.xml")
         with connected(self.uri, write=True) as connection:
             kvm = has_kvm(connection.getCapabilities())
+            name = parse_xml(xml, self.phase).findtext("name") or ""
+            before = _defined(connection, name)
+            if before is not None:
+                copy = free_name(state / BEFORE, before)
+                write_bytes(copy, before)
             connection.defineXML(marked_xml(xml, state, self.phase, kvm).decode())
+            if before is not None and _defined(connection, name) == before:
+                copy.unlink()
+            elif before is not None and parse_xml(before, name).find(f"metadata/{STATE}") is not None:
+                say(f"{name} was defined otherwise: its former definition is kept in {copy}")
         how = "" if kvm else ", emulated, for this libvirt has no KVM"
         report.files["defined"] = f"{report.guest.get('name', '')} in libvirt, as its {self.phase} domain{how}".lstrip()
 

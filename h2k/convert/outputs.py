@@ -16,8 +16,10 @@ from h2k.convert.v2v_command import V2vCommand
 from h2k.domain import kubevirt, qemu_script
 from h2k.domain.guest_files import GuestFiles, described, read_description
 from h2k.domain.handles import open_guest_files
+from h2k.engine.edited import write_editable
 from h2k.engine.report import Report
 
+Say = Callable[[str], None]
 # Other names that virt-v2v has for an output.
 ALIASES = {
     "osp": "openstack", "rhosp": "openstack", "rhev": "rhv", "ovirt": "rhv", "rhv_upload": "rhv-upload",
@@ -63,8 +65,9 @@ class Output(Protocol):
     def accepts(self, domains: Mapping[str, bytes]) -> None:
         """Asked before the first write: Refused for domains of which this output's own files can't be made."""
 
-    def finish(self, target: GuestFiles, report: Report) -> None:
-        """What this output gets beside bootstrap.xml and final.xml; called when those are written."""
+    def finish(self, target: GuestFiles, report: Report, say: Say) -> None:
+        """What this output gets beside bootstrap.xml and final.xml; called when those are written. `say` tells people what
+        of their own was kept."""
 
 
 def leaves(command: V2vCommand) -> bool:
@@ -180,11 +183,11 @@ class FileOutput:
             for phase, xml in domains.items():
                 form(xml, phase)
 
-    def finish(self, target: GuestFiles, report: Report) -> None:
+    def finish(self, target: GuestFiles, report: Report, say: Say) -> None:
         """Run scripts for -o qemu, virtual machines for -o kubevirt, made of the two domains."""
         writer = {"qemu": qemu_script.write_scripts, "kubevirt": kubevirt.write_machines}.get(self.mode)
         if writer is not None and "bootstrap" in report.files:
-            report.files.update(writer(target.state))
+            report.files.update(writer(target.state, lambda path, data, mode: write_editable(path, data, say, mode)))
 
 
 def open_result(

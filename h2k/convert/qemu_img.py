@@ -45,6 +45,7 @@ from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.domain.libvirt_writer import Choices, final_xml
 from h2k.domain.ova import large_directory
 from h2k.engine import outcome as outcomes
+from h2k.engine.edited import free_name
 from h2k.engine.ending import guarded
 from h2k.engine.examination import RESULT, Examination, refuse_damaged
 from h2k.engine.outcome import LEFT_ALONE, WORDS, Outcome
@@ -177,12 +178,12 @@ def _converted(run: Run, command: ConvertCommand, places: Places, image: Image, 
             seen = _repaired(run, image, overlay, seen)
         elif not _another_system(image):
             run.records = None  # a disk of data is nobody's guest
-            _copy(command, places, overlay)
+            _copy(command, places, overlay, run.steps.say)
             return Outcome(READY, LEFT_ALONE, "no operating system on this disk: it was copied as it is, without a domain")
         else:
             _in_place(run, command, overlay, run.domain)
         with run.steps.step("convert", f"qemu-img convert, from the overlay to {places.out}"):
-            _copy(command, places, overlay, lambda part: _read_back(run, part, seen))
+            _copy(command, places, overlay, run.steps.say, lambda part: _read_back(run, part, seen))
     return _finish(run, command, places, domains, seen)
 
 
@@ -330,7 +331,7 @@ def _in_place(run: Run, command: ConvertCommand, overlay: Path, domain: DomainFa
 
 
 def _copy(
-    command: ConvertCommand, places: Places, overlay: Path, prove: Optional[Callable[[Image], None]] = None
+    command: ConvertCommand, places: Places, overlay: Path, say: Callable[[str], None], prove: Optional[Callable[[Image], None]] = None
 ) -> None:
     """qemu-img's own copy, under another name until it is whole and `prove` has seen it. What is said of an earlier
     disk of the same name goes first, so that no domain is ever beside a disk that it does not describe."""
@@ -344,6 +345,7 @@ def _copy(
         if prove is not None:
             prove((part, command.target_format))
         require_unused([places.out] if part != places.out else [])  # an hour may have passed since this was asked first
+        _keep_edited(places, say)
         for path in (places.xml, *(places.state / name for name in _TOLD)):
             path.unlink(missing_ok=True)
         if part != places.out:
@@ -351,6 +353,16 @@ def _copy(
     finally:
         if part != places.out:
             part.unlink(missing_ok=True)
+
+
+def _keep_edited(places: Places, say: Callable[[str], None]) -> None:
+    """What its owner made of an earlier NAME.xml stays beside the new one: unedited, it says what final.xml says."""
+    final = places.state / "final.xml"
+    found = places.xml.read_bytes() if places.xml.exists() else b""
+    if found and found != MARK + b"\n" + (final.read_bytes() if final.exists() else b""):
+        copy = free_name(places.xml.with_name(f"{places.xml.name}.edited"), found)
+        write_bytes(copy, found, SHARED)
+        say(f"{places.xml.name} had been edited: what it said is kept in {copy}")
 
 
 def _ended(program: str, status: int) -> H2kError:

@@ -11,7 +11,7 @@ import yaml
 from lxml import etree
 
 from h2k.base.errors import BadData, Refused
-from h2k.base.files import SHARED, write_text
+from h2k.base.files import SHARED, Write, write_bytes
 from h2k.base.xml import parse_xml
 from h2k.domain.facts import MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts, Topology, disk_name, is_mac
 from h2k.domain.guest_files import GuestFiles, images_of, read_description
@@ -137,14 +137,14 @@ def _bytes(value: Any, name: str) -> int:
 # Writing ours
 
 
-def write_machines(state: Path) -> dict[str, str]:
+def write_machines(state: Path, write: Write = write_bytes) -> dict[str, str]:
     """Write bootstrap.yaml and final.yaml into the report directory, from the domains there; their paths by what they are."""
     machines = {phase: machine(read_description(state / f"{phase}.xml"), phase) for phase in PHASES}
     written = {}
     for phase, content in machines.items():
         path = state / f"{phase}.yaml"
         note = f"# The {phase} phase. kubectl apply -f {phase}.yaml, then virtctl start.\n"
-        write_text(path, note + yaml.safe_dump(content, sort_keys=False, default_flow_style=False), SHARED)
+        write(path, (note + yaml.safe_dump(content, sort_keys=False, default_flow_style=False)).encode(), SHARED)
         written[f"{phase}-machine"] = str(path)
     return written
 

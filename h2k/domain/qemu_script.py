@@ -10,7 +10,7 @@ from typing import Optional
 from lxml import etree
 
 from h2k.base.errors import BadData
-from h2k.base.files import PROGRAM, write_text
+from h2k.base.files import PROGRAM, Write, write_bytes
 from h2k.base.xml import parse_xml
 from h2k.domain.facts import MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts, Topology, disk_name, is_mac
 from h2k.domain.guest_files import GuestFiles, images_of, read_description
@@ -96,13 +96,13 @@ def _number(text: str, name: str, limit: int) -> int:
 # Writing ours
 
 
-def write_scripts(state: Path) -> dict[str, str]:
+def write_scripts(state: Path, write: Write = write_bytes) -> dict[str, str]:
     """Write bootstrap.sh and final.sh into the report directory, from the domains there; their paths by what they are."""
     written = {}
     for phase in PHASES:
         source = state / f"{phase}.xml"
         path = state / f"{phase}.sh"
-        write_text(path, script(read_description(source), phase), PROGRAM)
+        write(path, script(read_description(source), phase).encode(), PROGRAM)
         written[f"{phase}-script"] = str(path)
     return written
 

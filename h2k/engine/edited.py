@@ -22,7 +22,7 @@ def write_editable(path: Path, data: bytes, say: Callable[[str], None], mode: in
     known = _known(path.parent)
     before = _read(path)
     if before is not None and before != data and _digest(before) != known.get(path.name):
-        copy = _free(path.with_name(f"{path.name}.edited"), before)
+        copy = free_name(path.with_name(f"{path.name}.edited"), before)
         write_bytes(copy, before, mode)
         say(f"{path.name} had been edited: what it said is kept in {copy}")
     write_bytes(path, data, mode)
@@ -49,7 +49,7 @@ def _known(directory: Path) -> dict[str, str]:
     return {k: v for k, v in content.items() if isinstance(v, str)} if isinstance(content, dict) else {}
 
 
-def _free(path: Path, content: bytes) -> Path:
+def free_name(path: Path, content: bytes) -> Path:
     """The path, or one with a number, at which nothing is, or that content already."""
     number, found = 1, path
     while found.is_symlink() or (found.exists() and found.read_bytes() != content):

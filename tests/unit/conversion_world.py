@@ -101,7 +101,7 @@ class Output:
     def accepts(self, domains: Any) -> None:
         self._mark("accepts")
 
-    def finish(self, target: GuestFiles, report: Any) -> None:
+    def finish(self, target: GuestFiles, report: Any, say: Any) -> None:
         self._mark("finish")
 
 

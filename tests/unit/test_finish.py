@@ -41,7 +41,7 @@ def test_a_healthy_result_gets_its_domains_and_no_rollback(world: Conversion) ->
 
 
 def test_next_commands_know_what_the_output_wrote(world: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
-    def finish(output: Output, target: Any, report: Any) -> None:
+    def finish(output: Output, target: Any, report: Any, say: Any) -> None:
         report.files["bootstrap-script"] = "/out/web h2k/bootstrap.sh"
 
     monkeypatch.setattr(Output, "finish", finish)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,11 +16,14 @@ from hypothesis import strategies as st
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.base.xml import parse_xml
 from h2k.boot.phase_domain import MARK
-from h2k.convert.libvirt_result import STATE, has_kvm, marked_xml
+from h2k.convert import libvirt_result
+from h2k.convert.libvirt_result import STATE, LibvirtOutput, has_kvm, marked_xml
 from h2k.convert.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
 from h2k.convert.v2v_command import in_two_steps, parse
 from h2k.domain.facts import NicFacts, Topology
+from h2k.domain.guest_files import GuestFiles
 from h2k.domain.qemu_script import read_target, script
+from h2k.engine.report import Report
 from tests.guests.stand_in_outputs import MAC, MACHINE, SCRIPT
 from tests.unit.helpers import many
 
@@ -243,3 +248,52 @@ def test_the_report_directory_is_in_the_metadata() -> None:
         marks = domain.findall(f"metadata/{STATE}")
         assert [(mark.get("directory"), mark.get("phase")) for mark in marks] == [("/pool/g.h2k", "bootstrap")]
         assert domain.find(f"metadata/{{{MARK}}}boot") is None, "h2k boot would take it for a run of its own"
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("qemu", "sh"), ("kubevirt", "yaml")])
+def test_scripts_and_machines_that_their_owner_edited_are_kept(mode: str, suffix: str, tmp_path: Path) -> None:
+    output, said = FileOutput(mode, tmp_path), []
+    report, files = Report(), GuestFiles((), tmp_path)
+    for phase in ("bootstrap", "final"):
+        (tmp_path / f"{phase}.xml").write_bytes((GOLDEN / f"bios-q35-virtio-1.{phase}.xml").read_bytes())
+        report.files[phase] = str(tmp_path / f"{phase}.xml")
+    for _ in range(2):
+        output.finish(files, report, said.append)
+    assert said == [] and not list(tmp_path.glob("*.edited"))
+    (tmp_path / f"final.{suffix}").write_text("# mine\n")
+    output.finish(files, report, said.append)
+    assert (tmp_path / f"final.{suffix}.edited").read_text() == "# mine\n" != (tmp_path / f"final.{suffix}").read_text()
+    assert len(said) == 1 and f"final.{suffix} had been edited" in said[0]
+
+
+def test_what_a_domain_was_defined_as_before_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By virt-v2v, without a word; by its owner, since h2k had defined it, with a line."""
+    libvirt = pytest.importorskip("libvirt")
+    defined = ["<domain><name>g</name><!-- virt-v2v --></domain>"]
+
+    class Connection:
+        def getCapabilities(self) -> str:
+            return '<capabilities><guest><arch name="x86_64"><domain type="kvm"/></arch></guest></capabilities>'
+
+        def lookupByName(self, name: str) -> Any:
+            def described(flags: int) -> str:
+                assert name == "g" and flags == libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+                return defined[-1]
+
+            return SimpleNamespace(XMLDesc=described)
+
+        def defineXML(self, xml: str) -> None:
+            defined.append(xml)
+
+    monkeypatch.setattr(libvirt_result, "connected", lambda *_, **__: contextlib.nullcontext(Connection()))
+    output, report, said = LibvirtOutput(None, None, None, "final"), Report(), []
+    (tmp_path / "final.xml").write_bytes((GOLDEN / "bios-q35-virtio-1.final.xml").read_bytes().replace(b"<name>guest</name>", b"<name>g</name>"))
+    report.files = {"bootstrap": "x", "final": "y"}
+    for _ in range(2):
+        output.finish(GuestFiles((), tmp_path), report, said.append)
+    kept = [path.name for path in tmp_path.glob("definition-before*")]
+    assert kept == ["definition-before.xml"] and "virt-v2v" in (tmp_path / kept[0]).read_text() and said == []
+    assert (tmp_path / kept[0]).stat().st_mode & 0o777 == 0o600, "it has its secrets"
+    defined.append(defined[-1].replace("</memory>", "</memory><title>mine</title>"))
+    output.finish(GuestFiles((), tmp_path), report, said.append)
+    assert "mine" in (tmp_path / "definition-before-2.xml").read_text() and len(said) == 1 and "definition-before-2.xml" in said[0]

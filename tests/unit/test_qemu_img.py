@@ -358,3 +358,12 @@ def test_one_conversion_at_a_time_makes_a_disk(world: Disk) -> None:
         assert world.tool == [] and "create-overlay" not in world.done
         assert "another h2k works on this guest" in record(world)["verdict"]
     assert convert(world) == 0 and "converting" not in {path.name for path in world.state.iterdir()}
+
+
+def test_an_edited_domain_of_an_earlier_disk_is_kept(world: Disk) -> None:
+    assert convert(world) == 0 and convert(world) == 0
+    assert world.files_beside() == {"web.qcow2", "web.xml", "web.h2k"}, "nothing was edited"
+    edited = (world.place / "web.xml").read_bytes().replace(b"</domain>", b"<!-- mine --></domain>")
+    (world.place / "web.xml").write_bytes(edited)
+    assert convert(world) == 0
+    assert (world.place / "web.xml.edited").read_bytes() == edited and b"mine" not in (world.place / "web.xml").read_bytes()
