@@ -67,7 +67,7 @@ def survey(
         walk = Walk()
         sources = [*sources_of(paths, lists, walk), *_of_libvirts(uris, running)]
         if not sources:
-            hint = "guests are .vmx, .ova, .ovf, .vhd, .vhdx, .vmdk, .qcow2, .raw, .img and libvirt's .xml"
+            hint = "guests are .vmx, .ova, .ovf, .vhd, .vhdx, .vdi, .vmdk, .qcow2, .raw, .img and libvirt's .xml"
             raise UsageError("no guest found" if paths or lists or uris else "nothing is named to look at", hint=hint)
         rows = _looked(sources, request, workers, limit)
         found = document(rows, _rate(), [*filter(None, [walk.stopped]), *walk.unreadable], old)

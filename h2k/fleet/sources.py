@@ -31,7 +31,7 @@ MAX_CHAIN = 32
 _HEAD = 64 * 1024  # bytes of an image in which the names of others stand
 VMX, OVA, XML, DISK, LIBVIRT, MISSING = "vmx", "ova", "libvirtxml", "disk", "libvirt", "missing"
 _DESCRIPTIONS = {".vmx": VMX, ".xml": XML}
-_IMAGES = (".qcow2", ".vmdk", ".vhd", ".vhdx", *checkpoints.SUFFIXES)  # a file of such a name is a disk, whole or broken
+_IMAGES = (".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi", *checkpoints.SUFFIXES)  # a file of such a name is a disk, whole or broken
 _MAYBE = (".raw", ".img")  # only its content tells
 _DOMAIN = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<domain[\s>]", re.DOTALL)
 _PARENT = re.compile(rb'parentFileNameHint\s*=\s*"([^"\r\n]{1,1024})"')

@@ -57,6 +57,13 @@ def test_a_description_and_its_disks_are_one_guest(tmp_path: Path) -> None:
     assert names == {"web, the first", "web", "other"}
 
 
+def test_every_name_of_an_image_is_one(tmp_path: Path) -> None:
+    names = {f"{suffix}.{suffix}" for suffix in ("qcow2", "vmdk", "vhd", "vhdx", "vdi", "VDI")}
+    for name in names:
+        (tmp_path / name).write_bytes(b"broken or not, its look tells")
+    assert found(tmp_path) == dict.fromkeys(names, DISK)
+
+
 def test_what_an_image_rests_on_is_no_guest_of_its_own(tmp_path: Path) -> None:
     qcow2(tmp_path / "base.qcow2")
     qcow2(tmp_path / "middle.qcow2", "base.qcow2")
