@@ -18,7 +18,7 @@ from h2k.base.libvirt_connection import connected
 from h2k.base.xml import parse_xml
 from h2k.convert.remote_source import nbd_view, ssh_vmx
 from h2k.convert.v2v_command import V2vCommand
-from h2k.disk.image import probe
+from h2k.disk.image import ImageInfo, probe
 from h2k.disk.in_use import require_unused
 from h2k.disk.view import View
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
@@ -163,7 +163,12 @@ def require_shut_down(command: V2vCommand, files: GuestFiles) -> None:
 
 def require_free(images: Iterable[tuple[Path, Optional[str]]]) -> None:
     """InUse when somebody has one of the images, or what it rests on, open for writing."""
-    of_files = [probe(path, form).chain for path, form in images if not isinstance(path, View)]
+    require_unwritten([probe(path, form) for path, form in images if not isinstance(path, View)])
+
+
+def require_unwritten(infos: Iterable[ImageInfo]) -> None:
+    """The same of images that were asked for already: qemu-img is started for each file of a chain."""
+    of_files = [info.chain for info in infos if not isinstance(info.path, View)]
     require_unused([layer for chain in of_files for layer in chain], reading=True)
 
 

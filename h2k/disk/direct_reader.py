@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -49,6 +50,7 @@ OTHER_WAY = "try H2K_READER=libguestfs"
 _CHUNK = 1024 * 1024
 # glibc would give the memory of each piece back to the kernel, and ask for it anew.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 * _CHUNK), "MALLOC_TRIM_THRESHOLD_": str(64 * _CHUNK)}
+_LOOKS = 10  # at our threads, a millisecond after each other
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python names it since 3.10
 _MAX_ANSWER = 128 * 1024 * 1024  # a listing of 200,000 names
 _STDERR_TAIL = 64 * 1024
@@ -75,8 +77,18 @@ def start_by_fork() -> None:
 
 def _forked(stderr: IO[bytes]) -> _Process:
     """The child as a fork. With threads as a program of its own: a fork would have the locks that they hold, for ever."""
-    alone = len(list(Path("/proc/self/task").iterdir())) == 1  # threads of C libraries too
-    return _Forked(stderr) if alone else _spawned(stderr)
+    return _Forked(stderr) if _has_one_thread() else _spawned(stderr)
+
+
+def _has_one_thread() -> bool:
+    """Whether this process has no other thread, of C libraries either. One that has been joined may still be ending."""
+    for _ in range(_LOOKS):
+        if len(list(Path("/proc/self/task").iterdir())) == 1:
+            return True
+        if threading.active_count() > 1:
+            return False
+        time.sleep(0.001)
+    return False
 
 
 def _spawned(stderr: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from h2k.base.errors import H2kError, UsageError
-from h2k.disk.image import probe
+from h2k.disk.image import ImageInfo, probe
 from h2k.disk.reader import Reader
 
 log = logging.getLogger("h2k.reader")
@@ -18,10 +18,14 @@ log = logging.getLogger("h2k.reader")
 def open_reader(images: Sequence[tuple[Path, Optional[str]]], prefer: str = "direct") -> Reader:
     """Open (path, format or None) images read-only, through the direct reader, or through libguestfs where the direct
     reader's parts are missing or with H2K_READER=libguestfs. Refused for an image that can't be opened."""
+    return reader_of([probe(path, form) for path, form in images], prefer)
+
+
+def reader_of(infos: Sequence[ImageInfo], prefer: str = "direct") -> Reader:
+    """The same for images that were asked for already."""
     how = os.environ.get("H2K_READER") or prefer
     if how not in ("direct", "libguestfs"):
         raise UsageError(f"H2K_READER={how}: no such reader", hint="it is direct or libguestfs")
-    infos = [probe(path, form) for path, form in images]
     if how == "direct":
         from h2k.disk.direct_reader import DirectReader, missing
 

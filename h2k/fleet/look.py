@@ -12,11 +12,12 @@ from typing import Any, Optional
 from h2k.base.errors import REFUSED, H2kError, InUse, Refused, Unknown, UsageError
 from h2k.base.finding import Finding
 from h2k.convert.h2k_options import H2kOptions
-from h2k.convert.source import open_source, require_free
+from h2k.convert.source import open_source, require_unwritten
 from h2k.convert.v2v_command import V2vCommand
 from h2k.convert.v2v_scripts import installed_version, restarts, scripts_for
 from h2k.disk.checkpoints import checkpoint_beside, is_checkpoint
-from h2k.disk.open_reader import open_reader
+from h2k.disk.image import ImageInfo, probe
+from h2k.disk.open_reader import reader_of
 from h2k.disk.recognize import check_disk
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles, read_description
@@ -73,9 +74,10 @@ def look(tools: Tools, source: Source) -> Row:
     with open_source(command, lambda _: None) as (files, why):
         if files is None:
             raise Unknown(why)
+        infos = [probe(path, form) for path, form in files.images]
         if not source.running:  # who asks for those that run knows that they do
-            _require_shut_down(files)
-        with open_reader(files.images) as reader:
+            _require_shut_down(infos)
+        with reader_of(infos) as reader:
             guest = Guest(reader, tools.request.root)
             seen = examine_guest(tools, guest, SOURCE, files.domain)
             row = {**blank(source), **_seen(seen, files.domain)}
@@ -88,10 +90,10 @@ def look(tools: Tools, source: Source) -> Row:
     return row
 
 
-def _require_shut_down(files: GuestFiles) -> None:
+def _require_shut_down(infos: Sequence[ImageInfo]) -> None:
     """Unknown while somebody has the guest's images open for writing: what is read then holds for no moment."""
     try:
-        require_free(files.images)
+        require_unwritten(infos)
     except InUse as e:
         raise Unknown(e.message, e.hint) from e
 

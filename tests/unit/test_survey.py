@@ -135,14 +135,19 @@ def test_docs_have_the_schema() -> None:
 
 
 def test_a_guest_that_somebody_writes_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_use(images: Any) -> None:
+    asked: list[Any] = []
+
+    def in_use(infos: Any) -> None:
+        asked.extend(infos)
         raise InUse("/g.raw", "in use by the running domain web")
 
     monkeypatch.setattr(look, "_require_disk", lambda path: None)
-    monkeypatch.setattr(look, "require_free", in_use)
-    monkeypatch.setattr(look, "open_reader", lambda images: pytest.fail("read"))
+    monkeypatch.setattr(look, "probe", lambda path, form: (path, form))
+    monkeypatch.setattr(look, "require_unwritten", in_use)
+    monkeypatch.setattr(look, "reader_of", lambda infos: pytest.fail("read"))
     with pytest.raises(Unknown, match=r"source-running: /g\.raw: in use by the running domain web"):
         look.look(None, Source("/g.raw", DISK, "/g.raw", "g"))  # type: ignore[arg-type]
+    assert asked == [(Path("/g.raw"), None)]
 
 
 def test_a_list_entry_without_file_is_unknown() -> None:
