@@ -35,6 +35,7 @@ from h2k.disk.reader import (
     TOTAL_LIMIT,
     Disk,
     FileStat,
+    ReaderEnded,
     VolumeRef,
     WholeReader,
     check_directory,
@@ -198,6 +199,8 @@ class DirectReader(WholeReader):
     def _open(self, info: ImageInfo) -> None:
         try:
             self._ask(str(info.path), "open", path=str(info.path.absolute()), form=info.format, size=info.size)
+        except ReaderEnded:
+            raise
         except BadData as bad:
             why = [line for line in self._child_said() if line.startswith("qemu-nbd: ")] or [bad.message.partition(f"{info.path}: ")[2]]
             raise Refused(f"{info.path}: qemu-nbd can't read this image: {why[-1]}", hint=OTHER_WAY) from bad
@@ -245,7 +248,7 @@ class DirectReader(WholeReader):
         except BrokenPipeError:
             self._give_up(subject, "crashed")
         except ValueError as e:  # closed after an earlier failure
-            raise BadData(f"{subject}: the file system reader has ended", hint=OTHER_WAY) from e
+            raise ReaderEnded(f"{subject}: the file system reader has ended", hint=OTHER_WAY) from e
         while True:
             head = _Content(5)
             self._take(subject, 5, head, deadline)
@@ -285,7 +288,8 @@ class DirectReader(WholeReader):
         self._end_child(0)
         for line in self._child_said():
             log.debug("reader: %s", line)
-        raise BadData(f"{subject}: the file system reader {why}", hint=OTHER_WAY)
+        self.failure = f"{subject}: the file system reader {why}"
+        raise ReaderEnded(self.failure, hint=OTHER_WAY)
 
     def _child_said(self) -> list[str]:
         """The last lines that the child and its qemu-nbd wrote to their standard error."""

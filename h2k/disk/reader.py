@@ -66,11 +66,16 @@ class FileStat:
     why: str = ""
 
 
+class ReaderEnded(BadData):
+    """The reader itself crashed, hung or answered nonsense: what it was asked for may be whole."""
+
+
 class Reader(Protocol):
     """Bytes and files of a guest's disks; paths are case-insensitive, with '/' or '\\' between components."""
 
     disks: tuple[Disk, ...]
     how: str
+    failure: str  # what ended the reader, "" while it answers: from then on what hooks find is no guest's
 
     def stat(self, ref: VolumeRef, path: str) -> Optional[FileStat]:
         """The file or directory, or None."""
@@ -109,6 +114,7 @@ class WholeReader(ABC):
     """What both readers do alike, over what each answers in its own way."""
 
     disks: tuple[Disk, ...]
+    failure = ""
 
     @abstractmethod
     def _content(self, ref: VolumeRef, path: str, limit: Optional[int], length: int, offset: int = 0) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,8 +16,10 @@ from h2k.convert.source import open_source, require_unwritten
 from h2k.convert.v2v_command import V2vCommand
 from h2k.convert.v2v_scripts import installed_version, restarts, scripts_for
 from h2k.disk.checkpoints import checkpoint_beside, is_checkpoint
+from h2k.disk.direct_reader import OTHER_WAY
 from h2k.disk.image import ImageInfo, probe
 from h2k.disk.open_reader import reader_of
+from h2k.disk.reader import Reader, ReaderEnded
 from h2k.disk.recognize import check_disk
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import GuestFiles, read_description
@@ -77,7 +79,7 @@ def look(tools: Tools, source: Source) -> Row:
         infos = [probe(path, form) for path, form in files.images]
         if not source.running:  # who asks for those that run knows that they do
             _require_shut_down(infos)
-        with reader_of(infos) as reader:
+        with _reading(infos) as reader:
             guest = Guest(reader, tools.request.root)
             seen = examine_guest(tools, guest, SOURCE, files.domain)
             row = {**blank(source), **_seen(seen, files.domain)}
@@ -88,6 +90,18 @@ def look(tools: Tools, source: Source) -> Row:
         row["name"] = files.domain.name if files.domain is not None else source.name
     row["bytes"] = _on_disk([source.place]) if source.kind == OVA else sum(disk["allocated"] for disk in row["disks"])
     return row
+
+
+@contextlib.contextmanager
+def _reading(infos: Sequence[ImageInfo]) -> Iterator[Reader]:
+    """The reader of the images; Unknown when it crashed or hung, whoever met it: that is no fault of the guest's."""
+    try:
+        with reader_of(infos) as reader:
+            yield reader
+            if reader.failure:
+                raise Unknown(reader.failure, hint=OTHER_WAY)
+    except ReaderEnded as e:
+        raise Unknown(e.message, e.hint) from e
 
 
 def _require_shut_down(infos: Sequence[ImageInfo]) -> None:

@@ -41,7 +41,7 @@ class MemoryReader:
     `unreadable` maps (ref, path in lower case) to the reason, as the direct reader gives it for compressed files.
     """
 
-    how = "memory"
+    how, failure = "memory", ""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from h2k.base.errors import NOT_READY, READY, REFUSED, InUse, Unknown, UsageError
 from h2k.base.finding import Finding
+from h2k.disk.reader import ReaderEnded
 from h2k.engine.pool import Ended
 from h2k.fleet import look, survey
 from h2k.fleet.look import READY as CAN
@@ -148,6 +150,25 @@ def test_a_guest_that_somebody_writes_is_unknown(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(Unknown, match=r"source-running: /g\.raw: in use by the running domain web"):
         look.look(None, Source("/g.raw", DISK, "/g.raw", "g"))  # type: ignore[arg-type]
     assert asked == [(Path("/g.raw"), None)]
+
+
+@pytest.mark.parametrize("where", ["opening", "reading", "met by a hook", "nowhere"])
+def test_a_reader_that_crashed_makes_its_guest_unknown(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook takes the error for the guest's own: a hive that can't be read, a store that is no store."""
+    ended = ReaderEnded("/g.raw: the file system reader crashed", hint="another way")
+    reader = contextlib.nullcontext(SimpleNamespace(failure=""))
+
+    def opened(infos: Any) -> Any:
+        if where == "opening":
+            raise ended
+        return reader
+
+    monkeypatch.setattr(look, "reader_of", opened)
+    told = pytest.raises(Unknown, match="the file system reader crashed") if where != "nowhere" else contextlib.nullcontext()
+    with told, look._reading([]) as found:
+        if where == "reading":
+            raise ended
+        found.failure = ended.message if where == "met by a hook" else ""
 
 
 def test_a_list_entry_without_file_is_unknown() -> None:
