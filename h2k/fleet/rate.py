@@ -17,6 +17,7 @@ from h2k.base.run import run
 from h2k.engine.records import read_json
 
 _SAMPLE = 64 * 1024 * 1024  # bytes of the trial copy
+_PIECE = 1024 * 1024
 _WHOLE = 1024**3  # bytes from which on the copy, and not what each guest takes anyway, decides how long it was
 _LEAST, _MOST = 1024, 1024**4  # bytes a second that can be true
 
@@ -80,7 +81,9 @@ def measured() -> Optional[Rate]:
     try:
         with temporary_directory("h2k-rate-") as work:
             source, target = work / "source.raw", work / "target.qcow2"
-            source.write_bytes(os.urandom(_SAMPLE))
+            with open(source, "wb") as file:
+                for _ in range(_SAMPLE // _PIECE):
+                    file.write(os.urandom(_PIECE))
             began = time.monotonic()
             run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(source), str(target)], timeout=60)
             seconds = time.monotonic() - began
