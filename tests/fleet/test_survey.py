@@ -1,13 +1,15 @@
-"""h2k survey on made guests in every format, with broken ones among them; as an ordinary user, and with nothing written."""
+"""h2k survey on made guests in every format, with broken ones among them; an ordinary user's too, and with nothing written."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,14 @@ import pytest
 from h2k.base.errors import NOT_READY, READY, REFUSED, USAGE
 from h2k.convert import v2v_scripts
 from h2k.fleet import survey as documents
+from h2k.fleet.look import CLASSES, REFUSED_CLASS, REPAIRS, UNKNOWN
+from h2k.fleet.look import READY as READY_CLASS
 from tests.guests import build
+from tests.guests.exports import Exports, Made
+from tests.processes import children, resident, tree
 
 H2K = str(Path(__file__).resolve().parents[2] / "wrappers" / "h2k")
+ROOM = 32  # KiB of the survey itself for each guest more, with what it loads at its end
 FORMATS = {"qcow2": "qcow2", "raw": "raw", "vmdk": "vmdk", "vhdx": "vhdx", "vhd": "vpc"}
 
 
@@ -141,26 +148,137 @@ def test_the_exit_status_and_bad_input(exports: Path, drivers: Path, tmp_path: P
     assert status == NOT_READY and "no such file" in text, text
 
 
-@pytest.mark.long
-def test_five_hundred_guests(exports: Path, drivers: Path, tmp_path: Path) -> None:
-    """500 overlays of made guests, one in twenty broken: each row right, and how fast."""
-    known = list(build.cached().values())
-    top = tmp_path / "many"
+def test_an_ordinary_user_who_may_only_read(drivers: Path) -> None:
+    """Whose exports are root's; the rate of the host is kept in the user's own home."""
+    if os.geteuid() != 0 or shutil.which("runuser") is None:
+        pytest.skip("needs root, to become an ordinary user")
+    if subprocess.run(["runuser", "-u", "nobody", "--", "test", "-r", __file__], check=False).returncode != 0:
+        pytest.skip("an ordinary user can't read this checkout")
+    with tempfile.TemporaryDirectory(prefix="h2k-survey-test-", dir="/var/tmp") as name:
+        top, home = Path(name), Path(name) / "home"
+        top.chmod(0o755)
+        (top / "exports").mkdir()
+        home.mkdir()
+        shutil.chown(home, "nobody")
+        shutil.copytree(drivers, top / "virtio-win")
+        shutil.copy(build.cached()["win2022"].disks[0], top / "exports" / "web.qcow2")
+        subprocess.run(["chmod", "-R", "a+rX", str(top / "exports"), str(top / "virtio-win")], check=True)
+        env = {"HOME": str(home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "VIRTIO_WIN": str(top / "virtio-win")}
+        argv = ["runuser", "-u", "nobody", "--", "env", "-i", *(f"{key}={value}" for key, value in env.items()), "/usr/bin/python3", "-B", H2K]
+        done = subprocess.run([*argv, "survey", str(top / "exports"), "-o", str(home / "survey.json")], cwd="/", capture_output=True, text=True, timeout=300)
+        assert done.returncode == READY and "1 ready to convert" in done.stdout, done.stdout + done.stderr
+        assert (home / "survey.json").stat().st_uid != 0 and (home / ".local" / "state" / "h2k" / "rate.json").is_file()
+        assert [path.name for path in (top / "exports").iterdir()] == ["web.qcow2"]
+
+
+UNRULY = """
+import os, signal, time
+
+META = {"name": "unruly", "summary": "Hangs, crashes, or crashes the reader, each at one guest", "answers": []}
+
+
+def propose(guest, options):
+    what = guest.disks[0].info.path.stem
+    if what == "hangs":
+        time.sleep(1000)
+    if what == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "unreadable":
+        os.kill(guest.reader._child.pid, signal.SIGSEGV)
+        time.sleep(0.5)
+        guest.reader.read_at(0, 0, 512)
+    yield from ()
+"""
+
+
+def test_a_guest_that_hangs_or_crashes_the_reader_is_unknown_and_the_others_go_on(drivers: Path, tmp_path: Path) -> None:
+    top, hooks = tmp_path / "exports", tmp_path / "hooks"
     top.mkdir()
-    for number in range(500):
-        place = top / f"guest{number:03d}.qcow2"
-        if number % 20 == 0:
-            place.write_bytes((exports / "short.qcow2").read_bytes())
-        else:
-            overlay(known[number % len(known)].disks[0], place)
-    began = time.monotonic()
-    status, _ = survey(top, "-o", tmp_path / "s.json", drivers=drivers, state=tmp_path)
-    seconds = time.monotonic() - began
-    rows = documents.read_survey(tmp_path / "s.json")["guests"]
-    assert status == REFUSED and len(rows) == 500
-    for row in rows:
-        assert (row["class"] == "refused") == (int(row["name"][5:]) % 20 == 0), row
-    print(f"{500 / seconds:.1f} guests a second")
+    hooks.mkdir()
+    (hooks / "05-unruly.py").write_text(UNRULY)
+    for name in ("a", "b", "hangs", "crashes", "unreadable", "y", "z"):
+        overlay(build.cached()["win2022"].disks[0], top / f"{name}.qcow2")
+    out = tmp_path / "survey.json"
+    # Long enough for the others on a busy machine.
+    status, text = survey(top, "--hooks", hooks, "--limit", 30, "--workers", 2, "-o", out, drivers=drivers, state=tmp_path)
+    rows = {row["name"]: row for row in documents.read_survey(out)["guests"]}
+    assert status == NOT_READY and {n for n, row in rows.items() if row["class"] == READY_CLASS} == {"a", "b", "y", "z"}, text
+    said = {"hangs": "took longer than 30 s", "crashes": "ended by signal 11", "unreadable": "the file system reader crashed"}
+    for name, why in said.items():
+        assert rows[name]["class"] == UNKNOWN and why in rows[name]["reason"], rows[name]
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(top).encode() in _words(path)]
+    assert not left, "what the ones that were ended had started is gone with them"
+
+
+def _words(cmdline: Path) -> bytes:
+    try:
+        return cmdline.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.long
+def test_five_hundred_guests_in_every_format(drivers: Path, tmp_path: Path) -> None:
+    """One in twenty is broken, in nineteen ways: the row of each is right, and no worker grows with the guests that it has seen."""
+    made = Exports(tmp_path)
+    made.add(500)
+    out, told = tmp_path / "survey.json", tmp_path / "told"
+    env = {**os.environ, "VIRTIO_WIN": str(drivers), "XDG_STATE_HOME": str(tmp_path)}
+    with open(told, "wb") as log:
+        running = subprocess.Popen([H2K, "survey", *made.options(), str(made.top), "-o", str(out)], env=env, stdout=log, stderr=log)
+        peaks = peaks_of(running, told)
+    assert running.returncode == REFUSED, told.read_text()
+    rows = {row["key"]: row for row in documents.read_survey(out)["guests"]}
+    assert set(rows) == set(made.made)
+    for key, source in made.made.items():
+        assert wrong_in(rows[key], source) == "", rows[key]
+    kinds = [source.kind for source in made.made.values()]
+    assert kinds.count(READY_CLASS) == 475 and {*kinds} == {*CLASSES} and len({m.ids or m.said for m in made.made.values()}) > 15
+    print("KiB in each hundred guests:", *peaks, sep="\n")
+    early, late = peaks[1], peaks[4]  # the first fills what a worker keeps once for all; the last is that of the end
+    assert len(peaks) == 6 and 0 < late.workers <= early.workers * 1.1, peaks
+    assert 0 < late.readers <= early.readers * 1.25, peaks
+    assert 0 < max(found.survey for found in peaks) - early.survey <= ROOM * 500, peaks
+
+
+@dataclasses.dataclass
+class Peaks:
+    """The most memory, in KiB: of the survey itself, of its workers together, of the readers of disks that they start."""
+
+    survey: int = 0
+    workers: int = 0
+    readers: int = 0
+
+
+def peaks_of(survey: subprocess.Popen[bytes], told: Path) -> list[Peaks]:
+    """In each hundred of its guests, and at its end; a line of `told` is a guest."""
+    found: list[Peaks] = []
+    while survey.poll() is None:
+        hundred = told.read_bytes().count(b"\n") // 100
+        found += [Peaks() for _ in range(len(found), hundred + 1)]
+        now = found[hundred]
+        workers = children(survey.pid)
+        readers = [pid for worker in workers for pid in tree(worker)[1:]]
+        now.survey = max(now.survey, resident(survey.pid))
+        now.workers = max(now.workers, sum(map(resident, workers)))
+        now.readers = max(now.readers, sum(map(resident, readers)))
+        time.sleep(0.02)
+    return found
+
+
+def wrong_in(row: dict[str, Any], source: Made) -> str:
+    """What a row says that is not true of its source, "" when all is right."""
+    refused = {found["id"] for found in row["findings"] if found["state"] == "refused"}
+    if row["class"] != source.kind or source.said not in row["reason"]:
+        return "class or reason"
+    if {*row["repairs"]} != (source.ids if source.kind == REPAIRS else set()) or refused != (source.ids if source.kind == REFUSED_CLASS else set()):
+        return "ids"
+    if source.kind not in (READY_CLASS, REPAIRS):
+        return ""
+    guest = build.descriptions()[source.guest]
+    known = {"build": int(guest["build"]), "arch": guest["arch"], "firmware": guest["firmware"], "installs": ["viostor", "netkvm"]}
+    seen = {name: row[name] for name in known}
+    return "" if seen == known and [disk["format"] for disk in row["disks"]] == [source.format] and row["bytes"] else f"{seen}, not {known}"
 
 
 @pytest.mark.long
