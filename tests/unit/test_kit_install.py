@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from tests.unit.kit_world import SHA, answers
 from tests.windows import install
 from tests.windows.configuration import contents
-from tests.windows.install import PRESSING, SETUP_READS, Wanted, _judge, _Watch
+from tests.windows.install import PRESSING, SETUP_READS, Wanted, _judge, _Watch, _went_to
 from tests.windows.machine import Machine
 from tests.windows.media import Media
 from tests.windows.steps import StepFailed
@@ -78,6 +79,15 @@ def test_any_other_end_names_what_to_look_at(serial: str, done: bool, why: str, 
     assert "screen.png" in caught.value.look_at
 
 
+@pytest.mark.parametrize("system", [True, False])
+def test_what_was_installed_on_the_data_disk_is_no_windows_of_ours(system: bool, tmp_path: Path) -> None:
+    sizes = {"system.qcow2": 65536 if system else 512, "data.qcow2": 8192}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    with nullcontext() if system else pytest.raises(StepFailed, match=r"wrote to the data disk, data\.qcow2"):
+        _went_to(tmp_path / "system.qcow2", tmp_path / "data.qcow2")
+
+
 @pytest.mark.parametrize(("read", "events", "later", "pressed"), [
     (0, [], 0, True), (SETUP_READS, [], 0, False), (0, ["RESET"], 0, False), (0, [], PRESSING + 1, False),
 ])  # fmt: skip
@@ -127,7 +137,7 @@ def test_the_wait_ends_when_setup_stops_or_the_machine_is_off(
     monkeypatch.setattr(Setup, "events", events)
     monkeypatch.setattr(Setup, "place", place)
     monkeypatch.setattr(install, "Vm", Setup)
-    monkeypatch.setattr(install, "run_logged", lambda *_: 0)
+    monkeypatch.setattr(install, "run_logged", lambda argv, *_: argv[-2].touch())
     monkeypatch.setattr(install.configuration, "make_iso", lambda files, iso, log: iso)
     if why:
         with pytest.raises(StepFailed, match=why):

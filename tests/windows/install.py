@@ -100,6 +100,7 @@ def _install(wanted: Wanted, files: Mapping[str, bytes], place: Path) -> None:
             vm.picture("screen")
     seconds = round(time.monotonic() - started)
     _judge(serial, done, place)
+    _went_to(*(disk.path for disk in disks))
     about = {"seconds": seconds, "iso": wanted.media.sha256, "stand_in": wanted.media.stand_in, "image": dataclasses.asdict(image)}
     (place / "installed.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     say(f"installed in {seconds} s")
@@ -125,6 +126,12 @@ def _failed(serial: str) -> list[str]:
     """The steps that the guest says failed, with why."""
     told = lines(serial, SIGNAL)
     return [f"{each.get('step')}: {each.get('why', 'failed')}" for each in told if each.get("state") == "failed"]
+
+
+def _went_to(system: Path, data: Path) -> None:
+    """StepFailed when Setup took the data disk for disk 0; both were empty before."""
+    if data.stat().st_blocks > system.stat().st_blocks:
+        raise StepFailed("install", f"Setup wrote to the data disk, {data.name}, as disk 0", f"{data.parent}/screen.png")
 
 
 def _judge(serial: str, done: bool, place: Path) -> None:

@@ -82,11 +82,22 @@ check_answers() {
   [ -n "$(all CommandLine)" ] || fail 'nothing is to run at the first logon'
 }
 
-# Disk 0: the first that is no CD. Waits for it, as Setup does.
+# The disks that are no CD, by controller and port: the kernel gives out sda and sdb in the order in which they answer.
+disks() {
+  for entry in /sys/block/sd*; do
+    if [ -e "$entry" ]; then readlink -f "$entry"; fi
+  done | sort
+}
+
+# Disk 0: the first, when for two seconds no other has come. Waits for it, as Setup does.
 lay_out_disk() {
-  tries=0
-  while ! ls /sys/block | grep -q '^sd' && [ "$tries" -lt 100 ]; do sleep 0.2; tries=$((tries + 1)); done
-  DISK0=/dev/$(ls /sys/block | grep '^sd' | head -n 1)
+  tries=0 known=''
+  while { [ -z "$known" ] || [ "$known" != "$(disks)" ]; } && [ "$tries" -lt 20 ]; do
+    known=$(disks)
+    sleep 2
+    tries=$((tries + 1))
+  done
+  DISK0=/dev/$(basename "$(echo "$known" | head -n 1)")
   [ -b "$DISK0" ] || fail 'Setup finds no disk: the controller has no driver here'
   zcat "$IMAGE.gz" | dd "of=$DISK0" bs=1M 2>/dev/null || fail 'the image could not be written'
   sync
