@@ -26,10 +26,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def resident(pid: int) -> int:
-    """Proportional resident size in KiB: what several processes share counts once."""
+def resident(pid: int, what: str = "Pss") -> int:
+    """Resident size in KiB. "Pss", the proportional one, counts once what several processes share; "Anonymous" is what a
+    process has made itself, whoever shares it for a while."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{what}:")), 0)

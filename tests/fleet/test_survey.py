@@ -236,14 +236,14 @@ def test_five_hundred_guests_in_every_format(drivers: Path, tmp_path: Path) -> N
     assert kinds.count(READY_CLASS) == 475 and {*kinds} == {*CLASSES} and len({m.ids or m.said for m in made.made.values()}) > 15
     print("KiB in each hundred guests:", *peaks, sep="\n")
     early, late = peaks[1], peaks[4]  # the first fills what a worker keeps once for all; the last is that of the end
-    assert len(peaks) == 6 and 0 < late.workers <= early.workers * 1.1, peaks
+    assert len(peaks) == 6 and 0 < late.workers <= early.workers * 1.15, peaks
     assert 0 < late.readers <= early.readers * 1.25, peaks
     assert 0 < max(found.survey for found in peaks) - early.survey <= ROOM * 500, peaks
 
 
 @dataclasses.dataclass
 class Peaks:
-    """The most memory, in KiB: of the survey itself, of its workers together, of the readers of disks that they start."""
+    """The most memory, in KiB: of the survey itself, of its workers together (their own), of the readers of disks that they start."""
 
     survey: int = 0
     workers: int = 0
@@ -260,7 +260,7 @@ def peaks_of(survey: subprocess.Popen[bytes], told: Path) -> list[Peaks]:
         workers = children(survey.pid)
         readers = [pid for worker in workers for pid in tree(worker)[1:]]
         now.survey = max(now.survey, resident(survey.pid))
-        now.workers = max(now.workers, sum(map(resident, workers)))
+        now.workers = max(now.workers, sum(resident(pid, "Anonymous") for pid in workers))
         now.readers = max(now.readers, sum(map(resident, readers)))
         time.sleep(0.02)
     return found
