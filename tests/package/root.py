@@ -39,7 +39,9 @@ mkdir -p mnt
 pivot_root . mnt
 cd /
 umount -l /mnt
-exec chroot --userspec="$user" / /usr/bin/env -C "$@"
+# Not by exec: this shell is process 1 here, and takes leave of whatever lost its parent. A QEMU that nobody waits for is
+# one that libvirt can't stop.
+chroot --userspec="$user" / /usr/bin/env -C "$@" || exit $?
 """
 
 
