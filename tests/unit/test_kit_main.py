@@ -79,11 +79,14 @@ def test_a_copy_of_the_result_names_its_own_disks(tmp_path: Path) -> None:
     xml = XML.format(bus="virtio", dev="vda", place=old, format="qcow2")
     for name in ("source.xml", "source.h2k/final.xml"):
         (old / name).write_text(xml)
+    for name in ("journal.json", "undo-0-0.qcow2", "written.json", "report.json"):
+        (old / "source.h2k" / name).write_text(str(old))
     (old / "source-sda").write_text("disk")
     disks, bus = described(old / "source.xml")
     copied = kit._copied(Converted("h2k-v2v", 0, tmp_path / "log", disks, bus, old / "source.h2k"), new)
     assert [disk.path for disk in copied.disks] == [new / "source-sda"] and copied.disks[0].path.read_text() == "disk"
     assert str(old) not in (new / "source.h2k" / "final.xml").read_text() and copied.state == new / "source.h2k"
+    assert {path.name for path in copied.state.iterdir()} == {"final.xml", "report.json"}, "the way back is of the other disks"
 
 
 def test_a_description_of_other_disks_is_never_fixed(tmp_path: Path) -> None:

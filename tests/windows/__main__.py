@@ -152,10 +152,11 @@ class Kit:
         return self._healthy
 
     def _copied(self, healthy: Converted, out: Path) -> Converted:
-        """A copy of a conversion, whose descriptions name its own disks."""
+        """A copy of a conversion, whose descriptions name its own disks; the way back of its boots and repairs, which are
+        other disks', is not copied."""
         old = healthy.disks[0].path.parent
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(old, out)
+        shutil.copytree(old, out, ignore=shutil.ignore_patterns("journal.json", "undo-*", "written.json", "lock", "boot", "backup"))
         for xml in (*out.glob("*.xml"), *(out / f"{NAME}.h2k").glob("*.xml")):
             xml.write_text(xml.read_text(encoding="utf-8").replace(f"{old}/", f"{out}/"), encoding="utf-8")
         disks, bus = convert.described(out / f"{NAME}.xml")
