@@ -242,6 +242,7 @@ DEEP_FAULTS: dict[str, tuple[Callable[[RawHive], Any], str]] = {
     "keys out of order": (lambda r: _puts(r, *((r.at["A:list"], place, number) for place, number in
                                                 ((4, r.at["A\\C"]), (8, 67), (12, r.at["A\\B"]), (16, 66)))), "out of order"),
     "class name": (lambda r: r.put(r.at["A\\B"], 74, 900, "H"), "class name beyond"),
+    "a class nowhere": (lambda r: (r.put(r.at["A\\B"], 48, 7), r.put(r.at["A\\B"], 74, 0, "H")), "a class name nowhere, at 0x7"),
     "no security": (lambda r: r.put(r.at["A"], 44, NIL), "without security"),
     "security signature": (lambda r: r.put(_security(r), 0, 0, "H"), "security descriptor"),
     "security ring": (lambda r: r.put(_security(r), 4, r.at["A:list"]), "security descriptor"),
