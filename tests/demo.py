@@ -73,10 +73,11 @@ def boots(place: Path) -> int:
         host.run("virsh", "net-start", NETWORK)
         command = ["wrappers/h2k", "boot", shown(state), "--policy", shown(policy)]
         print(f"\nboot lab: a stand-in for Windows, on real firmware, QEMU and libvirt:\n$ {shlex.join(command)}\n", flush=True)
-        status = host.show(*command)
-        host.stop_domains()
-        host.run("virsh", "net-destroy", NETWORK)
-        return status
+        try:
+            return host.show(*command)
+        finally:
+            host.stop_domains()
+            host.run("virsh", "net-destroy", NETWORK, check=False)
 
 
 def main(argv: list[str]) -> int:
