@@ -29,7 +29,7 @@ from h2k.disk.direct_reader import DirectReader
 from h2k.disk.image import probe
 from h2k.disk.ntfs import ENCRYPTED
 from h2k.disk.open_reader import open_reader
-from h2k.disk.reader import FileStat, Reader, VolumeRef
+from h2k.disk.reader import FileStat, Reader, ReaderEnded, VolumeRef
 from tests.guests.surgery import run
 from tests.guests.tables import gpt, logical, mbr
 from tests.guests.volumes import SHORT_NAME, Made, assemble, make_fat, make_volumes, noise, ntfs, text
@@ -543,7 +543,7 @@ def test_child_that_trickles(disk: Path, tmp_path: Path, monkeypatch: pytest.Mon
     fake.chmod(0o755)
     monkeypatch.setattr(direct_reader, "TOTAL_LIMIT", 1.0)
     monkeypatch.setattr(sys, "executable", str(fake))
-    with pytest.raises(Refused, match="took longer than 1 s"):
+    with pytest.raises(ReaderEnded, match="took longer than 1 s"):
         DirectReader([probe(disk)])
     wait(lambda: not lingering(tmp_path))
 
@@ -553,7 +553,7 @@ def test_impossible_answer(disk: Path, tmp_path: Path, monkeypatch: pytest.Monke
     fake.write_text("#!/bin/sh\nprintf 'D\\377\\377\\377\\377'\nexec sleep 60\n")
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
-    with pytest.raises(Refused, match="impossible answer"):
+    with pytest.raises(ReaderEnded, match="impossible answer"):
         DirectReader([probe(disk)])
 
 
