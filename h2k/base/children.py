@@ -7,6 +7,7 @@ made the child, so that a child is to be waited for in the thread that starts it
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import secrets
@@ -95,8 +96,8 @@ def cleaned_up(prefix: str) -> Iterator[dict[str, str]]:
     cache = os.environ.get("LIBGUESTFS_CACHEDIR") or os.environ.get("TMPDIR") or LARGE
     large = Path(os.environ.get("VIRT_V2V_TMPDIR") or cache, f"{prefix}{token}")
     with _kept(prefix, tempfile.gettempdir(), 0o711, f"{RUN}={token}") as (path, also):  # QEMU's user passes through
-        also(large.absolute())
         try:
+            also(large.absolute())
             large.mkdir(mode=0o711)
         except OSError as e:
             raise H2kError(f"{large.parent}: {e.strerror}", hint="virt-v2v's large files go there: free some space, or set VIRT_V2V_TMPDIR") from e
@@ -111,12 +112,14 @@ def _kept(prefix: str, place: str, mode: int, token: str) -> Iterator[tuple[Path
         line = keeper.stdin
 
         def also(path: Path) -> None:
+            if "\n" in str(path):  # two lines would name two other places
+                raise OSError(errno.EINVAL, "a line break is in its name")
             line.write(os.fsencode(path) + b"\n")
             line.flush()
 
         try:
             name = os.fsdecode(keeper.stdout.readline()).rstrip("\n")
-            if not name:
+            if not name or "\n" in place:
                 raise H2kError(f"{place}: no directory can be made there", hint="free some space, or set TMPDIR")
             yield Path(name), also
         finally:

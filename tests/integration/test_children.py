@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from h2k.base.children import cleaned_up
-from h2k.base.errors import BadData
+from h2k.base.errors import BadData, H2kError
 from h2k.base.run import run
 from h2k.engine import apply
 from h2k.windows import regf
@@ -213,3 +213,14 @@ def test_edits_apart_are_the_same_edits(edit: HiveEdit, message: str, tmp_path: 
     edit_hive_apart(path, [edit])
     value = Hive.parse(path.read_bytes()).value("Select", "Current")
     assert value is not None and value.dword() == 0
+
+
+def test_a_line_break_in_a_place_never_names_two_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path is told by a line: of two, the first would be somebody else's directory, and removed."""
+    other = tmp_path / "other"
+    (other / "work").mkdir(parents=True)
+    (tmp_path / "other\nplace").mkdir()
+    monkeypatch.setenv("VIRT_V2V_TMPDIR", f"{other}\nplace")
+    with pytest.raises(H2kError, match="a line break is in its name"), cleaned_up("h2k-test-"):
+        pass
+    assert (other / "work").is_dir()
