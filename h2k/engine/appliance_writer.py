@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from h2k.base.appliance import launch, placed
+from h2k.base.appliance import ended_after, launch, placed
 from h2k.base.children import temporary_directory
 from h2k.base.errors import H2kError
 from h2k.base.host import guestfs_settings
@@ -14,6 +15,8 @@ from h2k.disk.reader import VolumeRef
 from h2k.engine.writing import VolumeWrite, Work
 from h2k.guest.guest import device
 
+LIMIT = 1800.0  # seconds for all the changes of a guest; then the appliance is ended
+_LOST = re.compile(r"(?P<what>[\w /]{1,60} error), dev sd[a-z]{1,2}\b")  # a line of Linux, block/blk-core.c, blk_errors
 _TYPES = {"ntfs": "ntfs-3g", "fat": "vfat"}  # of a volume's kind, for mount
 
 
@@ -35,19 +38,41 @@ class ApplianceWriter:
             try:
                 self._carry_out(appliance, overlays, work)
             except RuntimeError as e:
-                raise H2kError(f"libguestfs could not carry out the changes: {e}", hint="the image is as it was") from e
+                raise _failure(str(e)) from e
             finally:
                 appliance.close()
 
     def _carry_out(self, appliance: Any, overlays: Sequence[Path], work: Work) -> None:
         for overlay in overlays:
             appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
-        launch(appliance, "the changes could not be carried out", hint="the image is as it was; see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows")
-        for disk, offset, data in work.bytes:
-            appliance.pwrite_device(device(VolumeRef(disk, 0)), data, offset)
-        for volume in work.volumes:
-            _write_volume(appliance, volume)
-        appliance.shutdown()
+        # QEMU's own answer to a full disk is to stop the machine (qemu(1), -drive werror=), and libguestfs would wait for ever.
+        appliance.config("-global", "scsi-hd.werror=report")
+        started = launch(appliance, "the changes could not be carried out", hint="the image is as it was; see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows")
+        with ended_after(LIMIT, lambda: started) as late:
+            try:
+                for disk, offset, data in work.bytes:
+                    appliance.pwrite_device(device(VolumeRef(disk, 0)), data, offset)
+                for volume in work.volumes:
+                    _write_volume(appliance, volume)
+                _check_written(appliance, overlays)
+                appliance.shutdown()
+            except RuntimeError as e:
+                if late.is_set():
+                    raise _failure(f"it took longer than {LIMIT:.0f} s") from e
+                raise
+
+
+def _failure(why: str) -> H2kError:
+    return H2kError(f"libguestfs could not carry out the changes: {why}", hint="the image is as it was")
+
+
+def _check_written(appliance: Any, overlays: Sequence[Path]) -> None:
+    """A write that failed behind the file systems' backs: libguestfs' calls succeed, and only the kernel's log tells."""
+    appliance.sync()
+    lost = _LOST.search(appliance.dmesg())
+    if lost:
+        space = ": no space left" if "space" in lost["what"] else ""
+        raise _failure(f"{overlays[0].parent}{space}: the appliance's kernel tells of: {lost['what'].strip()}")
 
 
 def _write_volume(appliance: Any, work: VolumeWrite) -> None:

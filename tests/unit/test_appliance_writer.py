@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,16 +27,20 @@ ESP = VolumeWrite(Volume(VolumeRef(1, 1), 1 << 20, 64 << 20, "fat", ""), (), (Fi
 class Appliance:
     """A libguestfs appliance: every call is noted, an upload by what the file holds; the call named `fails` does."""
 
-    def __init__(self, fails: str = "") -> None:
-        self.fails = fails
+    def __init__(self, fails: str = "", log: str = "EXT4-fs (sdc): mounted\nFAT-fs (sda1): error, dev\n") -> None:
+        self.fails, self.log = fails, log
         self.done: list[Any] = []
 
+    def fall(self) -> None:
+        raise RuntimeError("appliance closed the connection unexpectedly")
+
     def __getattr__(self, name: str) -> Any:
-        def call(*given: Any, **options: Any) -> None:
+        def call(*given: Any, **options: Any) -> Any:
             first, *rest = given or ("",)
             self.done.append((name, Path(first).read_bytes() if name == "upload" else first, *rest, *options.values()))
             if name == self.fails:
                 raise RuntimeError(f"{name}: No space left on device")
+            return self.log if name == "dmesg" else None
 
         return call
 
@@ -52,19 +59,46 @@ def test_everything_is_written_in_one_session_on_the_overlays(appliance: Applian
     place = Path(files.partition("=")[2])
     assert (files, sockets) == (f"TMPDIR={place}", f"XDG_RUNTIME_DIR={place}") and not place.exists()
     assert done == [
-        ("add_drive_opts", "/o0", "qcow2", "unsafe"), ("add_drive_opts", "/o1", "qcow2", "unsafe"), ("launch", ""),
+        ("add_drive_opts", "/o0", "qcow2", "unsafe"), ("add_drive_opts", "/o1", "qcow2", "unsafe"),
+        ("config", "-global", "scsi-hd.werror=report"), ("launch", ""),
         ("pwrite_device", "/dev/sdb", b"table", 446),
         ("mount_vfs", "", "ntfs-3g", "/dev/sda2", "/"), ("mkdir", "/d"), ("mkdir", "/d/e"),
         ("upload", b"A", "/d/a"), ("upload", b"B", "/d/e/b"), ("umount", "/"),
         ("mount_vfs", "", "vfat", "/dev/sdb1", "/"), ("upload", b"store", "/BCD"), ("umount", "/"),
-        ("shutdown", ""), ("close", ""),
+        ("sync", ""), ("dmesg", ""), ("shutdown", ""), ("close", ""),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("call", ["launch", "upload", "shutdown"])
+@pytest.mark.parametrize("call", ["launch", "upload", "sync", "shutdown"])
 def test_a_failure_is_told_and_the_appliance_ends(appliance: Appliance, call: str) -> None:
     appliance.fails = call
     with pytest.raises(H2kError, match=rf"changes.*: {call}: No space left") as caught:
         ApplianceWriter().write([Path("/o0"), Path("/o1")], Work((), (SYSTEM,)))
     assert caught.value.hint.startswith("the image is as it was")
     assert [name for name, *_ in appliance.done][-2:] == [call, "close"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("critical space allocation error, dev sda, sector 311616", "/place: no space left: the appliance's kernel tells of: critical space allocation error"),
+        ("I/O error, dev sdab, sector 8 op 0x1:(WRITE)", "/place: the appliance's kernel tells of: I/O error"),
+    ],
+)
+def test_a_write_that_only_the_kernel_saw_fail(appliance: Appliance, line: str, told: str) -> None:
+    appliance.log = f"[   43.4] SCSI\n[   43.447186] {line}\n"
+    with pytest.raises(H2kError) as caught:
+        ApplianceWriter().write([Path("/place/o0")], Work((), (SYSTEM,)))
+    assert caught.value.message == f"libguestfs could not carry out the changes: {told}"
+    assert [name for name, *_ in appliance.done][-2:] == ["dmesg", "close"]
+
+
+def test_an_appliance_that_stands_still_is_ended(appliance: Appliance, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(appliance_writer, "LIMIT", 0.01)
+    monkeypatch.setattr(appliance_writer, "launch", lambda *given, **options: frozenset({77}))
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.set() if (pid, number) == (77, signal.SIGKILL) else None)
+    monkeypatch.setattr(appliance, "mkdir", lambda path: ended.wait(20) and appliance.fall(), raising=False)
+    with pytest.raises(H2kError, match="changes: it took longer than 0 s") as caught:
+        ApplianceWriter().write([Path("/o0"), Path("/o1")], Work((), (SYSTEM,)))
+    assert caught.value.hint == "the image is as it was" and ended.is_set()
