@@ -66,11 +66,13 @@ def _socket_directories() -> Iterator[str]:
 
 def launch(appliance: Any, subject: str, hint: str = HINT) -> frozenset[int]:
     """Launch a guestfs handle and return its processes. H2kError, in one line about the subject, when it fails or is not
-    up within LAUNCH_LIMIT."""
+    up within LAUNCH_LIMIT. A full disk is an error for the appliance: QEMU's own answer is to stop the machine (qemu(1),
+    -drive werror=), and libguestfs would wait for ever."""
     started = _children_of_this_thread()
     before = started()
     with ended_after(LAUNCH_LIMIT, lambda: started() - before) as late:
         try:
+            appliance.config("-global", "scsi-hd.werror=report")
             appliance.launch()
         except RuntimeError as e:
             said = str(e).strip().splitlines() or ["no reason is given"]

@@ -45,8 +45,6 @@ class ApplianceWriter:
     def _carry_out(self, appliance: Any, overlays: Sequence[Path], work: Work) -> None:
         for overlay in overlays:
             appliance.add_drive_opts(str(overlay), format="qcow2", cachemode="unsafe")
-        # QEMU's own answer to a full disk is to stop the machine (qemu(1), -drive werror=), and libguestfs would wait for ever.
-        appliance.config("-global", "scsi-hd.werror=report")
         started = launch(appliance, "the changes could not be carried out", hint="the image is as it was; see h2k doctor, and what LIBGUESTFS_DEBUG=1 shows")
         with ended_after(LIMIT, lambda: started) as late:
             try:

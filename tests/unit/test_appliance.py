@@ -23,8 +23,13 @@ class Handle:
 
     def __init__(self, world: World, error: str = "", hangs: bool = False) -> None:
         self.world, self.error, self.hangs = world, error, hangs
+        self.settings: list[tuple[str, str]] = []
+
+    def config(self, name: str, value: str) -> None:
+        self.settings.append((name, value))
 
     def launch(self) -> None:
+        assert self.settings == [("-global", "scsi-hd.werror=report")], "a full disk would stop the machine"
         self.world.children |= {77}
         if self.hangs:
             assert self.world.killed.wait(20), "nothing ended the launch"
