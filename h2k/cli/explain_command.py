@@ -25,7 +25,6 @@ from h2k.engine.catalogue import ACCEPTABLE, BY_ID, ENTRIES
 from h2k.engine.ending import guarded, print_json
 from h2k.engine.examination import Examination
 from h2k.engine.finding_entry import Entry
-from h2k.engine.finding_sources import SOURCES
 from h2k.engine.outcome import Outcome
 from h2k.engine.pipeline import look
 from h2k.engine.runs import Run
@@ -97,7 +96,7 @@ def _as_json(entry: Entry) -> dict[str, Any]:
         "where": entry.where,
         "action": spelled(entry.action, H2K),
         "by_hand": spelled(entry.by_hand, H2K),
-        "source": SOURCES[entry.id],
+        "source": entry.source,
         "acceptable": entry.id in ACCEPTABLE,
     }
 
@@ -110,7 +109,7 @@ def _entry_lines(entry: Entry, here: Sequence[str] = ()) -> Iterator[str]:
         ("where", entry.where),
         ("h2k", entry.action if entry.action.lower().startswith(entry.answer) else f"{entry.answer}: {entry.action}"),
         ("by hand", entry.by_hand),
-        ("source", SOURCES[entry.id]),
+        ("source", entry.source),
     ]
     if entry.id in ACCEPTABLE:
         rows.append(("override", f"--h2k-accept {entry.id} goes on in spite of it"))

@@ -16,13 +16,7 @@ OF_ITSELF = frozenset({"first-boot-runner-missing", "source-running"})
 
 ENTRIES = (*DRIVERS, *DISKS, *BOOT, *GUEST)
 BY_ID = {entry.id: entry for entry in ENTRIES}
-
-
-# Refusals that --h2k-accept overrides: going on risks what the owner can judge, and never the disks' content.
-ACCEPTABLE = frozenset((
-    "driver-unsigned", "driver-test-signed", "driver-sha2-unsupported", "secure-boot-db-mismatch", "volume-dirty",
-    "volume-log-unclean", "first-boot-runner-missing", "system-files-compressed",
-))  # fmt: skip
+ACCEPTABLE = frozenset(entry.id for entry in ENTRIES if entry.acceptable)
 
 
 def never_accepted(found: str) -> bool:

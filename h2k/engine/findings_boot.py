@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from h2k.engine.finding_entry import DOMAIN, REFUSE, REPAIR, WARN, Entry
+from h2k.engine.finding_entry import CHAIN, DOMAIN, REFUSE, REPAIR, WARN, Entry
 
 BOOT = (
     Entry(
@@ -13,6 +13,7 @@ BOOT = (
         r"`\Boot\BCD` of the active partition, `\EFI\Microsoft\Boot\BCD` of the EFI system partition",
         "Refuses with the command: it would have to be made by Microsoft's own tool.",
         r"From setup media: `bcdboot C:\Windows /s S: /f UEFI` (or `/f BIOS`).",
+        f"{CHAIN} 2; Microsoft's bcdedit and bcdboot",
     ),
     Entry(
         "bcd-corrupt",
@@ -22,6 +23,7 @@ BOOT = (
         "the BCD file",
         "Refuses with the command.",
         r"Move the file away, then `bcdboot C:\Windows /s S: /f UEFI` (or `/f BIOS`) from setup media.",
+        f"{CHAIN} 2; Microsoft's bcdedit and bcdboot",
     ),
     Entry(
         "bcd-default-missing",
@@ -31,6 +33,7 @@ BOOT = (
         "boot manager object, elements 23000003 and 24000001",
         "When exactly one Windows loader is in the store it becomes the default; otherwise refuses with the command.",
         "`bcdedit /store S:\\Boot\\BCD /default {identifier}` from setup media.",
+        f"{CHAIN} 2; Microsoft's bcdedit and bcdboot",
     ),
     Entry(
         "bcd-device-unresolved",
@@ -41,6 +44,7 @@ BOOT = (
         "Names the only partition that holds what the element must lead to; otherwise refuses. `boot`, `locate`, "
         "ramdisk and virtual disk devices are reported and left alone.",
         "`bcdedit /store S:\\Boot\\BCD /set {default} device partition=C:`, and the same for `osdevice`.",
+        f"{CHAIN} 2; Microsoft's bcdedit and bcdboot",
     ),
     Entry(
         "bcd-loader-missing",
@@ -50,6 +54,7 @@ BOOT = (
         r"`\Windows\system32\winload.exe` (BIOS) or `winload.efi` (UEFI)",
         "Refuses: Microsoft's file can't be made.",
         r"`sfc /scannow /offbootdir=C:\ /offwindir=C:\Windows`, then bcdboot, from setup media.",
+        f"{CHAIN} 2; Microsoft's bcdedit and bcdboot",
     ),
     Entry(
         "boot-manager-missing",
@@ -59,6 +64,7 @@ BOOT = (
         r"`\bootmgr` of the active partition, `\EFI\Microsoft\Boot\bootmgfw.efi`",
         "Refuses with the command.",
         r"From setup media: `bcdboot C:\Windows /s S: /f UEFI` (or `/f BIOS`).",
+        f"{CHAIN} 1",
     ),
     Entry(
         "uefi-fallback-missing",
@@ -68,6 +74,7 @@ BOOT = (
         r"`\EFI\BOOT\BOOTX64.EFI` (BOOTIA32, BOOTAA64)",
         "Copies the guest's own bootmgfw.efi there. Another loader that is whole (a shim, an older boot manager) is left as it is, with a warning.",
         r"`copy S:\EFI\Microsoft\Boot\bootmgfw.efi S:\EFI\BOOT\BOOTX64.EFI`.",
+        f"{CHAIN} 1",
     ),
     Entry(
         "boot-partition-inactive",
@@ -77,6 +84,7 @@ BOOT = (
         "the status byte of the four entries in the master boot record",
         "Marks the partition active when exactly one holds bootmgr and the BCD; otherwise refuses.",
         "diskpart: `select partition 1`, `active`.",
+        f"{CHAIN} 1",
     ),
     Entry(
         "firmware-mismatch",
@@ -86,6 +94,7 @@ BOOT = (
         "`<os>` of the domain XML against MBR or GPT with an EFI system partition",
         "Writes bootstrap.xml and final.xml with the disk's firmware; NAME.xml stays as it is.",
         "`<os firmware='efi'>` for a GPT disk, none for an MBR disk.",
+        f"{CHAIN} 1",
     ),
     Entry(
         "boot-disk-ambiguous",
@@ -96,6 +105,7 @@ BOOT = (
         "Writes both domains to start the disk whose BCD names this Windows; refuses when none or several do, or when "
         "several Windows systems are on the disks.",
         "`<boot order='1'/>` on the right disk; convert one system at a time.",
+        f"{CHAIN} 1",
     ),
     Entry(
         "sector-size-mismatch",
@@ -105,6 +115,7 @@ BOOT = (
         "the GPT header at byte 4096",
         "Writes `<blockio logical_block_size='4096'/>` into both domains; with no domain at hand, warns.",
         "The same, by `virsh edit`.",
+        "QEMU: its IDE and SATA disks have sectors of 512 bytes alone",
     ),
     Entry(
         "esp-type-wrong",
@@ -114,6 +125,7 @@ BOOT = (
         "the GPT entry's type",
         "Gives the partition that type, in both copies of the table, where exactly one fits; else warns.",
         "`diskpart`: `set id=c12a7328-f81f-11d2-ba4b-00a0c93ec93b`.",
+        "Microsoft's partition types (PARTITION_INFORMATION_GPT, _MBR); the UEFI specification",
     ),
     Entry(
         "secure-boot-db-mismatch",
@@ -123,6 +135,8 @@ BOOT = (
         "`db` of the OVMF variables that the domain gets; the certificates of the loader",
         "Refuses before the copy; with `--h2k-accept secure-boot-db-mismatch` both domains are written without Secure Boot.",
         "Install an OVMF (edk2-ovmf) that has the CA, or enroll it with virt-fw-vars.",
+        "Microsoft's Secure Boot certificates of 2011 and 2023; edk2 issues 11281 and 11661",
+        acceptable=True,
     ),
     Entry(
         "safe-mode-set",
@@ -132,6 +146,7 @@ BOOT = (
         "element 25000080 of the default loader",
         "Reports it.",
         "`bcdedit /deletevalue {default} safeboot`.",
+        "Microsoft's bcdedit (safeboot, ems, debug)",
     ),
     Entry(
         "serial-port-taken",
@@ -141,5 +156,6 @@ BOOT = (
         "elements 260000b0, 16000020 (EMS) and 260000a0, 16000010 (debug) of the default loader",
         "Reports it; the boots go by the disks and the guest agent.",
         "`bcdedit /ems {default} off`, `bcdedit /debug {default} off`.",
+        "Microsoft's bcdedit (safeboot, ems, debug)",
     ),
 )

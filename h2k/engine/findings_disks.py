@@ -13,6 +13,7 @@ DISKS = (
         r"`\Windows\System32\config\SYSTEM` (SOFTWARE, DRIVERS, BCD) and its `.LOG1`, `.LOG2`",
         "Replays the logs before anything else reads the hive: before the copy on an overlay of the source.",
         SHUT_DOWN,
+        "docs/facts.md, dirty hives; the regf specification (github.com/msuhanov/regf)",
     ),
     Entry(
         "hive-unrecoverable",
@@ -22,6 +23,7 @@ DISKS = (
         "the hive and its logs",
         "Refuses: what the logs held can't be had.",
         SHUT_DOWN,
+        "docs/facts.md, dirty hives; the regf specification (github.com/msuhanov/regf)",
     ),
     Entry(
         "hive-corrupt",
@@ -31,6 +33,7 @@ DISKS = (
         r"`\Windows\System32\config\`",
         "Refuses and names the offset.",
         "Restore the hive from a backup of the source.",
+        "docs/facts.md, dirty hives; the regf specification (github.com/msuhanov/regf)",
     ),
     Entry(
         "volume-encrypted",
@@ -40,6 +43,7 @@ DISKS = (
         "`-FVE-FS-` at offset 3 of the volume",
         "Refuses: nothing can be read or repaired, and a key sealed in a TPM does not move. On a data disk it warns, unless virt-v2v, which wants its key, was given none.",
         "`manage-bde -off C:` on the source, and wait until it is decrypted.",
+        "virt-v2v(1); the volume's header begins with -FVE-FS-",
     ),
     Entry(
         "volume-hibernated",
@@ -49,6 +53,7 @@ DISKS = (
         r"`\hiberfil.sys` begins with HIBR or RSTR",
         "Refuses, and never deletes the file; on a volume that Windows does not start from it warns.",
         SHUT_DOWN,
+        "ntfs-3g refuses such volumes; the headers of hiberfil.sys",
     ),
     Entry(
         "volume-dirty",
@@ -58,6 +63,8 @@ DISKS = (
         "flags of the NTFS file `$Volume`",
         "Refuses, unless `--h2k-accept volume-dirty`; on data volumes a warning, for nothing is written there.",
         f"`chkdsk C: /f` on the source. {SHUT_DOWN}",
+        "the NTFS documentation of the Linux-NTFS project",
+        acceptable=True,
     ),
     Entry(
         "volume-log-unclean",
@@ -67,6 +74,8 @@ DISKS = (
         "the NTFS file `$LogFile`",
         "Warns; with the policy `log-unclean: refuse` it refuses.",
         SHUT_DOWN,
+        "the NTFS documentation of the Linux-NTFS project",
+        acceptable=True,
     ),
     Entry(
         "file-unreadable",
@@ -76,6 +85,7 @@ DISKS = (
         r"hives, the loader, the boot drivers; often after `compact /compactos`",
         "Refuses and names the file.",
         r"`compact /u /exe C:\Windows\System32\winload.efi` (or the file named) on the source.",
+        "docs/facts.md, tools",
     ),
     Entry(
         "disk-signature-duplicate",
@@ -85,6 +95,7 @@ DISKS = (
         "offset 0x1B8 of the MBR, disk GUID of the GPT",
         "Reports the disks.",
         "diskpart: `select disk 1`, `uniqueid disk id=12345678`.",
+        "SYSTEM\\MountedDevices: measured",
     ),
     Entry(
         "disks-offline-policy",
@@ -94,6 +105,7 @@ DISKS = (
         r"`Services\partmgr\Parameters` `SanPolicy`",
         "Sets it to online all; the first boot restores what it was.",
         "diskpart: `san policy=OnlineAll`, then `online disk` and `attributes disk clear readonly`.",
+        "Microsoft's SAN policy (diskpart san)",
     ),
     Entry(
         "drive-letter-unresolved",
@@ -103,6 +115,7 @@ DISKS = (
         r"`SYSTEM\MountedDevices` `\DosDevices\X:`",
         "Reports the letter; perhaps a disk was left out of the conversion.",
         "Add the disk that is missing, or assign the letter in Disk Management.",
+        "SYSTEM\\MountedDevices: measured",
     ),
     Entry(
         "disk-dynamic",
@@ -112,6 +125,7 @@ DISKS = (
         "MBR partition type 0x42, GPT types of LDM and Storage Spaces",
         "Refuses where Windows is on one, or cannot be found beside one; on data disks alone it warns.",
         "Convert to basic disks on the source, or move Windows to one.",
+        "Microsoft's partition types (PARTITION_INFORMATION_GPT, _MBR); the UEFI specification",
     ),
     Entry(
         "disk-table-damaged",
@@ -121,6 +135,7 @@ DISKS = (
         "sector 0, the GPT headers and their checksums",
         "Reports it and leaves the disk alone. Where no Windows is found on the other disks, the reason is told and nothing is done.",
         "`gdisk` or TestDisk on a copy.",
+        "Microsoft's partition types (PARTITION_INFORMATION_GPT, _MBR); the UEFI specification",
     ),
     Entry(
         "system-files-compressed",
@@ -130,6 +145,8 @@ DISKS = (
         r"`\Windows\System32\cmd.exe`, `ntoskrnl.exe` and their kind: a reparse point of type WOF",
         "Refuses where virt-v2v or the proof needs one of them; warns where neither does.",
         "On the source: `compact.exe /CompactOS:never`, then restart once.",
+        "docs/facts.md, tools",
+        acceptable=True,
     ),
     Entry(
         "source-running",
@@ -139,6 +156,7 @@ DISKS = (
         "QEMU's locks on the image, the running domains of this host's libvirt, `NAME.vmdk.lck`",
         "Refuses before the copy, and before anything is written or replaced; names the domain or the program. A survey says *unknown*.",
         "Shut the guest down (`virsh shutdown NAME`), then give the same command.",
+        "QEMU's image locks; libvirt's domains",
     ),
     Entry(
         "page-file-misplaced",
@@ -148,5 +166,6 @@ DISKS = (
         r"`Session Manager\Memory Management` `PagingFiles`, `MountedDevices`",
         "Reports it.",
         "System properties, Advanced, Performance, Virtual memory.",
+        "SYSTEM\\MountedDevices: measured",
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from h2k.engine.finding_entry import ALL_SETS, REFUSE, REPAIR, SERVICE, STOP_7B, WARN, Entry
+from h2k.engine.finding_entry import ALL_SETS, CHAIN, GUIDE_7B, REFUSE, REPAIR, SERVICE, STOP_7B, WARN, Entry
 
 DRIVERS = (
     Entry(
@@ -13,6 +13,7 @@ DRIVERS = (
         r"`\Windows\System32\drivers\<driver>.sys`",
         "Copies the file of the driver package for this Windows and architecture.",
         r"From WinPE: `copy E:\viostor\2k22\amd64\viostor.sys C:\Windows\System32\drivers`.",
+        f"{CHAIN} 4; {GUIDE_7B}",
     ),
     Entry(
         "driver-file-invalid",
@@ -22,6 +23,7 @@ DRIVERS = (
         r"`\Windows\System32\drivers\<driver>.sys`",
         "Replaces it by the package's file. Refuses when the file in the driver package is bad itself.",
         "Copy the right file from an intact virtio-win ISO; compare sizes first.",
+        f"{CHAIN} 4; {GUIDE_7B}",
     ),
     Entry(
         "driver-not-boot-start",
@@ -31,6 +33,7 @@ DRIVERS = (
         f"{SERVICE}, values `Type` and `Start`",
         f"Creates or corrects the service {ALL_SETS}.",
         r"`reg load HKLM\X C:\Windows\System32\config\SYSTEM`, then `reg add HKLM\X\ControlSet001\Services\viostor /v Start /t REG_DWORD /d 0 /f`.",
+        f"{CHAIN} 4; {GUIDE_7B}",
     ),
     Entry(
         "driver-start-override",
@@ -40,6 +43,7 @@ DRIVERS = (
         f"{SERVICE}, values below `StartOverride` other than 0",
         f"Deletes the StartOverride key {ALL_SETS}.",
         r"`reg delete HKLM\X\ControlSet001\Services\viostor\StartOverride /f` on the loaded hive.",
+        f"{CHAIN} 5: measured",
     ),
     Entry(
         "driver-parameters-missing",
@@ -49,6 +53,7 @@ DRIVERS = (
         rf"{SERVICE} and below `Parameters`; `Control\GroupOrderList`",
         "Writes what the INF's service section says; removes a Tag that its group does not list.",
         "Compare the service key with that of a guest into which the driver was installed.",
+        "the INF of the driver itself (kvm-guest-drivers-windows)",
     ),
     Entry(
         "device-id-unbound",
@@ -58,6 +63,7 @@ DRIVERS = (
         r"up to 6.1 `Control\CriticalDeviceDatabase\PCI#…`; from 6.2 `DriverDatabase\DeviceIds\PCI\…` and the package it names",
         "Binds both ids of the bus to the driver, in the form that virt-v2v uses.",
         "From WinPE: `dism /image:C:\\ /add-driver /driver:E:\\viostor\\2k22\\amd64`.",
+        f"{CHAIN}s 6 and 7: measured, and what virt-v2v itself writes",
     ),
     Entry(
         "device-class-wrong",
@@ -67,6 +73,7 @@ DRIVERS = (
         r"`ClassGUID` in CriticalDeviceDatabase, `Version` of the package in DriverDatabase",
         "Writes the binding with the class {4D36E97B-E325-11CE-BFC1-08002BE10318}.",
         "Correct the class GUID in the loaded hive, or add the driver with dism.",
+        f"{CHAIN}s 6 and 7: measured, and what virt-v2v itself writes",
     ),
     Entry(
         "control-set-differs",
@@ -76,6 +83,7 @@ DRIVERS = (
         r"`SYSTEM\Select` and the ControlSetNNN that it names",
         "Repairs all of them.",
         "Make the same edit in each control set that Select names.",
+        f"{CHAIN} 3; {GUIDE_7B}",
     ),
     Entry(
         "bootstrap-controller-not-boot-start",
@@ -85,6 +93,7 @@ DRIVERS = (
         r"`Services\storahci`, `msahci`, `intelide`, `atapi`: `Start` and `StartOverride`",
         "Makes it boot-start, or chooses the bus whose driver can start; refuses when none can.",
         "Set Start to 0 and delete StartOverride in the loaded hive.",
+        f"{CHAIN} 5: measured",
     ),
     Entry(
         "boot-stack-driver-disabled",
@@ -94,6 +103,7 @@ DRIVERS = (
         f"{SERVICE} and its file",
         "Restores its Start where the file is there; refuses when service or file is missing.",
         r"`sfc /scannow /offbootdir=C:\ /offwindir=C:\Windows` from WinPE; Start 0 in the loaded hive.",
+        f"{CHAIN} 4; {GUIDE_7B}",
     ),
     Entry(
         "class-filter-dangling",
@@ -103,6 +113,7 @@ DRIVERS = (
         r"`Control\Class\{…}` `UpperFilters`, `LowerFilters` of DiskDrive, hdc, SCSIAdapter, System and Volume",
         f"Takes the filter out of the list {ALL_SETS}; the others keep their order.",
         "Edit the MULTI_SZ value in the loaded hive; never empty a whole list, for partmgr and volsnap belong there.",
+        f"{CHAIN} 8; {GUIDE_7B}",
     ),
     Entry(
         "class-filter-hypervisor",
@@ -112,6 +123,7 @@ DRIVERS = (
         r"the same lists; the names are data: `driver-plans/hypervisors.yaml`",
         "Takes the filter out of the list first, then disables its service; nothing is deleted.",
         "First remove the name from the list, only then set the service's Start to 4: the other way round it is a 0x7B.",
+        f"{CHAIN} 8; {GUIDE_7B}",
     ),
     Entry(
         "device-install-policy",
@@ -121,6 +133,7 @@ DRIVERS = (
         r"`Control\PnP` `DisableCDDB`, `DontStartRawDevices` (Microsoft KB2773300)",
         f"Sets both to 0 {ALL_SETS}.",
         r"`reg add HKLM\X\ControlSet001\Control\PnP /v DisableCDDB /t REG_DWORD /d 0 /f` on the loaded hive.",
+        "Microsoft KB2773300",
     ),
     Entry(
         "device-install-restrictions",
@@ -130,6 +143,7 @@ DRIVERS = (
         r"`SOFTWARE\Policies\Microsoft\Windows\DeviceInstall\Restrictions`",
         "Reports it; a policy is its owner's to change.",
         "Allow the driver packages in the policy, or lift it for the first boot.",
+        "Microsoft's device installation policies",
     ),
     Entry(
         "driver-unsigned",
@@ -141,6 +155,8 @@ DRIVERS = (
         " refuses, and with `--h2k-accept driver-unsigned` both domains are written without Secure Boot. One that only another"
         " bus needs is set to start on demand: Windows would stop at it all the same.",
         "Use a virtio-win whose drivers are signed (`h2k drivers --audit`), or convert with `--h2k-bus sata`.",
+        "Microsoft's driver signing requirements",
+        acceptable=True,
     ),
     Entry(
         "driver-test-signed",
@@ -152,6 +168,8 @@ DRIVERS = (
         "Refuses, unless `testsigning` is on in the BCD and Secure Boot is off. 32-bit Windows: warns. One that only"
         " another bus needs is set to start on demand.",
         "Use another virtio-win, or convert with `--h2k-bus sata`. For a test machine: `bcdedit /set testsigning on`.",
+        "Microsoft's driver signing requirements",
+        acceptable=True,
     ),
     Entry(
         "driver-sha2-unsupported",
@@ -161,6 +179,8 @@ DRIVERS = (
         r"`SOFTWARE\…\Component Based Servicing\Packages`: KB3033929 or KB4474419",
         "Refuses, unless accepted: an update that brings SHA-2 under another name is not known to h2k.",
         "Install KB4474419 on the source, or use a virtio-win with SHA-1 signatures as well (0.1.173 and older).",
+        "Microsoft's KB3033929 and KB4474419; kvm-guest-drivers-windows issue 485",
+        acceptable=True,
     ),
     Entry(
         "driver-package-missing",
@@ -170,5 +190,6 @@ DRIVERS = (
         "the virtio-win ISO or directory",
         "Refuses and names the directory that it looked for.",
         "Get a virtio-win that has it, or convert with `--h2k-bus sata`.",
+        "the directories of virtio-win's ISO and RPM (docs/driver-plans.md)",
     ),
 )

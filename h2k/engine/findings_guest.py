@@ -13,6 +13,7 @@ GUEST = (
         r"`Services\netkvm` and its file",
         "Stages the driver; its package, with the ids of the card, is installed at first boot. Without a package it warns.",
         "Install netkvm.inf with pnputil on the running guest.",
+        "the INF of the driver itself (kvm-guest-drivers-windows)",
     ),
     Entry(
         "nic-ghost",
@@ -22,6 +23,7 @@ GUEST = (
         r"`Control\Class\{4D36E972-…}`, `Control\Network`, `Enum\PCI` instances without their hardware",
         "Removes them by policy (`ghosts: remove`), after their addresses have been saved.",
         "Device Manager: show hidden devices, uninstall the greyed adapters.",
+        "measured: what Windows keeps of adapters that are gone",
     ),
     Entry(
         "nic-static-stranded",
@@ -32,6 +34,7 @@ GUEST = (
         "Carries addresses, gateways, DNS and routes to the new NIC by its MAC at first boot; where that would be a "
         "guess, DHCP and a warning that says what to set.",
         "Set the address again with `netsh interface ip set address`.",
+        "measured: what Windows keeps of adapters that are gone",
     ),
     Entry(
         "network-setting-dropped",
@@ -41,6 +44,7 @@ GUEST = (
         r"`Services\NetBT\Parameters\Interfaces\Tcpip_{GUID}`, `Services\Tcpip\Parameters\Interfaces\{GUID}`, `Linkage\Disabled`",
         "Carries each to the new card by its MAC at first boot; what can't be carried is named, one by one, as a warning.",
         "Set it again in the properties of the new connection; the warning says what.",
+        "measured: what Windows keeps of adapters that are gone",
     ),
     Entry(
         "network-profile-stale",
@@ -50,6 +54,7 @@ GUEST = (
         r"`SOFTWARE\Microsoft\Windows NT\CurrentVersion\NetworkList`",
         "`profiles: keep` warns and leaves it; `profiles: remove` forgets private networks that no domain manages.",
         "`Set-NetConnectionProfile -NetworkCategory Private`.",
+        "measured: what Windows keeps of adapters that are gone",
     ),
     Entry(
         "reboot-pending",
@@ -59,6 +64,7 @@ GUEST = (
         r"`PendingFileRenameOperations`, `RebootPending`, `RebootRequired`, `WinSxS\pending.xml`",
         "Reports it; h2k's own first-boot steps have a retry cap.",
         "Reboot the source once before the conversion.",
+        "Microsoft's Windows Update and servicing keys",
     ),
     Entry(
         "first-boot-loop",
@@ -69,6 +75,7 @@ GUEST = (
         r"`\Program Files\Guestfs\Firstboot\scripts`; `log.txt` beside it",
         "Writes the script that installs drivers anew, with those that this Windows can take, and bounds each to three tries.",
         "Stop the service `firstboot`, or move the script from `scripts` to `scripts-done`.",
+        "virt-v2v's first-boot scripts, 2.2 to 2.12 (h2k/convert/v2v_scripts.py)",
     ),
     Entry(
         "hypervisor-tools-present",
@@ -78,6 +85,7 @@ GUEST = (
         r"`SOFTWARE\…\Uninstall`; the names are data: `driver-plans/hypervisors.yaml`",
         "Reports them; they are removed at first boot only when the policy asks for it.",
         "Uninstall them on the source, or once the guest runs on KVM.",
+        "driver-plans/hypervisors.yaml",
     ),
     Entry(
         "guestor-leftover",
@@ -87,6 +95,7 @@ GUEST = (
         r"`DriverDatabase\…\guestor.inf*`",
         "Reports it, and a step of the first boot removes it once Windows has bound the real driver.",
         "Delete the guestor.inf keys in the loaded hive, after the VirtIO driver is installed.",
+        "virt-v2v's first-boot scripts, 2.2 to 2.12 (h2k/convert/v2v_scripts.py)",
     ),
     Entry(
         "first-boot-runner-missing",
@@ -97,6 +106,8 @@ GUEST = (
         "Refuses before the copy.",
         "Debian 13: `apt install rhsrvany`; Fedora, EL: `dnf install mingw-srvany-redistributable`; elsewhere put its "
         "rhsrvany.exe there, or set VIRT_TOOLS_DATA_DIR.",
+        "virt-v2v's first-boot scripts, 2.2 to 2.12 (h2k/convert/v2v_scripts.py)",
+        acceptable=True,
     ),
     Entry(
         "domain-name-invalid",
@@ -106,6 +117,7 @@ GUEST = (
         "displayName of a VMX, <Name> of an OVF, <name> of a domain XML, -on, --h2k-name",
         "Refuses before the copy, and before the first write.",
         "Give another name: `-on NAME` of virt-v2v, `--h2k-name NAME`, or change it in the description.",
+        "libvirt's and the file systems' rules for names",
     ),
     Entry(
         "windows-unsupported",
@@ -115,6 +127,7 @@ GUEST = (
         r"`SOFTWARE\Microsoft\Windows NT\CurrentVersion`",
         "Leaves virt-v2v's result as it is. Windows for arm64 is refused: no domain that h2k writes starts it.",
         "Choose IDE and e1000 in the domain.",
+        "virt-v2v(1): the versions of Windows that it converts; docs/not-covered.md",
     ),
     Entry(
         "cluster-member",
@@ -124,6 +137,7 @@ GUEST = (
         r"`Services\ClusSvc`",
         "Reports it, and leaves the SAN policy alone.",
         "Evict the node, or move the whole cluster.",
+        "Microsoft's SAN policy (diskpart san)",
     ),
     Entry(
         "security-virtualization",
@@ -133,6 +147,7 @@ GUEST = (
         r"`Control\DeviceGuard`, `Control\Lsa` `LsaCfgFlags`, the DeviceGuard policy",
         "Reports it.",
         "Turn it off in the group policy, or give the guest nested virtualization.",
+        "kvm-guest-drivers-windows issue 1280; Microsoft's Device Guard keys",
     ),
     Entry(
         "scripts-restricted",
@@ -142,5 +157,6 @@ GUEST = (
         "the PowerShell, SrpV2 and Safer policies; `__PSLockdownPolicy`; services of endpoint protection",
         "Reports it.",
         r"Allow `C:\Program Files\h2k` and `C:\Program Files\Guestfs` for the first boots.",
+        "Microsoft's Software Restriction and AppLocker policies",
     ),
 )
