@@ -33,8 +33,8 @@ UEFI = {
     "device-id-unbound:modern": ("starts", "stops"),
     "boot-stack-driver-disabled:start": ("starts", "stops"),
     "class-filter-dangling:service": ("starts", "stops"),
-    "uefi-fallback-missing:file": ("starts", "starts"),  # virt-v2v copies the boot manager there itself
-    "boot-manager-missing:empty": ("refused", "stops"),  # and so an empty one over a good one
+    "uefi-fallback-missing:file": ("starts", "stops"),
+    "boot-manager-missing:empty": ("refused", "stops"),  # virt-v2v copies the empty one over the good fallback
 }
 BIOS = {"boot-partition-inactive:none": ("starts", "stops")}
 
