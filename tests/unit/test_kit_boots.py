@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -95,3 +97,29 @@ def test_a_guest_is_asked_once_it_restarts_no_more(restarts: int, answers: bool,
     found = boots._settled(Restarting(tmp_path, restarts), Machine("bios", 2048, True))  # type: ignore[arg-type]
     assert (found is not None) is answers and (found is None or found is opened[-1])
     assert len(opened) == min(restarts, RESETS) + 1
+
+
+@pytest.mark.parametrize(("kvm", "events", "stands"), [(False, ["RESET"], True), (True, ["RESET"], False), (False, [], False)])
+def test_emulated_firmware_that_stands_still_after_a_restart(kvm: bool, events: list[str], stands: bool) -> None:
+    look = boots._silence(SimpleNamespace(events=events, serial="BdsDxe"), Machine("uefi", 2048, kvm), still=0.0)  # type: ignore[arg-type]
+    look()
+    time.sleep(0.001)
+    with pytest.raises(boots.StandsStill) if stands else contextlib.nullcontext():
+        look()
+
+
+@pytest.mark.parametrize(("stalls", "limits"), [(0, [300.0]), (1, [300.0, 300.0]), (2, [300.0, 300.0, float("inf")])])
+def test_a_guest_that_stood_still_is_started_again(
+    stalls: int, limits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def once(*given: Any) -> Any:
+        tried.append(given[-1])
+        if len(tried) <= stalls:
+            raise boots.StandsStill
+        return boots.STARTS, "", boots.Seen()
+
+    monkeypatch.setattr(boots, "_once", once)
+    found = boots.start(Machine("uefi", 2048, False), [], "virtio", tmp_path / "start", virtio=True)
+    assert found.started and tried == limits and (tmp_path / "start" / "start.json").exists()
