@@ -123,3 +123,13 @@ def test_a_guest_that_stood_still_is_started_again(
     monkeypatch.setattr(boots, "_once", once)
     found = boots.start(Machine("uefi", 2048, False), [], "virtio", tmp_path / "start", virtio=True)
     assert found.started and tried == limits and (tmp_path / "start" / "start.json").exists()
+
+
+@pytest.mark.parametrize(("kvm", "tries"), [(False, 3), (True, 1)])
+def test_restarts_without_end_are_believed_at_once_only_with_kvm(
+    kvm: bool, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(boots, "_once", lambda *given: tried.append(1) or (RESTARTS, "5 restarts", boots.Seen()))
+    found = boots.start(Machine("bios", 2048, kvm), [], "virtio", tmp_path / "start", virtio=True)
+    assert found.outcome == RESTARTS and len(tried) == tries
