@@ -9,10 +9,9 @@ from typing import Any, Callable
 
 from h2k.base.appliance import ended_after, launch, placed
 from h2k.base.children import temporary_directory
-from h2k.base.errors import H2kError
 from h2k.base.host import guestfs_settings
 from h2k.disk.reader import VolumeRef
-from h2k.engine.writing import VolumeWrite, Work
+from h2k.engine.writing import VolumeWrite, Work, not_carried_out
 from h2k.guest.guest import device
 
 LIMIT = 1800.0  # seconds for all the changes of a guest; then the appliance is ended
@@ -38,7 +37,7 @@ class ApplianceWriter:
             try:
                 self._carry_out(appliance, overlays, work)
             except RuntimeError as e:
-                raise _failure(str(e)) from e
+                raise not_carried_out("libguestfs", str(e)) from e
             finally:
                 appliance.close()
 
@@ -56,12 +55,8 @@ class ApplianceWriter:
                 appliance.shutdown()
             except RuntimeError as e:
                 if late.is_set():
-                    raise _failure(f"it took longer than {LIMIT:.0f} s") from e
+                    raise not_carried_out("libguestfs", f"it took longer than {LIMIT:.0f} s") from e
                 raise
-
-
-def _failure(why: str) -> H2kError:
-    return H2kError(f"libguestfs could not carry out the changes: {why}", hint="the image is as it was")
 
 
 def _check_written(appliance: Any, overlays: Sequence[Path]) -> None:
@@ -69,8 +64,8 @@ def _check_written(appliance: Any, overlays: Sequence[Path]) -> None:
     appliance.sync()
     lost = _LOST.search(appliance.dmesg())
     if lost:
-        space = ": no space left" if "space" in lost["what"] else ""
-        raise _failure(f"{overlays[0].parent}{space}: the appliance's kernel tells of: {lost['what'].strip()}")
+        what = "no space left" if "space" in lost["what"] else "a write failed"
+        raise not_carried_out("libguestfs", f"{overlays[0].parent}: {what} (the appliance's kernel: {lost['what'].strip()})")
 
 
 def _write_volume(appliance: Any, work: VolumeWrite) -> None:

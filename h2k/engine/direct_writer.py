@@ -22,7 +22,7 @@ from h2k.base import sandbox
 from h2k.base.errors import H2kError
 from h2k.disk import nbd_server
 from h2k.engine import volume_agent
-from h2k.engine.writing import Unavailable, VolumeWrite, Work
+from h2k.engine.writing import Unavailable, VolumeWrite, Work, not_carried_out
 
 LIMIT = 600.0  # seconds for one volume; then the sandbox is ended
 _END = 60.0  # seconds for qemu-nbd to write out and end, once nobody is connected
@@ -136,7 +136,7 @@ def _judge(answers: Sequence[dict[str, Any]], said: Sequence[str]) -> None:
     why = f"{error}: {said[-1][:200]}" if said else error
     if {"stage": "disk"} not in answers:
         raise Unavailable(why)
-    raise H2kError(f"the direct writer could not carry out the changes: {why}", hint="the image is as it was")
+    raise not_carried_out("the direct writer", why)
 
 
 @contextmanager

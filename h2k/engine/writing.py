@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Protocol
 
+from h2k.base.errors import H2kError
 from h2k.disk.reader import Volume
 
 BLOCK = 4096  # bytes; files are compared, and written, in such blocks
@@ -55,6 +56,12 @@ class Work:
 
 class Unavailable(Exception):
     """The writer can't work on this host, for the reason given; it has written nothing."""
+
+
+def not_carried_out(writer: str, why: str) -> H2kError:
+    """What a writer raises when it fails in the middle: it has touched its overlays alone."""
+    space = "; free some space, then give the same command" if "no space left" in why.lower() else ""
+    return H2kError(f"{writer} could not carry out the changes: {why}", hint=f"the image is as it was{space}")
 
 
 class Writer(Protocol):

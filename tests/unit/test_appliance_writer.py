@@ -81,8 +81,8 @@ def test_a_failure_is_told_and_the_appliance_ends(appliance: Appliance, call: st
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("critical space allocation error, dev sda, sector 311616", "/place: no space left: the appliance's kernel tells of: critical space allocation error"),
-        ("I/O error, dev sdab, sector 8 op 0x1:(WRITE)", "/place: the appliance's kernel tells of: I/O error"),
+        ("critical space allocation error, dev sda, sector 311616", "/place: no space left (the appliance's kernel: critical space allocation error)"),
+        ("I/O error, dev sdab, sector 8 op 0x1:(WRITE)", "/place: a write failed (the appliance's kernel: I/O error)"),
     ],
 )
 def test_a_write_that_only_the_kernel_saw_fail(appliance: Appliance, line: str, told: str) -> None:
@@ -90,6 +90,7 @@ def test_a_write_that_only_the_kernel_saw_fail(appliance: Appliance, line: str, 
     with pytest.raises(H2kError) as caught:
         ApplianceWriter().write([Path("/place/o0")], Work((), (SYSTEM,)))
     assert caught.value.message == f"libguestfs could not carry out the changes: {told}"
+    assert ("; free some space, then give the same command" in caught.value.hint) == ("space" in line)
     assert [name for name, *_ in appliance.done][-2:] == ["dmesg", "close"]
 
 
