@@ -33,6 +33,8 @@ def printable(text: str) -> str:
 
 def mask_secrets(text: str) -> str:
     """The text with the passwords of URIs, the values of options that hold secrets, and passphrases as ***."""
+    if "=" not in text and ":" not in text:
+        return text  # each of the patterns needs one of them
     if ":/" in text and "@" in text:
         text = _USER_WITH_SLASH.sub(rf"\1:{HIDDEN}@", _USER.sub(rf"\1:{HIDDEN}@", text))
     text = _VALUE.sub(rf"\1{HIDDEN}", text)
