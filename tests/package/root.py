@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+MACHINES_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SUITE = "bookworm"
 APT = ("apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confold", "--no-install-recommends")
 # Nothing of the machine's own environment helps a package along.
@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 WORK = "/trial"  # in the root: what the tests bring and make
+CERTIFICATES = f"{WORK}/certificates.crt"  # the machine's; the package ca-certificates writes the file of their usual name anew
 
 
 # Runs in a mount and a process namespace of its own: what it mounts and starts ends with it. The root becomes a real one
@@ -147,10 +148,9 @@ def bring_checkout(root: Root, name: str = "h2k") -> str:
         if (CHECKOUT / file).is_file():  # one that was deleted and not yet committed is not
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(CHECKOUT / file, target)
-    for file in ("/etc/pip.conf", CERTIFICATES):
+    for file, target in (("/etc/pip.conf", "/etc/pip.conf"), (MACHINES_CERTIFICATES, CERTIFICATES)):
         if Path(file).exists():
-            (root / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, root / file)
+            shutil.copy(file, root / target)
     return f"{WORK}/{name}"
 
 
