@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from h2k.base.finding import Finding
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import SetValue
+from h2k.guest.disks_online import kept_back
 from h2k.guest.drive_letters import MAX_LETTERS, drive_letters
 from h2k.guest.driver_repairs import moving
 from h2k.guest.guest import Guest
@@ -36,15 +37,27 @@ def _san_policy(guest: Guest, options: Options) -> Iterator[Proposed]:
         repair = "no SAN policy is changed; take the node out of the cluster, or move the whole cluster"
         yield Finding("cluster-member", "warning", member, evidence, repair)
         return
-    for number, policy in offline_sets(guest) if moving(guest, options.plan, options.bus) else ():
+    if not moving(guest, options.plan, options.bus):
+        return
+    offline, kept = offline_sets(guest), kept_back(guest)
+    for number, policy in offline:
         subject = f"{policy_key(number)} SanPolicy"
-        evidence = f"{shown(policy)}: {len(guest.disks) - 1} data disks would come up offline on their new bus"
+        evidence = f"{shown(policy)}: {len(guest.disks) - 1 - len(kept)} data disks would come up offline on their new bus"
         if options.policy.san == "keep":
             yield Finding("disks-offline-policy", "warning", subject, evidence, "kept, as the policy says")
+            continue
+        if kept:
+            evidence += f"; {', '.join(kept[:4])}: kept offline or read-only on the source, and to stay so"
+            repair = "the policy stays, for another would bring these online too; first boot brings the others online, which what starts before it may miss once"
+            yield Finding("disks-offline-policy", "warning", subject, evidence, repair)
             continue
         repair = "1, online all; first boot brings them online and restores it"
         yield Finding("disks-offline-policy", "broken", subject, evidence, repair)
         yield SetValue("SYSTEM", policy_key(number), "SanPolicy", dword(ONLINE))
+    for disk in kept if not offline else ():
+        evidence = "kept offline or read-only on the source; the SAN policy brings it online, and writable, on its new bus"
+        repair = "leave it out of the first boot, or before the move on the source: diskpart, san policy=OfflineAll"
+        yield Finding("disks-offline-policy", "warning", f"disk {disk}", evidence, repair)
 
 
 def _letters(guest: Guest) -> Iterator[Finding]:

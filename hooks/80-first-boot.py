@@ -10,21 +10,23 @@ from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
 from h2k.engine.hooks import Options, Proposed, Setting
 from h2k.guest.changes import DeleteValue, SetValue, WriteFile
-from h2k.guest.disks_online import to_bring_online
+from h2k.guest.disks_online import kept_back, to_bring_online
 from h2k.guest.driver_repairs import GUESTOR, first_boot_mark, installed, moving, placeholder, service_key, staged_first_boot
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.nics import carry
 from h2k.guest.san_policy import offline_sets
 from h2k.guest.virt_v2v_first_boot import DIRECTORY as VIRT_V2V
-from h2k.guest.virt_v2v_first_boot import MAX_TRIES, bounded, loops, virt_v2v_first_boot
+from h2k.guest.virt_v2v_first_boot import DISABLED, MAX_TRIES, bounded, loops, virt_v2v_first_boot
+from h2k.guest.virt_v2v_first_boot import SERVICE as THEIR_SERVICE
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows import first_boot, pnp
 from h2k.windows.first_boot import DIRECTORY, FirstBoot, Package, Publisher, Runner
 from h2k.windows.first_boot_steps import BOUNDED, budget
 from h2k.windows.network import Route
 from h2k.windows.network_carry import Settings
-from h2k.windows.publisher import catalogue_publisher
+from h2k.windows.publisher import BLOB, TRUSTED, catalogue_publisher, trusted_blob
 from h2k.windows.services import control_set_name
+from h2k.windows.values import binary, dword
 
 META = {
     "name": "first-boot",
@@ -56,13 +58,16 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         return  # virt-v2v has yet to write what these changes would go by
     over = first_boot_mark(guest)
     if over and not moving(guest, options.plan, options.bus):
+        yield from _restart_again(guest, options)
         return
     packages = _packages(guest, options)
     wanted = _wanted(guest, options, packages)
     if not wanted.needed:
+        yield from _restart_again(guest, options)
         return
     yield from _lacking(packages)
     yield from _files(guest, options, wanted, packages)
+    yield from _trust(guest, wanted, packages)
     yield from _service(guest, options)
     if over:
         # The mark of an earlier conversion of the same disk; without it the runner starts anew.
@@ -110,13 +115,17 @@ def _loops(guest: Guest, options: Options) -> Iterator[Proposed]:
             yield WriteFile(guest.volume, path, data, "h2k, in place of virt-v2v's script")
 
 
-def _their_runner(guest: Guest) -> Iterator[Finding]:
-    """The program that starts virt-v2v's scripts in this guest: one of another machine type never starts."""
+def _their_runner(guest: Guest) -> Iterator[Proposed]:
+    """The program that starts virt-v2v's scripts in this guest: one of another machine type never starts, and what
+    comes after these scripts must not wait for them."""
     for name in ("rhsrvany.exe", "pvvxsvc.exe"):
         facts, _ = guest.pe(f"{VIRT_V2V}/{name}")
         if facts is not None and not Runner(name, b"", facts.machine).runs_on(guest.windows.arch):
             evidence = f"it is for {facts.machine}, Windows is {guest.windows.arch}: virt-v2v's first-boot scripts never run"
-            yield Finding("first-boot-loop", "warning", f"{VIRT_V2V}/{name}", evidence, f"put the 32-bit {name} there")
+            repair = f"its service is switched off, and nothing waits for it; to run them put the 32-bit {name} there and set Start 2"
+            yield Finding("first-boot-loop", "broken", f"{VIRT_V2V}/{name}", evidence, repair)
+            for number in guest.control_sets.boot:
+                yield SetValue("SYSTEM", service_key(number, THEIR_SERVICE), "Start", dword(DISABLED))
 
 
 def _guestor(guest: Guest) -> Iterator[Finding]:
@@ -158,7 +167,8 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
     if pnp.uses_driver_database(guest.system):
         leftovers += [placeholder(role) for role in needed if role.kind == "storage"]
     cards = _cards(guest, options, staged)
-    san = offline_sets(guest) if options.policy.san == "online" and moving(guest, options.plan, options.bus) else []
+    offline = offline_sets(guest) if options.policy.san == "online" and moving(guest, options.plan, options.bus) else []
+    san = [] if kept_back(guest) else offline
     agent = _agent(guest, options)
     return FirstBoot(
         bus=options.bus,
@@ -176,9 +186,9 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
         limits=tuple((name, budget(options.policy.timeouts[name])) for name in BOUNDED),
         publishers=_union(
             tuple(p for p in staged.publishers if _staged_file(guest, p.file)),
-            [Publisher(sha1, f"{r.driver}\\{CERTIFICATE}") for r in coming for sha1, _ in _publisher(guest, packages[r])],
+            [Publisher(sha1, f"{r.driver}\\{CERTIFICATE}") for r in coming for sha1, _ in _publisher(guest, packages[r]) if not _trusts(guest, sha1)],
         ),
-        disks=staged.disks or (to_bring_online(guest) if staged.san or san else ()),
+        disks=staged.disks or (to_bring_online(guest) if staged.san or offline else ()),
         auto_reboot=staged.auto_reboot or tuple(_auto_reboot(guest, options)),
     )
 
@@ -197,6 +207,20 @@ def _publisher(guest: Guest, package: DriverPackage) -> Iterator[tuple[str, byte
             return
 
 
+def _trusts(guest: Guest, thumbprint: str) -> bool:
+    return guest.hive("SOFTWARE").key(f"{TRUSTED}\\{thumbprint}") is not None
+
+
+def _trust(guest: Guest, wanted: FirstBoot, packages: dict[Role, DriverPackage]) -> Iterator[SetValue]:
+    """The publishers whom the first boot takes out again are trusted before it: virt-v2v's own script, which starts by
+    itself, installs packages of theirs too, and would wait for an answer that nobody gives."""
+    staged = {publisher.thumbprint for publisher in wanted.publishers}
+    for package in packages.values():
+        for thumbprint, certificate in _publisher(guest, package):
+            if thumbprint in staged and guest.stat(f"{DIRECTORY}/done/drivers") is None:
+                yield SetValue("SOFTWARE", f"{TRUSTED}\\{thumbprint}", BLOB, binary(trusted_blob(thumbprint, certificate)))
+
+
 def _auto_reboot(guest: Guest, options: Options) -> Iterator[tuple[int, int]]:
     """What each control set's CrashControl had: h2k-qemu-img switches it off after this look, virt-v2v before it."""
     had = options.source.get(AUTO_REBOOT, "").split(",")
@@ -211,8 +235,19 @@ def _auto_reboot_setting(guest: Guest) -> Iterator[Setting]:
         yield Setting(AUTO_REBOOT, ",".join(on), "these control sets restart Windows after a crash; virt-v2v switches it off")
 
 
+def _restart_again(guest: Guest, options: Options) -> Iterator[SetValue]:
+    """No first boot gives back what virt-v2v switched off: Windows restarts after a crash, as it did on the source."""
+    for number, had in _auto_reboot(guest, options):
+        if not _restarts(guest, number):
+            yield SetValue("SYSTEM", _crash_control(number), "AutoReboot", dword(had))
+
+
 def _restarts(guest: Guest, number: int) -> bool:
-    return guest.system.dword(f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot") == 1
+    return guest.system.dword(_crash_control(number), "AutoReboot") == 1
+
+
+def _crash_control(number: int) -> str:
+    return f"{control_set_name(number)}\\Control\\CrashControl"
 
 
 def _cards(guest: Guest, options: Options, staged: FirstBoot) -> tuple[Settings, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -31,8 +31,11 @@ from h2k.config.policy import Policy
 from h2k.disk.open_reader import open_reader
 from h2k.disk.overlay import Companion, DiskSet
 from h2k.engine.records import ready_record
+from h2k.guest.driver_repairs import staged_first_boot
 from h2k.guest.guest import Guest
 from h2k.guest.virt_v2v_first_boot import allowed_restarts
+from h2k.windows.first_boot import FirstBoot
+from h2k.windows.first_boot_steps import limit_of
 
 FREE_SPACE = 64 * 1024 * 1024  # bytes below which no boot is begun; Windows writes some hundred MiB in its first
 SCRATCH_SIZE = 64 * 1024 * 1024  # bytes
@@ -77,6 +80,13 @@ def _ready_report(state: Path) -> dict[str, Any]:
     return content
 
 
+def agreed_limits(policy: Mapping[str, int], staged: Optional[FirstBoot]) -> dict[str, int]:
+    """How long the host waits for each step, in seconds: as the policy says, and never less than what the guest was
+    told when it was repaired, which may have been under another policy."""
+    told = {step: limit_of(seconds) for step, seconds in (staged.limits if staged is not None else ())}
+    return {step: max(limit, told.get(step, 0)) for step, limit in policy.items()}
+
+
 class _Cycle:
     """One run of `h2k boot`; the methods stand in the order in which they run."""
 
@@ -94,6 +104,7 @@ class _Cycle:
     ) -> None:
         self.request, self.state, self.bootstrap, self.final = request, state, bootstrap, final
         self.found, self.steps = found, steps
+        self.limits: Mapping[str, int] = request.policy.timeouts
         self.interrupts = Interrupts()
         self.evidence = Evidence(state)
         self.disks = DiskSet(final.disks, state)
@@ -226,6 +237,7 @@ class _Cycle:
                 found = hardware.disk_controllers(description.xml, hardware.ask(self.virt, description.xml))
                 findings += hardware.compare(guest, description.phase, found)
                 self.controllers = found
+            self.limits = agreed_limits(self.request.policy.timeouts, staged_first_boot(guest))
             self.expected = dataclasses.replace(
                 self.expected, done=disk_evidence.expects_signals(guest), restarts=OWN_RESTARTS + allowed_restarts(guest)
             )
@@ -346,7 +358,7 @@ class _Cycle:
             xml = phase_xml(description, overlays, ports, nvram, self.state, self.kvm)
             write_bytes(evidence / f"{name}.xml", xml)
             self.domain.start(xml.decode())
-            watcher = Watcher(self.domain, name, evidence, ports, self.request.policy.timeouts, self.steps)
+            watcher = Watcher(self.domain, name, evidence, ports, self.limits, self.steps)
             self.report.observed.append(watcher.seen)
             ending = watcher.until_up(dataclasses.replace(self.expected, channel=name == "final"))
             self._keep_report("booting")
@@ -432,7 +444,7 @@ class _Cycle:
             with self.steps.step("production", f"{self.final.name}: production, links up"):
                 xml = production_xml(self.final, overlays, self._production_nvram(kept), self.kvm)
                 define_and_start(self.virt, self.final.name, self.final.uuid, xml.decode(), self.state, self.steps)
-                watcher = Watcher(self.domain, "production", self.evidence.path, (), self.request.policy.timeouts, self.steps)
+                watcher = Watcher(self.domain, "production", self.evidence.path, (), self.limits, self.steps)
                 self.report.observed.append(watcher.seen)
                 ending = watcher.until_up(Expected(restarts=self.expected.restarts, channel=True))
             with self.steps.step("validate", "validating the network and the services"):

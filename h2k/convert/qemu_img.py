@@ -56,8 +56,9 @@ from h2k.engine.request import open_tools
 from h2k.engine.runs import Run
 from h2k.engine.write_domains import Domains, build_domains, next_commands, write_domains
 from h2k.guest.boot_files import efi_partitions
-from h2k.guest.changes import Change, SetValue, as_json, pending
+from h2k.guest.changes import Change, SetValue, WriteFile, as_json, pending
 from h2k.guest.guest import Guest
+from h2k.windows.first_boot import SETTINGS, parse_settings
 from h2k.windows.services import control_set_name
 from h2k.windows.values import dword
 
@@ -291,7 +292,7 @@ def _repaired(run: Run, image: Image, overlay: Path, seen: Examination) -> Exami
     with run.parts.open_reader([image]) as reader:
         guest = Guest(reader, run.opened.request.root)
         refuse_damaged(guest)
-        todo = (*seen.todo, *pending(_stop_screen(guest), guest))
+        todo = (*seen.todo, *pending(_stop_screen(guest, seen.todo), guest))
         seen = dataclasses.replace(seen, todo=todo)
         run.report.changes = [as_json(change, guest) for change in todo]
         run.report.digests = digests_of(todo)
@@ -305,11 +306,13 @@ def _repaired(run: Run, image: Image, overlay: Path, seen: Examination) -> Exami
     return seen
 
 
-def _stop_screen(guest: Guest) -> list[Change]:
-    """A stop screen stays to be read, as after virt-v2v: no restart by itself."""
+def _stop_screen(guest: Guest, todo: Sequence[Change]) -> list[Change]:
+    """A stop screen stays to be read, as after virt-v2v: no restart by itself. Only where the first boot that is staged
+    now lets Windows restart again."""
+    staged = [change.data for change in todo if isinstance(change, WriteFile) and change.path == SETTINGS]
     return [
         SetValue("SYSTEM", f"{control_set_name(number)}\\Control\\CrashControl", "AutoReboot", dword(0))
-        for number in guest.control_sets.boot
+        for number, _ in (parse_settings(staged[0]).auto_reboot if staged else ())
     ]
 
 

@@ -33,8 +33,14 @@ def to_bring_online(guest: Guest) -> tuple[str, ...]:
     ids = [found for disk in guest.disks if (found := identity(disk)) is not None]
     if len(set(ids)) < len(ids):
         return ()
-    kept_back = _kept_back(guest.system, control_set_name(guest.control_sets.default))
-    return tuple(found for found in ids if found not in kept_back)
+    kept = kept_back(guest)
+    return tuple(found for found in ids if found not in kept)
+
+
+def kept_back(guest: Guest) -> tuple[str, ...]:
+    """The identities of the guest's disks that the owner kept offline or read-only."""
+    noted = _kept_back(guest.system, control_set_name(guest.control_sets.default))
+    return tuple(found for disk in guest.disks if (found := identity(disk)) in noted and found is not None)
 
 
 def _kept_back(system: Hive, base: str) -> set[str]:

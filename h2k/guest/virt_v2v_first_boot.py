@@ -27,6 +27,8 @@ MAX_INFS = 100
 BOUNDED = b"rem h2k: bounded"  # how a script that was repaired begins its second line
 MAX_TRIES = 3  # of a script that asks for another one
 SCRIPTS = Path(first_boot.__file__).with_name("first_boot_scripts")
+# What `--mac` becomes: from 2.6 on, and up to 2.4, which writes it into the system's Temp (windows.ml).
+NETWORK_SCRIPTS = ("network-configure", "v2vnetcf")
 _MAC = re.compile(r"\$mac_address\s*=\s*'([0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5})'")
 _RETRY = re.compile(rb"\bexit\s+(?:/b\s+)?249\b", re.IGNORECASE)
 _INSTALLS = re.compile(rb"pnputil", re.IGNORECASE)
@@ -107,11 +109,14 @@ def _read(guest: Guest, path: str) -> Optional[bytes]:
 
 
 def _addresses(guest: Guest, scripts: list[str]) -> frozenset[str]:
-    """`--mac MAC:ip:…` becomes a PowerShell script in Temp, which a script of the list starts."""
-    if not any("network-configure" in path.lower() for path in scripts):
-        return frozenset()
-    content = _read(guest, f"{DIRECTORY}/Temp/network-configure.ps1") or b""
-    return frozenset(mac.lower().replace("-", ":") for mac in _MAC.findall(content.decode("utf-8", "replace")))
+    """`--mac MAC:ip:…` becomes a PowerShell script, which a script of the list starts."""
+    found: set[str] = set()
+    for name in NETWORK_SCRIPTS:
+        for place in (f"{DIRECTORY}/Temp", f"{guest.system_root}/Temp"):
+            if any(name in path.lower() for path in scripts):
+                content = _read(guest, f"{place}/{name}.ps1") or b""
+                found |= {mac.lower().replace("-", ":") for mac in _MAC.findall(content.decode("utf-8", "replace"))}
+    return frozenset(found)
 
 
 def _installable(guest: Guest) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:

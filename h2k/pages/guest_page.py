@@ -179,7 +179,8 @@ def _disks(record: dict[str, Any], bootstrap: Sequence[dict[str, str]], final: S
         boots = guest.get("boot_disk") == number
         stays = not offline or boots
         if number < len(online) and not boots:
-            stays = stays and bool(online[number])
+            # Where the owner kept one offline, the policy stays, and first boot brings the others online by name.
+            stays = bool(online[number]) and (stays or not all(online))
         yield {
             "path": disk.get("path"), "format": disk.get("format"), "size": disk.get("size"), "scheme": disk.get("scheme"),
             "partitions": len(objects(disk.get("partitions"))), "letters": letters, "boots": boots,

@@ -95,7 +95,7 @@ class FirstBoot:
     @property
     def needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.drivers or self.cards or self.san or self.leftovers or self.tools or self.agent)
+        return bool(self.drivers or self.cards or self.san or self.disks or self.leftovers or self.tools or self.agent)
 
     def summary(self) -> str:
         """Every decision in words, for the plan."""

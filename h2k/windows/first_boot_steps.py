@@ -33,6 +33,11 @@ def budget(limit: int) -> int:
     return max(limit * 4 // 5, 1)
 
 
+def limit_of(budget: int) -> int:
+    """The shortest limit of the host's that has such a budget, or the next one above it."""
+    return -(-budget * 5 // 4)
+
+
 STEPS = (
     Step("start", 1800, "The runner is there; it waits for virt-v2v's own first-boot scripts.", work=False, bounded=True),
     Step(

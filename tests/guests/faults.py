@@ -559,6 +559,14 @@ def data_disk(mark: bytes, kind: int = 7) -> Callable[[Path, Path], Path]:
     return make
 
 
+def kept_offline(policy: int) -> Inject:
+    """A SAN policy, and partmgr's note that the disk of data_disk() is to stay offline."""
+    place = "$cs\\Enum\\SCSI\\Disk&Ven_VMware_&Prod_VMware_Virtual_S\\5&1ec51bf7&0&000100\\Device Parameters\\Partmgr"
+    cache = struct.pack("<II", 0, 4) + b"\x44\x41\x54\x41" + bytes(20)
+    note = f'[{place}]\n"Attributes"=dword:00000001\n"PartitionTableCache"=hex:{cache.hex(",")}\n'
+    return registry("SYSTEM", f'[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:{policy:08x}\n{note}')
+
+
 def old_system(image: Path, target: Path) -> Path:
     """A copy of the disk whose Windows is no more, but for its hibernation file."""
     shutil.copy(image, target)
@@ -852,6 +860,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "disks-offline-policy:all", "SanPolicy 3", REPAIR,
         registry("SYSTEM", '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'), extra=empty_disk,
+    ),
+    Fault(
+        "disks-offline-policy:kept", "SanPolicy 3, and the owner kept the data disk offline", WARN, kept_offline(3), extra=data_disk(b"NTFS    "),
+    ),
+    Fault(
+        "disks-offline-policy:kept-online", "SanPolicy 1 would bring a disk online that the owner kept offline", WARN, kept_offline(1),
+        (NEW, OLD), extra=data_disk(b"NTFS    "),
     ),
     Fault(
         "drive-letter-unresolved:mbr", "E: is on a disk that is not here", WARN,

@@ -23,6 +23,7 @@ from h2k.boot.disk_evidence import Check, Evidence
 from h2k.boot.record import BootReport
 from h2k.boot.watcher import Observation
 from h2k.config.policy import Policy
+from h2k.windows.first_boot import FirstBoot
 
 UUID = "2b0c1c6e-92c4-4b0f-9a3e-0d6f7a1e0001"
 MARKED = '<domain><metadata><h:boot xmlns:h="urn:h2k:boot:1" directory="{}"/></metadata></domain>'
@@ -186,6 +187,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(disk_evidence, "collect", collect)
     monkeypatch.setattr(disk_evidence, "expects_signals", lambda guest: True)
     monkeypatch.setattr(cycle, "allowed_restarts", lambda guest: 2)
+    monkeypatch.setattr(cycle, "staged_first_boot", lambda guest: None)
     return world
 
 
@@ -452,3 +454,14 @@ def test_hardware_that_leads_nowhere_is_refused_before_the_boots(world: World, m
     with pytest.raises(Refused, match="device-id-unbound"):
         go(world)
     assert "overlays" not in world.log and world.record["stage"] == "failed"
+
+
+@pytest.mark.parametrize(("budget", "waits"), [(2880, 3600), (80, 900)], ids=["longer", "shorter"])
+def test_the_host_waits_for_what_the_guest_was_told(budget: int, waits: int, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that was repaired under a policy with other time-outs, and is booted without it."""
+    staged = FirstBoot("virtio", limits=(("drivers", budget), ("no such step", 5)))
+    monkeypatch.setattr(cycle, "staged_first_boot", lambda guest: staged)
+    given: list[Any] = []
+    monkeypatch.setattr(Watcher, "__init__", lambda self, *told: given.append(told[4]) or setattr(self, "world", told[0].world) or setattr(self, "seen", Observation(told[1])))
+    go(world)
+    assert len(given) == 3 and all(limits == {**Policy().timeouts, "drivers": waits} for limits in given)

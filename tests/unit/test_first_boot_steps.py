@@ -7,7 +7,7 @@ import re
 import h2k.config.policy as policy
 from h2k.boot.com1 import STEPS as SIGNALS
 from h2k.windows.first_boot import scripts
-from h2k.windows.first_boot_steps import BOUNDED, LIMITS, NAMES, OPTIONAL, STEPS, WORK, budget
+from h2k.windows.first_boot_steps import BOUNDED, LIMITS, NAMES, OPTIONAL, STEPS, WORK, budget, limit_of
 
 
 def test_the_list_begins_and_ends_with_what_is_no_work() -> None:
@@ -38,3 +38,4 @@ def test_the_policy_has_a_limit_for_each_step_and_no_other() -> None:
 def test_the_guest_gets_less_time_than_the_host_waits() -> None:
     assert [budget(limit) for limit in (1, 10, 120, 900)] == [1, 8, 96, 720]
     assert all(0 < step.budget < step.limit for step in STEPS)
+    assert all(limit <= limit_of(budget(limit)) + 1 and budget(limit_of(budget(limit))) == budget(limit) for limit in range(2, 4000))

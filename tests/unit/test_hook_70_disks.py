@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import Optional
+import uuid
+from typing import Any, Optional
 
 import pytest
 
@@ -37,6 +38,26 @@ def test_when_disks_would_go_offline(
     text = f'[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:{policy}\n' if policy else ""
     found = ask(windows_guest(MODERN + THREE + text, data_disks=disks, server=server), drivers)
     assert ("disks-offline-policy" in ids(found, "broken")) is expected
+
+
+KEPT = """[$cs\\Enum\\SCSI\\Disk&Ven_VMware_&Prod_VMware_Virtual_S\\5&1ec51bf7&0&000100\\Device Parameters\\Partmgr]
+"Attributes"=dword:00000002
+"PartitionTableCache"=hex:{}
+"""
+
+
+@pytest.mark.parametrize(("san", "policy", "said"), [("3", "online", ["SanPolicy"]), ("1", "online", ["disk"]), ("3", "keep", ["SanPolicy"])])
+def test_a_disk_that_the_owner_kept_back_keeps_the_policy(san: str, policy: Any, said: list[str], drivers: DriverSource) -> None:
+    disk = windows_guest(data_disks=2).disks[2]
+    cache = struct.pack("<II", 1, 2) + uuid.UUID(disk.table.id).bytes_le + bytes(20)
+    text = f'[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:{san}\n' + KEPT.format(cache.hex(","))
+    found = ask(windows_guest(MODERN + THREE + text, data_disks=2), drivers, policy=Policy(san=policy))
+    told = [f for f in found.findings if f.id == "disks-offline-policy"]
+    assert [(f.state, f.subject.split("\\")[-1].split(" ")[-1 if "SanPolicy" in f.subject else 0]) for f in told] == [("warning", s) for s in said]
+    assert "1 data disks" in told[0].evidence or said == ["disk"]
+    if policy == "online":
+        assert disk.table.id.lower() in (told[0].evidence + told[0].subject).lower(), "which one is named"
+    assert not any("partmgr" in getattr(c, "key", "") for c in found.changes)
 
 
 def test_a_cluster_node_keeps_its_policy(drivers: DriverSource) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
+import uuid
 from typing import Any
 
 import pytest
@@ -234,6 +236,37 @@ def test_a_publisher_comes_along_where_windows_would_ask(
     assert any(getattr(c, "path", "").endswith("viostor/publisher.cer") for c in said.changes) is asks
     fixed = apply_changes(guest, pending(said.changes, guest))
     assert pending(ask(fixed, None).changes, fixed) == ()
+    # virt-v2v's own script installs packages before ours does: the trust is there when Windows starts.
+    key = f"Microsoft\\SystemCertificates\\TrustedPublisher\\Certificates\\{found[0]}"
+    trusted = fixed.hive("SOFTWARE").raw(key, "Blob")
+    assert trusted == (b"\x03\0\0\0\1\0\0\0\x14\0\0\0" + bytes(20) + b"\x20\0\0\0\1\0\0\0\x10\0\0\0" + found[1] if asks else b"")
+    installed = windows_guest(
+        base=fixed.hive_bytes("SYSTEM"), version=version, build=build, files={first_boot.SETTINGS.lstrip("/"): first_boot.settings_text(settings_of(said)), "Program Files/h2k/done/drivers": b"ok"}
+    )
+    assert not any(isinstance(c, SetValue) and c.key == key for c in ask(installed, drivers).changes), "taken back, and not given again"
+
+
+def test_a_publisher_whom_the_owner_trusts_stays_his(drivers: DriverSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = next(h for h in hooks() if h.name == "first-boot")
+    monkeypatch.setitem(hook.propose.__globals__, "catalogue_publisher", lambda data: ("0" * 40, b"made"))  # type: ignore[attr-defined]
+    own = f'[Microsoft\\SystemCertificates\\TrustedPublisher\\Certificates\\{"0" * 40}]\n"Blob"=hex:01\n'
+    said = ask(windows_guest(MODERN + THREE, own, version="6.3", build="9600"), drivers)
+    assert settings_of(said).publishers == ()
+    assert not any(isinstance(c, SetValue) and c.name == "Blob" for c in said.changes)
+
+
+def test_disks_that_the_owner_kept_offline_keep_the_policy(drivers: DriverSource) -> None:
+    disk = windows_guest(data_disks=2).disks[2]
+    cache = struct.pack("<II", 1, 2) + uuid.UUID(disk.table.id).bytes_le + bytes(20)
+    kept = (
+        "[$cs\\Enum\\SCSI\\Disk&Ven_VMware_&Prod_VMware_Virtual_S\\5&1ec51bf7&0&000100\\Device Parameters\\Partmgr]\n"
+        f'"Attributes"=dword:00000001\n"PartitionTableCache"=hex:{cache.hex(",")}\n'
+    )
+    san = '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'
+    found = ask(windows_guest(MODERN + THREE + san + kept, data_disks=2), drivers)
+    wanted = settings_of(found)
+    assert wanted.san == () and len(wanted.disks) == 2 and f"{{{disk.table.id.lower()}}}" not in wanted.disks
+    assert not any(isinstance(c, SetValue) and c.name == "SanPolicy" for c in found.changes)
 
 
 def test_its_own_disks_are_named(drivers: DriverSource) -> None:
@@ -244,6 +277,17 @@ def test_its_own_disks_are_named(drivers: DriverSource) -> None:
     other = settings_of(ask(guest, drivers, policy=Policy(san="keep")))
     assert (other.san, other.disks) == ((), ()), "the owner keeps the SAN policy"
     assert settings_of(ask(windows_guest(MODERN + THREE), drivers)).disks == (), "nothing to bring online"
+
+
+def test_without_a_first_boot_a_crash_restarts_windows_at_once(drivers: DriverSource) -> None:
+    """virt-v2v has switched it off, and no step of ours would give it back."""
+    crash = '[$cs\\Control\\CrashControl]\n"AutoReboot"=dword:0000000%d\n'
+    native = MODERN + VIRTIO + crash % 0
+    for software in ("", '[h2k]\n"FirstBoot"="done"\n'):
+        found = ask(windows_guest(native, software, files=NATIVE), drivers, source={"auto-reboot": "1"})
+        assert [(c.key, c.name) for c in found.changes if isinstance(c, SetValue)] == [("ControlSet001\\Control\\CrashControl", "AutoReboot")]
+    assert ask(windows_guest(native, files=NATIVE), drivers).changes == (), "it stood still on the source as well"
+    assert ask(windows_guest(MODERN + VIRTIO + crash % 1, files=NATIVE), drivers, source={"auto-reboot": "1"}).changes == ()
 
 
 def test_a_crash_may_restart_windows_again_when_all_is_over(drivers: DriverSource) -> None:

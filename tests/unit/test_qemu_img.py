@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -18,9 +18,12 @@ from h2k.convert.qemu_img import Places, main_qemu_img
 from h2k.convert.qemu_img_command import ConvertCommand, parse
 from h2k.disk.in_use import converting
 from h2k.engine import records
+from h2k.engine.hooks import Options
+from h2k.guest.changes import WriteFile
 from h2k.guest.guest import Guest
+from h2k.windows.first_boot import SETTINGS, FirstBoot, settings_text
 from tests.unit.conversion_world import REFUSING, Conversion
-from tests.unit.engine_world import FOUND, made_hook
+from tests.unit.engine_world import FOUND, made_hook, wants_boot_start
 from tests.unit.memory_reader import MemoryReader, windows_guest
 
 STOP = '[ControlSet001\\Control\\CrashControl]\n"AutoReboot"=dword:{stop:08x}\n'
@@ -119,9 +122,22 @@ def test_a_conversion_in_its_order(world: Disk) -> None:
     xml = (world.place / "web.xml").read_bytes()
     assert xml.startswith(MARK) and xml[len(MARK) + 1 :] == (world.state / "final.xml").read_bytes()
     found = record(world)
-    assert found["verdict"] == "repaired, verified and converted: 2 changes" and found["next"] == [f"h2k boot {world.state}"]
+    assert found["verdict"] == "repaired, verified and converted: 1 change" and found["next"] == [f"h2k boot {world.state}"]
     assert [d["path"] for d in found["guest"]["disks"]] == [str(world.out)] and found["files"]["domain"] == str(world.place / "web.xml")
-    assert len(found["changes"]) == 2, "the stop screen that stays is a change too"
+
+
+@pytest.mark.parametrize("had", [((1, 1),), ()], ids=["restarted", "stood"])
+def test_a_stop_screen_stays_where_the_first_boot_takes_that_back(had: tuple[tuple[int, int], ...], world: Disk) -> None:
+    settings = settings_text(FirstBoot("virtio", auto_reboot=had))
+
+    def staged(guest: Guest, options: Options) -> Iterator[Any]:
+        yield from wants_boot_start(guest, options)
+        yield WriteFile(guest.volume, SETTINGS, settings, "made")
+
+    world.hooks = [made_hook(staged)]
+    world.written = windows_guest(DRIVER.format(start=0) + STOP.format(stop=0 if had else 1), firmware="bios", files={SETTINGS: settings})
+    assert convert(world) == 0
+    assert [c["name"] for c in record(world)["changes"] if c.get("name") == "AutoReboot"] == ["AutoReboot"] * len(had)
 
 
 def test_a_healthy_guest_is_copied_without_a_write(world: Disk) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import pytest
 
+from h2k.guest.changes import SetValue
 from h2k.guest.guest import Guest
 from h2k.guest.virt_v2v_first_boot import DIRECTORY, MAX_TRIES, allowed_restarts, bounded, loops, virt_v2v_first_boot
 from h2k.windows.first_boot import Runner
@@ -70,6 +71,8 @@ def test_the_cards_that_it_sets() -> None:
     files = {"Program Files/Guestfs/Firstboot/Temp/network-configure.ps1": script.encode()}
     found = virt_v2v_first_boot(guest({"2500-0001-network-configure.bat": b""}, files=files))
     assert found is not None and found.addresses == {"52:54:00:aa:00:01", "52:54:00:aa:00:02"}
+    older = virt_v2v_first_boot(guest({"0002-v2vnetcf-ps1.bat": b""}, files={"Windows/Temp/v2vnetcf.ps1": script.encode()}))
+    assert older is not None and older.addresses == found.addresses, "up to 2.4"
     done = virt_v2v_first_boot(guest({"other.bat": b""}, files=files))
     assert done is not None and done.addresses == frozenset(), "the script ran at an earlier boot"
 
@@ -187,4 +190,8 @@ def test_a_runner_in_the_guest_that_never_starts_is_named(machine: str, warned: 
     runner = {"Program Files/Guestfs/Firstboot/rhsrvany.exe": make_pe(machine, b"made rhsrvany.exe")}
     made = guest({"a.bat": b""}, files=runner, arch="x86", version="6.1", build="7601", server=False, firmware="bios")
     said = ask("first-boot", made)
-    assert ("first-boot-loop" in said.states()) is warned
+    assert [f.state for f in said.findings if f.id == "first-boot-loop"] == (["broken"] if warned else [])
+    switched_off = [c for c in said.changes if isinstance(c, SetValue) and c.key.endswith("Services\\firstboot")]
+    assert [(c.name, c.value.dword()) for c in switched_off] == ([("Start", 4)] if warned else []), "ours would wait for it in vain"
+    if warned:
+        assert "first-boot-loop" not in ask("first-boot", apply_changes(made, switched_off)).states()

@@ -2,6 +2,8 @@
 rem Brings this guest's own disks online, and gives Windows its own SAN policy back once the disks hang where they will stay.
 set "WANTED="
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="san" set "WANTED=1"
+rem Where the owner keeps a disk offline the policy stays, and only the disks of the list come online.
+for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do if "%%a"=="disk" set "WANTED=1"
 set "RESULT=3"
 if not defined WANTED exit /b 0
 set "DISKS=0"
@@ -12,7 +14,7 @@ for /f "usebackq tokens=2" %%d in ("%H2K%disks.tmp") do call :disk "%%d"
 set "DETAIL=%DISKS% disks online"
 call "%H2K%final.cmd"
 if not errorlevel 1 goto restore
-set "DETAIL=%DETAIL%, SAN policy restored on the final bus"
+set "DETAIL=%DETAIL%, again on the final bus, where the SAN policy comes back"
 set "RESULT=4"
 exit /b 0
 :restore

@@ -32,18 +32,10 @@ if "%~1"=="optional" set "OPTIONAL_FAILED=%OPTIONAL_FAILED% %~n2"
 exit /b 0
 
 :trust
-rem :trust SHA1 FILE. A publisher that the owner trusts already stays; tries\SHA1 marks one that we brought.
-if exist "%H2K%tries\%~1" goto bring
-"%SYS%\reg.exe" query "HKLM\SOFTWARE\Microsoft\SystemCertificates\TrustedPublisher\Certificates\%~1" >nul 2>nul
-if not errorlevel 1 exit /b 0
-:bring
->"%H2K%tries\%~1" echo.
+rem :trust SHA1 FILE. The settings name those whom h2k brought; one that the owner trusts is not among them.
 "%SYS%\certutil.exe" -addstore -f TrustedPublisher "%H2K%drivers\%~2"
 exit /b 0
 
 :distrust
-if not exist "%H2K%tries\%~1" exit /b 0
 "%SYS%\certutil.exe" -delstore TrustedPublisher %~1
-"%SYS%\reg.exe" query "HKLM\SOFTWARE\Microsoft\SystemCertificates\TrustedPublisher\Certificates\%~1" >nul 2>nul
-if errorlevel 1 del "%H2K%tries\%~1"
 exit /b 0

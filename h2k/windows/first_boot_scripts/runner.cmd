@@ -65,17 +65,15 @@ exit /b 0
 
 :virt_v2v
 rem virt-v2v's own first-boot scripts come first. Each restarts the machine, and a step of ours that is cut short would
-rem have spent a try. After the last one there is a minute for its restart, unless it leaves its file `complete`.
+rem have spent a try. After the last one there is a minute for its restart, unless it leaves its file `complete`; and
+rem a minute for its service to start.
 set "QUIET=0"
-set "SEEN="
 set "SAID=0"
 :virt_v2v_look
 call "%H2K%virt-v2v.cmd"
 if not defined THEIRS exit /b 0
-if "%THEIRS%"=="wait" set "SEEN=1"
 if "%THEIRS%"=="wait" set "QUIET=0"
 if "%THEIRS%"=="none" set /a QUIET+=1
-if not defined SEEN set "QUIET=12"
 if %QUIET% GEQ 12 set "THEIRS="
 if %QUIET% GEQ 12 exit /b 0
 set /a BUDGET-=5
