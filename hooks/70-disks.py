@@ -11,7 +11,7 @@ from h2k.guest.disks_online import kept_back
 from h2k.guest.drive_letters import MAX_LETTERS, drive_letters
 from h2k.guest.driver_repairs import moving
 from h2k.guest.guest import Guest
-from h2k.guest.san_policy import ONLINE, cluster_member, offline_sets, policy_key, shown
+from h2k.guest.san_policy import ONLINE, brings_online, cluster_member, offline_sets, policy_key, shown
 from h2k.windows.services import control_set_name
 from h2k.windows.values import dword
 
@@ -39,8 +39,8 @@ def _san_policy(guest: Guest, options: Options) -> Iterator[Proposed]:
         return
     if not moving(guest, options.plan, options.bus):
         return
-    offline, kept = offline_sets(guest), kept_back(guest)
-    for number, policy in offline:
+    kept = kept_back(guest)
+    for number, policy in offline_sets(guest):
         subject = f"{policy_key(number)} SanPolicy"
         evidence = f"{shown(policy)}: {len(guest.disks) - 1 - len(kept)} data disks would come up offline on their new bus"
         if options.policy.san == "keep":
@@ -54,9 +54,9 @@ def _san_policy(guest: Guest, options: Options) -> Iterator[Proposed]:
         repair = "1, online all; first boot brings them online and restores it"
         yield Finding("disks-offline-policy", "broken", subject, evidence, repair)
         yield SetValue("SYSTEM", policy_key(number), "SanPolicy", dword(ONLINE))
-    for disk in kept if not offline else ():
+    for disk in kept if brings_online(guest) else ():
         evidence = "kept offline or read-only on the source; the SAN policy brings it online, and writable, on its new bus"
-        repair = "leave it out of the first boot, or before the move on the source: diskpart, san policy=OfflineAll"
+        repair = "on the source, before the move: diskpart, san policy=OfflineAll; or set it offline again after the first boot"
         yield Finding("disks-offline-policy", "warning", f"disk {disk}", evidence, repair)
 
 

@@ -103,7 +103,8 @@ DISKS = (
         REPAIR,
         "drive letters are missing after the first boot; disks are offline in Disk Management",
         r"`Services\partmgr\Parameters` `SanPolicy`",
-        "Sets it to online all; the first boot restores what it was.",
+        "Sets it to online all; the first boot restores what it was. Where the owner kept a disk offline or read-only, the policy "
+        "stays, and the first boot brings the others online by name; a policy that would bring such a disk online is a warning.",
         "diskpart: `san policy=OnlineAll`, then `online disk` and `attributes disk clear readonly`.",
         "Microsoft's SAN policy (diskpart san)",
     ),

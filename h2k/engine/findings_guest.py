@@ -73,7 +73,9 @@ GUEST = (
         REPAIR,
         "the guest restarts again and again after the conversion; its log says `Script failed, will retry on next boot`",
         r"`\Program Files\Guestfs\Firstboot\scripts`; `log.txt` beside it",
-        "Writes the script that installs drivers anew, with those that this Windows can take, and bounds each to three tries.",
+        "Writes the script that installs drivers anew, with those that this Windows can take, and bounds each to three tries. "
+        "Where the program that would run the scripts can't start in this Windows, its service is switched off, for the steps of h2k "
+        "would wait for it.",
         "Stop the service `firstboot`, or move the script from `scripts` to `scripts-done`.",
         "virt-v2v's first-boot scripts, 2.2 to 2.12 (h2k/convert/v2v_scripts.py)",
     ),

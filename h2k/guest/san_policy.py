@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
+from h2k.guest.disks_online import kept_back
 from h2k.guest.guest import Guest
 from h2k.windows.services import control_set_name, read_service
 
@@ -28,10 +29,16 @@ def cluster_member(guest: Guest) -> Optional[str]:
     return service.key if service is not None and service.start is not None and service.start < DISABLED else None
 
 
+def brings_online(guest: Guest) -> bool:
+    """Whether disks on a new bus come online in the control set that boots by default."""
+    policy = guest.system.dword(policy_key(guest.control_sets.default), "SanPolicy")
+    return policy not in _NAMES and not (policy is None and guest.windows.server)
+
+
 def offline_sets(guest: Guest) -> list[tuple[int, Optional[int]]]:
     """(control set, its SanPolicy) of every set that may boot and would take data disks offline on a new bus; none
-    when there is one disk, in a cluster, or on a client without a policy."""
-    if len(guest.disks) < 2 or cluster_member(guest) is not None:
+    when the owner kept each data disk offline, in a cluster, or on a client without a policy."""
+    if len(guest.disks) - len(kept_back(guest)) < 2 or cluster_member(guest) is not None:
         return []
     found = []
     for number in guest.control_sets.boot:

@@ -559,12 +559,12 @@ def data_disk(mark: bytes, kind: int = 7) -> Callable[[Path, Path], Path]:
     return make
 
 
-def kept_offline(policy: int) -> Inject:
-    """A SAN policy, and partmgr's note that the disk of data_disk() is to stay offline."""
+def kept_offline(disk: Surgery) -> None:
+    """The SAN policy brings disks online, and partmgr noted that the disk of data_disk() is to stay offline."""
     place = "$cs\\Enum\\SCSI\\Disk&Ven_VMware_&Prod_VMware_Virtual_S\\5&1ec51bf7&0&000100\\Device Parameters\\Partmgr"
     cache = struct.pack("<II", 0, 4) + b"\x44\x41\x54\x41" + bytes(20)
     note = f'[{place}]\n"Attributes"=dword:00000001\n"PartitionTableCache"=hex:{cache.hex(",")}\n'
-    return registry("SYSTEM", f'[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:{policy:08x}\n{note}')
+    together(ONLINE, registry("SYSTEM", note))(disk)
 
 
 def old_system(image: Path, target: Path) -> Path:
@@ -862,11 +862,8 @@ FAULTS: tuple[Fault, ...] = (
         registry("SYSTEM", '[$cs\\Services\\partmgr\\Parameters]\n"SanPolicy"=dword:00000003\n'), extra=empty_disk,
     ),
     Fault(
-        "disks-offline-policy:kept", "SanPolicy 3, and the owner kept the data disk offline", WARN, kept_offline(3), extra=data_disk(b"NTFS    "),
-    ),
-    Fault(
-        "disks-offline-policy:kept-online", "SanPolicy 1 would bring a disk online that the owner kept offline", WARN, kept_offline(1),
-        (NEW, OLD), extra=data_disk(b"NTFS    "),
+        "disks-offline-policy:kept", "SanPolicy 1 would bring a disk online that the owner kept offline", WARN, kept_offline,
+        (NEW, OLD), extra=data_disk(b""),
     ),
     Fault(
         "drive-letter-unresolved:mbr", "E: is on a disk that is not here", WARN,
