@@ -590,7 +590,7 @@ NO_SUCH = 'multi:["partmgr","nosuchfilter"]'
 FAULTS: tuple[Fault, ...] = (
     Fault("driver-file-missing", "viostor.sys is not there", REPAIR, gone(f"{DRIVERS}/viostor.sys"), (NEW, OLD)),
     Fault("driver-file-invalid:empty", "viostor.sys is empty", REPAIR, written(f"{DRIVERS}/viostor.sys", b"")),
-    Fault("driver-file-invalid:truncated", "viostor.sys ends early", REPAIR, driver(lambda d: d[: len(d) // 2])),
+    Fault("driver-file-invalid:truncated", "viostor.sys ends inside its section", REPAIR, driver(lambda d: d[: len(_unsigned(d)) * 3 // 4])),
     Fault("driver-file-invalid:text", "viostor.sys is no program", REPAIR, written(f"{DRIVERS}/viostor.sys", b"text" * 400)),
     Fault("driver-file-invalid:machine", "viostor.sys is for another machine type", REPAIR, driver(_other_machine), (NEW, OLD)),
     Fault(
