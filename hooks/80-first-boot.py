@@ -251,13 +251,15 @@ def _crash_control(number: int) -> str:
 
 
 def _cards(guest: Guest, options: Options, staged: FirstBoot) -> tuple[Settings, ...]:
-    """What each card gets. The adapters of the source are gone once a first boot is staged: what they had is in it."""
+    """What each card gets. The adapters of the source are gone once a first boot is staged: what they had is in it. One that
+    the policy keeps has lost its addresses, and has its other settings still: the staged addresses are not given up for these."""
     now = carry(guest, options.domain, options.policy).settings
     if options.policy.addresses == "override":
         return now
     earlier = staged.cards if options.policy.addresses == "preserve" else tuple(Settings(c.mac, c.name) for c in staged.cards)
     found = {card.mac: card for card in earlier if card.worth_setting}
-    found.update({card.mac: card for card in now if card.required or card.mac not in found})
+    static = {card.mac for card in found.values() if card.static}
+    found.update({card.mac: card for card in now if card.static or (card.required and card.mac not in static) or card.mac not in found})
     return tuple(found.values())
 
 

@@ -38,7 +38,7 @@ GUEST = (
     ),
     Entry(
         "network-setting-dropped",
-        "A card that goes is set to more than addresses: WINS servers, NetBIOS, DNS suffix and registration, MTU, bindings.",
+        "A card that goes is set to more than addresses: WINS servers, NetBIOS, DNS suffix and registration, MTU, metric, bindings.",
         REPAIR,
         "names that no longer resolve, a backup card that registers itself in DNS, a tunnel that loses large packets",
         r"`Services\NetBT\Parameters\Interfaces\Tcpip_{GUID}`, `Services\Tcpip\Parameters\Interfaces\{GUID}`, `Linkage\Disabled`",

@@ -6,11 +6,11 @@ import dataclasses
 import ipaddress
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from h2k.base.errors import BadData
-from h2k.windows.network_extras import read_extras
+from h2k.windows.network_extras import read_extras, read_unbound
 from h2k.windows.regf import Hive, Key
 from h2k.windows.services import control_set_name
 from h2k.windows.values import REG_BINARY
@@ -63,7 +63,7 @@ class Adapter:
 
     `register` tells whether the card's addresses are registered in DNS: "primary" (Windows' default), "none" or "both"
     (the connection's suffix as well). `netbios` is 1 (on) or 2 (off), None where DHCP decides. `unbound` are the services
-    that the owner unticked for this card.
+    that the owner unticked for this card: Windows' own first, then others (filter drivers).
     """
 
     guid: str
@@ -146,7 +146,8 @@ def read_network(system: Hive, software: Optional[Hive], control_set: int) -> Ne
         raise BadData(f"{system.name}: {base}\\Control\\Class\\{NET_CLASS} has {len(keys)} adapters")
     instances = _instances(system, base)
     luids = _luids(keys)
-    adapters = [a for a in (_adapter(system, base, key, instances, luids) for key in keys) if a is not None]
+    unbound = read_unbound(system, base) if keys else {}
+    adapters = [a for a in (_adapter(system, base, key, instances, luids, unbound) for key in keys) if a is not None]
     return Network(tuple(adapters), _routes(system, base), _profiles(software) if software is not None else ())
 
 
@@ -190,7 +191,7 @@ def _luids(keys: list[Key]) -> dict[str, str]:
 
 
 def _adapter(
-    system: Hive, base: str, key: Key, instances: dict[str, str], luids: dict[str, str]
+    system: Hive, base: str, key: Key, instances: dict[str, str], luids: dict[str, str], unbound: Mapping[str, tuple[str, ...]]
 ) -> Optional[Adapter]:
     guid = _text(key, "NetCfgInstanceId")
     if not _GUID.fullmatch(guid):
@@ -219,6 +220,7 @@ def _adapter(
         present=_present(device),
         luid=luid,
         unread=tuple(unread),
+        unbound=unbound.get(guid.lower(), ()),
         **settings,
     )
 

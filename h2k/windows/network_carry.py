@@ -58,13 +58,13 @@ class Settings:
 
     @property
     def required(self) -> bool:
-        """Whether the machine is not right without them: more than a name, a metric or what was unticked."""
+        """Whether the machine is not right without them: more than a name or what was unticked."""
         return self.static or bool(extras_of(self))
 
     @property
     def worth_setting(self) -> bool:
         """Whether there is anything to set at all."""
-        return self.required or bool(self.name or self.unbound) or self.metric is not None
+        return self.required or bool(self.name or self.unbound)
 
 
 def extras_of(card: Union[Adapter, Settings]) -> tuple[str, ...]:
@@ -80,25 +80,36 @@ def extras_of(card: Union[Adapter, Settings]) -> tuple[str, ...]:
         found.append("no dynamic DNS update")
     if card.mtu is not None:
         found.append(f"MTU {card.mtu}")
+    if card.metric is not None:
+        found.append(f"interface metric {card.metric}")
     return tuple(found)
 
 
 def unticked(adapter: Adapter) -> tuple[str, ...]:
-    """The services that were unticked for a card, in words."""
-    return tuple(f"{service} is unticked" for service in adapter.unbound)
+    """The services that were unticked for a card and that a first boot can untick again, in words."""
+    return tuple(_is_unticked(service) for service in adapter.unbound if service in PROTOCOLS)
+
+
+def _is_unticked(service: str) -> str:
+    return f"{service} is unticked"
 
 
 def not_carried(adapter: Adapter, cmdlets: bool) -> tuple[tuple[str, str], ...]:
-    """What no first boot sets: a suffix that a script could misread, and without PowerShell's cmdlets for network cards
-    (they came with Windows 8) a name in other letters than ASCII's and what was unticked; and how the owner sets each."""
+    """What no first boot sets, and how the owner sets each: a suffix that a script could misread, an unticked service that
+    is not Windows' own, and without PowerShell's cmdlets for network cards (they came with Windows 8) a name in other
+    letters than ASCII's and every unticked service."""
     found = []
     if adapter.name and not settable_name(adapter.name, cmdlets):
         found.append((f"connection name {adapter.name!r}", "rename the new connection"))
     if adapter.suffix and not SAFE_SUFFIX.fullmatch(adapter.suffix):
         found.append((f"DNS suffix {adapter.suffix[:60]!r}", "set it in the new card's DNS settings"))
-    for service, what in zip(adapter.unbound, unticked(adapter)) if not cmdlets else ():
-        command = f"Disable-NetAdapterBinding -Name NAME -ComponentID {PROTOCOLS[service]}"
-        found.append((what, f"untick it in the new card's properties, or in PowerShell: {command}"))
+    for service in adapter.unbound:
+        way = "untick it in the new card's properties"
+        if service not in PROTOCOLS:
+            found.append((_is_unticked(service), way))
+        elif not cmdlets:
+            command = f"Disable-NetAdapterBinding -Name NAME -ComponentID {PROTOCOLS[service]}"
+            found.append((_is_unticked(service), f"{way}, or in PowerShell: {command}"))
     return tuple(found)
 
 
@@ -207,7 +218,7 @@ def settings_of(adapter: Adapter, mac: Optional[str], addresses: bool, cmdlets: 
         adapter.register,
         adapter.no_dynamic_update,
         adapter.mtu,
-        tuple(PROTOCOLS[service] for service in adapter.unbound) if cmdlets else (),
+        tuple(PROTOCOLS[service] for service in adapter.unbound if service in PROTOCOLS) if cmdlets else (),
     )
 
 
@@ -219,7 +230,11 @@ def by_hand(adapter: Adapter) -> str:
         verb = "set address" if number == 0 else "add address"
         static = " source=static" if number == 0 else ""
         commands.append(f"netsh interface ipv4 {verb} {name}{static} address={address}")
-    commands += [f"netsh interface ipv4 add address {name} gateway={g.address}" for g in adapter.gateways]
+    for gateway in adapter.gateways:
+        metric = f" gwmetric={gateway.metric}" if gateway.metric else ""
+        commands.append(f"netsh interface ipv4 add address {name} gateway={gateway.address}{metric}")
+    if adapter.metric is not None:
+        commands.append(f'netsh interface ipv4 set interface interface="NAME" metric={adapter.metric}')
     commands += [f"netsh interface ipv4 add dnsservers {name} address={d}" for d in adapter.dns]
     commands += [f"netsh interface ipv6 add address NAME address={a}" for a in adapter.addresses6]
     commands += [f"netsh interface ipv6 add route ::/0 NAME {g.address}" for g in adapter.gateways6]

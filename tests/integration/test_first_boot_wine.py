@@ -49,6 +49,12 @@ LUIDS = [
 ]
 NAMES = ("netsh", "show interfaces", 0, " 12          25        1500  no conectado  Ethernet 3\n")
 ROUTE = ("route", "print", 0, CARDS)
+# As netsh shows the routes of all cards, in a language whose words for "no" and "by hand" are others.
+ROUTES = """Publ.    Typ       Met  Praefix                   Idx  Gateway/Schnittstelle
+-------  --------  ---  ------------------------  ---  ------------------------
+Nein     Manuell   256  ::/0                       12  2001:db8::1
+Nein     System    256  ::1/128                     1  Loopback Pseudo-Interface 1
+"""
 CARD = """network-service netkvm
 nic 52-54-00-12-34-56 required
 address 192.0.2.10 255.255.255.0
@@ -148,9 +154,9 @@ def test_a_failure_is_never_done(rules: list[Any], told: str, wine: Wine) -> Non
 def test_what_an_earlier_try_added_is_no_failure(wine: Wine) -> None:
     """`add` says that the object exists; it does, and that is what counts."""
     listed = "  IP Address:      192.0.2.11\n  IP Address:   192.0.2.10\n Gateway: 192.0.2.1\n 192.0.2.53\n 192.0.2.60\n 2001:db8::10\n"
-    dump = ("netsh", "ipv6 dump", 0, "add route prefix=::/0 interface=12 nexthop=2001:db8::1 publish=Yes\n")
+    routes = ("netsh", "show route", 0, ROUTES)
     wine.fresh(CARD, BOUND, [ROUTE, ("netsh", " add ", 1, "The object already exists."), ("netsh", "show addresses", 0, listed),
-                             ("netsh", "show dns", 0, listed), ("netsh", "show wins", 0, listed), dump, *LUIDS, NAMES])  # fmt: skip
+                             ("netsh", "show dns", 0, listed), ("netsh", "show wins", 0, listed), routes, *LUIDS, NAMES])  # fmt: skip
     assert wine.step("addresses")[0] == "0"
 
 
@@ -158,6 +164,82 @@ def test_an_address_that_begins_alike_is_another(wine: Wine) -> None:
     short = "network-service netkvm\nnic 52-54-00-12-34-56 required\naddress 192.0.2.1 255.255.255.0\n"
     wine.fresh(short, BOUND, [ROUTE, ("netsh", "show addresses", 0, "  IP Address:  192.0.2.10\n IP: 1192.0.2.1\n"), ("netsh", "show", 0, "")])
     assert wine.step("addresses") == ("1", "1 of 1 cards set, not there when read back: 192.0.2.1")
+
+
+# Two cards with a server each of which the other has, and whose second server is the gateway of the first.
+PAIR = """nic 52-54-00-12-34-56 required
+address 192.0.2.10 255.255.255.0
+gateway 192.0.2.1 0
+dns 192.0.2.53
+dns 192.0.2.54
+dns 192.0.2.1
+nic 52-54-00-12-34-57 required
+address 198.51.100.10 255.255.255.0
+dns 192.0.2.54
+address6 2001:db8::20/64
+gateway6 2001:db8::1
+"""
+SECOND = CARDS.replace("  1...", " 13...52 54 00 12 34 57 ......Red Hat VirtIO Ethernet Adapter #2\n  1...")
+
+
+def test_what_another_card_has_or_another_setting_of_the_same_is_not_there(wine: Wine) -> None:
+    """A server that netsh refuses counts as set neither when the other card has it nor when it is the gateway."""
+    dumps = [
+        ("netsh", "ipv4 dump", 0, 'set dnsservers name="Ethernet 4" source=static address=192.0.2.54 register=primary\n'),
+        ("netsh", "ipv6 dump", 0, 'add route prefix=::/0 interface="Ethernet 3" nexthop=2001:db8::1 publish=Yes\n'),
+    ]
+    second = ("route", "print", 0, SECOND)
+    wine.fresh(PAIR, BOUND, [second, *LUIDS, *dumps])
+    assert wine.step("addresses") == ("0", "2 of 2 cards set"), wine.output
+    refused = [("netsh", "add dnsservers name=12", 1, "refused"), ("netsh", "add route", 1, "refused"), ("netsh", "show route", 0, ROUTES)]
+    wine.fresh(PAIR, BOUND, [second, *refused, *LUIDS, *dumps])
+    assert wine.step("addresses") == ("1", "2 of 2 cards set, not there when read back: 192.0.2.54 192.0.2.1 2001:db8::1")
+
+
+def test_what_is_stored_for_a_card_without_its_cable_is_there(wine: Wine) -> None:
+    """Its addresses may not be listed; the registry has them as netsh stores them."""
+
+    def multi(*texts: str) -> str:
+        """A list, in the encoding of the file as Wine's regedit takes it."""
+        return "hex(7):" + ",".join(f"{byte:02x}" for byte in ("\0".join(texts) + "\0\0").encode("ascii"))
+
+    services = "SYSTEM\\CurrentControlSet\\Services"
+    stored = f"""[{services}\\Tcpip\\Parameters\\Interfaces\\{GUID}]
+"IPAddress"={multi("192.0.2.10", "192.0.2.11")}
+"DefaultGateway"={multi("192.0.2.1")}
+"NameServer"="192.0.2.52,192.0.2.53"
+"DhcpNameServer"="192.0.2.99"
+[{services}\\NetBT\\Parameters\\Interfaces\\Tcpip_{GUID}]
+"NameServerList"={multi("192.0.2.60")}
+"""
+    unlisted = [("netsh", f"show {kind}", 0, "") for kind in ("addresses", "dnsservers", "winsservers")]
+    settings = "\n".join(line for line in CARD.splitlines() if "6 2001" not in line) + "\n"
+    wine.fresh(settings, BOUND + stored, [ROUTE, *unlisted, *LUIDS, NAMES])
+    assert wine.step("addresses") == ("0", "1 of 1 cards set"), wine.output
+    wine.fresh(settings + "nic 52-54-00-12-34-56 optional\ndns 192.0.2.99\n", BOUND + stored, [ROUTE, *unlisted, *LUIDS, NAMES])
+    assert wine.step("addresses") == ("1", "2 of 2 cards set, not there when read back: 192.0.2.99"), "that one is DHCP's"
+
+
+def test_a_card_whose_servers_come_by_dhcp_is_registered_with_its_suffix(wine: Wine) -> None:
+    both = "network-service netkvm\nnic 52-54-00-12-34-56 required\nregister both\n"
+    wine.fresh(both, BOUND, [ROUTE, *LUIDS])
+    assert wine.step("addresses") == ("0", "1 of 1 cards set"), wine.output
+    tcpip = wine.registry(f"SYSTEM\\CurrentControlSet\\Services\\Tcpip\\Parameters\\Interfaces\\{GUID}")
+    assert tcpip["RegisterAdapterName"] == "dword:00000001" == tcpip["RegistrationEnabled"]
+    wine.fresh(both, BOUND, [ROUTE, ("netsh", "show interface 12", 0, "nothing")])
+    assert wine.step("addresses") == ("1", "1 of 1 cards set, refused: RegistrationEnabled RegisterAdapterName")
+
+
+def test_what_waits_draws_on_the_budget_of_the_step(wine: Wine) -> None:
+    """A card that does not come, and an address that Windows never lists."""
+    wine.fresh(CARD.replace("52-54-00-12-34-56", "52-54-00-12-34-57"), BOUND, [ROUTE, *LUIDS], waits=True)
+    assert wine.step("addresses", budget=20) == ("2", "no card yet for: 52-54-00-12-34-57")
+    assert wine.left == 10, "ten seconds are for reading back"
+    assert wine.calls.count("route print") == 6
+    short = "network-service netkvm\nnic 52-54-00-12-34-56 required\naddress 192.0.2.1 255.255.255.0\n"
+    wine.fresh(short, BOUND, [ROUTE, ("netsh", "show addresses", 0, ""), *LUIDS], waits=True)
+    assert wine.step("addresses", budget=4)[0] == "1" and wine.left == 0
+    assert wine.calls.count("netsh interface ipv4 show addresses 12") == 3
 
 
 def test_the_only_card_is_the_one_that_the_driver_drives(wine: Wine) -> None:

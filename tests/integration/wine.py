@@ -40,6 +40,7 @@ if not exist "%H2K%tries" mkdir "%H2K%tries"
 if exist "%H2K%run*.rc" del /q "%H2K%run*.rc"
 cd /d C:\windows\system32
 call "%H2K%{step}.cmd" >C:\stub\output.txt 2>&1
+>C:\stub\left.txt echo %BUDGET%
 >C:\stub\result.txt echo %RESULT% %DETAIL%
 """
 SCRIPT = """@echo off
@@ -86,8 +87,9 @@ class Wine:
     def _run(self, *argv: str) -> None:
         subprocess.run(argv, env=self.env, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
 
-    def fresh(self, settings: str, registry: str = "", rules: Sequence[tuple[str, str, object, str]] = ()) -> None:
-        """A machine whose first boot is staged with these settings; `registry` is the body of a .reg file."""
+    def fresh(self, settings: str, registry: str = "", rules: Sequence[tuple[str, str, object, str]] = (), waits: bool = False) -> None:
+        """A machine whose first boot is staged with these settings; `registry` is the body of a .reg file. `waits`: the
+        scripts wait as often as they do in a guest."""
         shutil.rmtree(self.h2k, ignore_errors=True)
         shutil.rmtree(self.stub, ignore_errors=True)
         shutil.rmtree(self.drive / "Program Files" / "Guestfs", ignore_errors=True)
@@ -95,7 +97,7 @@ class Wine:
         self.stub.mkdir()
         for name, data in scripts().items():
             # Nothing comes up later here: one more look is enough.
-            (self.h2k / name).write_bytes(re.sub(rb'set "WAIT=[0-9]+"', b'set "WAIT=1"', data))
+            (self.h2k / name).write_bytes(data if waits else re.sub(rb'set "WAIT=[0-9]+"', b'set "WAIT=1"', data))
         text = "h2k 1\n" + settings.strip() + "\n"
         (self.h2k / "settings.txt").write_bytes(text.replace("\n", "\r\n").encode("ascii"))
         gone = "".join(f"[-{KEY}{key}]\n" for key in OURS)
@@ -142,6 +144,11 @@ class Wine:
         """What the stand-ins were called with, one line each."""
         file = self.stub / "calls.txt"
         return [" ".join(line.split()) for line in file.read_text(encoding="ascii").splitlines()] if file.exists() else []
+
+    @property
+    def left(self) -> int:
+        """What the step left of its budget, in seconds."""
+        return int((self.stub / "left.txt").read_text(encoding="ascii"))
 
     @property
     def output(self) -> str:

@@ -2,8 +2,8 @@
 
    Which program it is, its own file name says. C:\stub\rules.txt has a line for each answer, fields separated by tabs:
    program, part of its arguments, exit status, a file whose content it prints ("-" for none); the first that fits counts.
-   Every call is a line of C:\stub\calls.txt. netsh remembers what it was told to set and shows it when asked;
-   findstr is one, for Wine 8 has none; ping waits a moment. */
+   Every call is a line of C:\stub\calls.txt. netsh remembers what it was told to set, for each card and of each kind, and
+   shows it when asked for that card; findstr is one, for Wine 8 has none; ping waits a moment. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,24 +88,57 @@ static int findstr(int argc, char **argv) {
   return !found;
 }
 
-/* netsh: what set and add are told comes back, one value a line, when addresses or servers are shown. */
+/* netsh: a line of its state has family, kind, the card's index and a value. A set replaces what the card had of that kind. */
+#define STATE "C:\\stub\\netsh-state.txt"
+
+static int card_of(const char *arguments) {
+  const char *at = strstr(arguments, "name=");
+  int card = 0;
+  if (!at) at = strstr(arguments, "interface=");
+  if (at) return atoi(strchr(at, '=') + 1);
+  sscanf(arguments, " interface %*s %*s %*s %d", &card);
+  return card;
+}
+
+static void forget(const char *family, const char *kind, int card) {
+  char lines[256][300], old_family[16], old_kind[32], value[256];
+  int count = 0, old_card, n;
+  FILE *state = fopen(STATE, "r");
+  while (state && count < 256 && fgets(lines[count], sizeof lines[0], state)) count++;
+  if (state) fclose(state);
+  state = fopen(STATE, "w");
+  for (n = 0; n < count; n++) {
+    if (sscanf(lines[n], "%15s %31s %d %255s", old_family, old_kind, &old_card, value) != 4) continue;
+    if (strcmp(old_family, family) || strcmp(old_kind, kind) || old_card != card) fputs(lines[n], state);
+  }
+  fclose(state);
+}
+
 static void netsh(const char *arguments) {
   static const char *names[] = {"address=", "gateway=", "nexthop="};
-  char value[256], line[300];
-  int n;
+  char family[16], verb[16], kind[32], value[256], own_family[16], own_kind[32];
+  int card = card_of(arguments), own_card, n;
   FILE *state;
-  if (strstr(arguments, " set ") || strstr(arguments, " add ")) {
-    state = fopen("C:\\stub\\netsh-state.txt", "a");
+  if (sscanf(arguments, " interface %15s %15s %31s", family, verb, kind) != 3) return;
+  if (!strcmp(verb, "set") || !strcmp(verb, "add")) {
+    if (!strcmp(verb, "set")) forget(family, kind, card);
+    state = fopen(STATE, "a");
     for (n = 0; n < 3; n++) {
       const char *at = strstr(arguments, names[n]);
-      if (at && sscanf(at + strlen(names[n]), "%255[^ /]", value) == 1) fprintf(state, "    Value:     %s\n", value);
+      if (!at || sscanf(at + strlen(names[n]), "%255[^ /]", value) != 1 || !strcmp(value, "none")) continue;
+      fprintf(state, "%s %s %d %s\n", family, kind, card, value);
     }
     fclose(state);
-  } else if (strstr(arguments, "show addresses") || strstr(arguments, "show dnsservers") || strstr(arguments, "show winsservers")) {
-    state = fopen("C:\\stub\\netsh-state.txt", "r");
-    while (state && fgets(line, sizeof line, state)) fputs(line, stdout);
-    if (state) fclose(state);
+    return;
   }
+  if (!strcmp(kind, "addresses")) strcpy(kind, "address");
+  state = strcmp(verb, "show") ? NULL : fopen(STATE, "r");
+  while (state && fscanf(state, "%15s %31s %d %255s", own_family, own_kind, &own_card, value) == 4) {
+    if (strcmp(family, own_family) || strcmp(kind, own_kind)) continue;
+    if (!strcmp(kind, "route")) printf("No       Manual    256  ::/0                      %3d  %s\n", own_card, value);
+    else if (own_card == card) printf("    Value:     %s\n", value);
+  }
+  if (state) fclose(state);
 }
 
 int main(int argc, char **argv) {

@@ -65,6 +65,24 @@ def test_no_script_reboots_and_none_fails_without_powershell() -> None:
     assert code.count(b"msiexec.exe") == code.count(b"reallysuppress") == code.count(b"/norestart") == 2
 
 
+def test_what_waits_in_a_script_draws_on_the_budget_of_its_step() -> None:
+    """The host waits for a step only so long: each loop with a pause takes its seconds off, and ends when none are left."""
+    pauses = 0
+    for name, data in scripts().items():
+        lines = data.decode().split("\r\n")
+        for at, line in enumerate(lines):
+            pause = re.fullmatch(r'"%SYS%\\ping\.exe" -n (\d+|%COUNT%) 127\.0\.0\.1 >nul', line)
+            if pause is None:
+                continue
+            pauses += 1
+            back = next(n for n in range(at, len(lines)) if lines[n].startswith("goto "))
+            loop = lines[lines.index(f":{lines[back][len('goto ') :]}") : back]
+            seconds = "PAUSE" if pause[1] == "%COUNT%" else str(int(pause[1]) - 1)
+            assert f"set /a BUDGET-={seconds}" in loop, f"{name}:{at + 1}"
+            assert any(re.match(r"if %BUDGET% LEQ \d+ (goto|exit) ", line) for line in loop), f"{name}:{at + 1}"
+    assert pauses == b"".join(scripts().values()).count(b"ping.exe") == 4
+
+
 # Settings
 
 WHOLE = FirstBoot(

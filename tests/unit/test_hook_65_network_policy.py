@@ -69,7 +69,7 @@ def test_policies(drivers: DriverSource) -> None:
     dhcp = fixed.system.value(key, "EnableDHCP")
     assert dhcp is not None and dhcp.dword() == 1 and fixed.system.value(key, "IPAddress") is None
     again = ask(fixed, drivers, domain=nics, policy=Policy(ghosts="keep", san="keep"))
-    assert pending(again.changes, fixed) == () and again.broken == ()
+    assert pending(again.changes, fixed) == () and again.broken == (), "the ghost's metric is no reason to forget its addresses"
 
     dhcp_only = settings_of(ask(guest, drivers, domain=nics, policy=Policy(addresses="dhcp")))
     assert [(c.static, c.name) for c in dhcp_only.cards] == [(False, "Ethernet0"), (False, "Backup LAN"), (False, "DMZ")]
@@ -105,6 +105,7 @@ EXTRAS = f"""
 "DisableDynamicUpdate"=dword:00000001
 "MTU"=dword:00000578
 """
+METRIC = '"InterfaceMetric"=dword:0000000f\n'
 UNTICKED = f'[$cs\\Services\\Tcpip6\\Linkage\\Disabled]\n"Bind"=multi:["\\\\Device\\\\{CARD.upper()}"]\n'
 
 
@@ -118,7 +119,8 @@ def test_every_setting_of_a_card_goes_to_the_new_one(drivers: DriverSource) -> N
     nics = domain(*(NicFacts(m) for m in MACS))
     (told,) = dropped(guest, drivers)
     assert told.state == "broken" and told.subject == f"Ethernet0 {CARD}" and MACS[0] in told.repair
-    for what in ("WINS server 192.0.2.60", "WINS server 192.0.2.61", "NetBIOS off", "DNS suffix corp.example", "no registration", "no dynamic", "MTU 1400"):
+    for what in ("WINS server 192.0.2.60", "WINS server 192.0.2.61", "NetBIOS off", "DNS suffix corp.example", "no registration", "no dynamic", "MTU 1400",
+                 "interface metric 15"):  # fmt: skip
         assert what in told.evidence
     first = ask(guest, drivers, domain=nics)
     card = {c.mac: c for c in settings_of(first).cards}[MACS[0]]
@@ -172,11 +174,47 @@ def test_what_can_not_be_carried_is_named_one_by_one(drivers: DriverSource) -> N
     assert lost.state == "warning" and "not carried" in lost.repair
 
 
+FILTER = "[$cs\\Services\\{service}\\Linkage\\Disabled]\n\"Bind\"=multi:[\"\\\\Device\\\\" + CARD + "\"]\n"
+
+
+@pytest.mark.parametrize(
+    ("policy", "nics", "why"),
+    [
+        (Policy(addresses="dhcp"), MACS, "the policy has other addresses"),
+        (Policy(), ("52:54:00:00:00:01", "52:54:00:00:00:02"), "not carried, for no card has its MAC"),
+    ],
+    ids=["other addresses", "no certain card"],
+)
+def test_a_metric_that_does_not_go_along_is_named(policy: Policy, nics: tuple[str, ...], why: str, drivers: DriverSource) -> None:
+    (told,) = dropped(windows_guest(MODERN + THREE), drivers, domain=domain(*map(NicFacts, nics)), policy=policy)
+    assert told.subject == f"Ethernet0 {CARD}" and told.evidence.startswith("interface metric 15 on a card of vmware") and why in told.repair
+
+
+def test_a_card_with_dhcp_and_a_metric_waits_for_its_card(drivers: DriverSource) -> None:
+    third = "[$cs\\Services\\Tcpip\\Parameters\\Interfaces\\{11111111-0000-4000-8000-000000000003}]\n" + METRIC
+    found = ask(windows_guest(MODERN + THREE + third), drivers, domain=domain(*(NicFacts(m) for m in MACS)))
+    card = {c.mac: c for c in settings_of(found).cards}[MACS[2]]
+    assert card.required and not card.static and card.metric == 15
+
+
+def test_lldp_is_unticked_again_and_what_is_not_windows_own_is_named(drivers: DriverSource) -> None:
+    both = FILTER.replace("{service}", "MsLldp") + FILTER.replace("{service}", "AcmeLwf")
+    carried, left = dropped(windows_guest(MODERN + THREE + both), drivers)
+    assert carried.state == "broken" and "MsLldp is unticked" in carried.evidence and "AcmeLwf" not in carried.evidence
+    assert (left.state, left.subject, left.evidence) == ("warning", f"Ethernet0 {CARD}", "AcmeLwf is unticked")
+    assert left.repair == "untick it in the new card's properties"
+    nics = domain(*(NicFacts(m) for m in MACS))
+    found = ask(windows_guest(MODERN + THREE + both), drivers, domain=nics)
+    assert {c.mac: c for c in settings_of(found).cards}[MACS[0]].unbound == ("ms_lldp",)
+    (document,) = found.documents
+    assert next(a for a in document.content["adapters"] if a["guid"] == CARD)["unbound"] == ("MsLldp", "AcmeLwf")
+
+
 def test_defaults_are_no_settings(drivers: DriverSource) -> None:
     plain = EXTRAS.replace('multi:["192.0.2.60", "192.0.2.61"]', "multi:[]").replace("00000578", "ffffffff")
     plain = plain.replace("00000002", "00000000").replace('"RegistrationEnabled"=dword:00000000', '"RegistrationEnabled"=dword:00000001')
     plain = plain.replace('"DisableDynamicUpdate"=dword:00000001', '"DisableDynamicUpdate"=dword:00000000').replace("corp.example", "")
-    assert dropped(windows_guest(MODERN + THREE + plain), drivers) == []
+    assert dropped(windows_guest(MODERN + THREE.replace(METRIC, "") + plain), drivers) == []
 
 
 def test_a_card_has_one_owner(drivers: DriverSource) -> None:

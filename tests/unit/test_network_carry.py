@@ -114,4 +114,6 @@ def test_what_to_type_by_hand() -> None:
     text = by_hand(network("net-three").cards[0])
     assert "set address name=\"NAME\" source=static address=192.0.2.10/24" in text
     assert "add address name=\"NAME\" address=198.51.100.7/25" in text and "gateway=192.0.2.2" in text
+    assert "gateway=192.0.2.1;" in text and "gateway=192.0.2.2 gwmetric=256;" in text, "a metric of 0 is automatic"
+    assert 'ipv4 set interface interface="NAME" metric=15' in text
     assert "ipv6 add address NAME address=2001:db8::10/64" in text and "::/0 NAME 2001:db8::1" in text

@@ -22,8 +22,11 @@ if defined SERVICE call "%H2K%bound.cmd" %SERVICE%
 if defined SERVICE if errorlevel 1 set "MISSING=%MISSING% VirtIO"
 if not defined MISSING goto apply
 if %WAIT% LEQ 0 goto incomplete
+rem What waits draws on the step's budget; its last seconds are for reading back.
+if %BUDGET% LEQ 10 goto incomplete
 "%SYS%\ping.exe" -n 3 127.0.0.1 >nul
 set /a WAIT-=1
+set /a BUDGET-=2
 goto look
 
 :incomplete
@@ -62,20 +65,24 @@ set "WAIT=5"
 :read_back
 set "INDEX="
 set "ABSENT="
+"%SYS%\netsh.exe" interface ipv6 show route >"%H2K%routes6.tmp"
+"%SYS%\netsh.exe" interface ipv6 show route store=persistent >>"%H2K%routes6.tmp"
 for /f "usebackq tokens=1,2" %%a in ("%H2K%settings.txt") do (
   if "%%a"=="nic" call :listing %%b
-  if "%%a"=="address" call :listed %%b
-  if "%%a"=="gateway" call :listed %%b
-  if "%%a"=="dns" call :listed %%b
-  if "%%a"=="wins" call :listed %%b
-  if "%%a"=="address6" call :listed %%b
-  if "%%a"=="gateway6" call :listed %%b
-  if "%%a"=="dns6" call :listed %%b
+  if "%%a"=="address" call :listed address %%b
+  if "%%a"=="gateway" call :listed address %%b
+  if "%%a"=="dns" call :listed dns %%b
+  if "%%a"=="wins" call :listed wins %%b
+  if "%%a"=="address6" call :listed address6 %%b
+  if "%%a"=="gateway6" call :listed gateway6 %%b
+  if "%%a"=="dns6" call :listed dns6 %%b
 )
 if not defined ABSENT goto judge
 if %WAIT% LEQ 0 goto judge
+if %BUDGET% LEQ 0 goto judge
 "%SYS%\ping.exe" -n 3 127.0.0.1 >nul
 set /a WAIT-=1
+set /a BUDGET-=2
 goto read_back
 :judge
 set "DETAIL=%GIVEN% of %CARDS% cards set"
@@ -183,12 +190,14 @@ if not "%~2"=="0" call :add4 address name=INDEX gateway=%~1 gwmetric=%~2
 exit /b 0
 
 :register
-rem Whether the card's addresses are registered in DNS; it stands before the card's servers.
+rem Whether the card's addresses are registered in DNS; it stands before the card's servers. netsh takes it with a server
+rem alone, and a card whose servers come by DHCP has none.
 if not defined INDEX exit /b 0
 set "REGISTER=%~1"
 set "REGISTERED=1"
 if "%~1"=="none" set "REGISTERED=0"
 call :registry Tcpip\Parameters\Interfaces\ RegistrationEnabled REG_DWORD %REGISTERED%
+if "%~1"=="both" call :registry Tcpip\Parameters\Interfaces\ RegisterAdapterName REG_DWORD 1
 exit /b 0
 
 :dns
@@ -260,24 +269,43 @@ if defined REFUSED echo refused
 exit /b 0
 
 :listing
-rem Everything that Windows says of this card; the dumps are what it has stored, and list a card without its cable too.
+rem What Windows says of this card alone, a file for each kind: that another card has a server, or that this card's gateway
+rem is the same, does not make it one of this card's servers. What is stored is read too, for a card without its cable may
+rem be listed without it.
 call :index %~1
 if not defined INDEX exit /b 0
-"%SYS%\netsh.exe" interface ipv4 show addresses %INDEX% >"%H2K%back.tmp"
-"%SYS%\netsh.exe" interface ipv4 show dnsservers %INDEX% >>"%H2K%back.tmp"
-"%SYS%\netsh.exe" interface ipv4 show winsservers %INDEX% >>"%H2K%back.tmp"
-"%SYS%\netsh.exe" interface ipv6 show addresses %INDEX% >>"%H2K%back.tmp"
-"%SYS%\netsh.exe" interface ipv6 show dnsservers %INDEX% >>"%H2K%back.tmp"
-"%SYS%\netsh.exe" interface ipv4 dump >>"%H2K%back.tmp"
-"%SYS%\netsh.exe" interface ipv6 dump >>"%H2K%back.tmp"
+"%SYS%\netsh.exe" interface ipv4 show addresses %INDEX% >"%H2K%address.tmp"
+"%SYS%\netsh.exe" interface ipv4 show dnsservers %INDEX% >"%H2K%dns.tmp"
+"%SYS%\netsh.exe" interface ipv4 show winsservers %INDEX% >"%H2K%wins.tmp"
+"%SYS%\netsh.exe" interface ipv6 show addresses %INDEX% >"%H2K%address6.tmp"
+"%SYS%\netsh.exe" interface ipv6 show addresses interface=%INDEX% store=persistent >>"%H2K%address6.tmp"
+"%SYS%\netsh.exe" interface ipv6 show dnsservers %INDEX% >"%H2K%dns6.tmp"
+rem The columns of a route: words of Windows' language, metric, prefix, the card's index, gateway.
+"%SYS%\findstr.exe" /r /c:" ::/0  *%INDEX% " "%H2K%routes6.tmp" >"%H2K%gateway6.tmp"
+call :guid
+if not defined GUID exit /b 0
+call :stored address Tcpip\Parameters\Interfaces\ IPAddress
+call :stored address Tcpip\Parameters\Interfaces\ DefaultGateway
+call :stored dns Tcpip\Parameters\Interfaces\ NameServer
+call :stored wins NetBT\Parameters\Interfaces\Tcpip_ NameServerList
+call :stored dns6 Tcpip6\Parameters\Interfaces\ NameServer
+exit /b 0
+
+:stored
+rem :stored KIND PLACE NAME: a value in the key of the card's GUID. reg.exe puts \0 between the strings of a list.
+set "VALUE="
+"%SYS%\reg.exe" query "HKLM\SYSTEM\CurrentControlSet\Services\%~2%GUID%" /v %~3 >"%H2K%value.tmp" 2>nul
+for /f "usebackq tokens=1,2*" %%i in ("%H2K%value.tmp") do if /i "%%i"=="%~3" set "VALUE=%%k"
+if defined VALUE echo " %VALUE:\0= % " >>"%H2K%%~1.tmp"
 exit /b 0
 
 :listed
+rem :listed KIND ADDRESS
 if not defined INDEX exit /b 0
-for /f "tokens=1 delims=/" %%x in ("%~1") do set "WORD=%%x"
+for /f "tokens=1 delims=/" %%x in ("%~2") do set "WORD=%%x"
 set "WORD=%WORD:.=\.%"
-"%SYS%\findstr.exe" /i /r /c:"[ =]%WORD%$" /c:"[ =]%WORD% " "%H2K%back.tmp" >nul
-if errorlevel 1 set "ABSENT=%ABSENT% %~1"
+"%SYS%\findstr.exe" /i /r /c:"[ =,]%WORD%$" /c:"[ =,]%WORD%[ ,]" "%H2K%%~1.tmp" >nul
+if errorlevel 1 set "ABSENT=%ABSENT% %~2"
 exit /b 0
 
 :name
