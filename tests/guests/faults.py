@@ -881,6 +881,14 @@ FAULTS: tuple[Fault, ...] = (
             written(f"{DRIVERS}/scsifilt.sys", make_pe("amd64", b"made scsifilt.sys")),
         ), fits=modern,
     ),
+    Fault(
+        "class-filter-hypervisor:rhelscsi", "the boot driver of RHEL's Xen disks, in no list", REPAIR,
+        together(
+            registry("SYSTEM", '[$cs\\Services\\rhelscsi]\n"Type"=dword:00000001\n"Start"=dword:00000000\n'
+                     '"Group"="SCSI miniport"\n"ImagePath"=expand:"system32\\\\drivers\\\\rhelscsi.sys"\n'),
+            written(f"{DRIVERS}/rhelscsi.sys", make_pe("amd64", b"made rhelscsi.sys")),
+        ), (NEW, OLD),
+    ),
     Fault("nic-driver-missing:file", "netkvm.sys is not there", REPAIR, gone(f"{DRIVERS}/netkvm.sys"), (NEW, OLD)),
     Fault("nic-driver-missing:service", "netkvm has no service", REPAIR, registry("SYSTEM", "-[$cs\\Services\\netkvm]\n")),
     Fault("nic-ghost", "an adapter of a card that is gone", REPAIR, ghost(static=False), (NEW, OLD)),
