@@ -24,8 +24,9 @@ FIRST_WITHOUT_CROSS = 14393  # the build of Windows 10 1607
 # The updates that teach Windows 7 and 2008 R2 SHA-2: Microsoft security advisory 3033929, and KB4474419.
 SHA2_UPDATES = ("KB3033929", "KB4474419")
 PACKAGES = "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\Packages"
-# CurrentState: installed, and installed for good (Microsoft's "CBS Servicing States Chart"); less is staged or on its way out.
-INSTALLED = (0x70, 0x80)
+# CurrentState: superseded, installed, and installed for good (Microsoft's "CBS Servicing States Chart"); every other is
+# staged or on its way in or out. A superseded package was replaced by a later one, which has its files in a newer version.
+PRESENT = (0x50, 0x70, 0x80)
 MAX_PACKAGES = 50_000  # keys; a 7 with all its updates has some 10,000
 
 
@@ -73,7 +74,7 @@ def _knows_sha2(guest: Guest) -> bool:
     key = guest.hive("SOFTWARE").key(PACKAGES)
     for package in (key.subkeys() if key is not None else ())[:MAX_PACKAGES]:
         named = any(update in package.name.upper() for update in SHA2_UPDATES)
-        if named and package.dword("CurrentState") in INSTALLED:
+        if named and package.dword("CurrentState") in PRESENT:
             return True
     return False
 

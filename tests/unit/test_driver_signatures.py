@@ -135,8 +135,9 @@ def test_the_update_is_looked_for(package: str, known: bool) -> None:
         text = f"[{PACKAGES}\\A_package_before_it]\n{INSTALLED}[{PACKAGES}\\{package}]\n{state}"
         return read_loader(windows_guest(software=text, version="6.1", build="7601", firmware="bios"), False)
 
-    assert loader(INSTALLED).sha2 is loader(INSTALLED.replace("70", "80")).sha2 is known
-    for state in ("00000040", "00000050", "00000060", "ffffff90"):  # staged, superseded, on its way, broken
+    for state in ("00000050", "00000070", "00000080"):  # superseded by a later one, installed, for good
+        assert loader(INSTALLED.replace("00000070", state)).sha2 is known
+    for state in ("00000005", "00000040", "00000060", "00000065", "ffffff90"):  # going, staged, on its way, in part, broken
         assert not loader(INSTALLED.replace("00000070", state)).sha2
     assert not loader("").sha2
     assert read_loader(windows_guest(), False).sha2 and read_loader(windows_guest(version="6.2", build="9200"), False).sha2
