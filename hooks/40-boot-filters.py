@@ -1,4 +1,4 @@
-"""Filters and policies that stop a driver before it starts: class filters of the boot devices, device-install policies."""
+"""What stops a driver before it starts: class filters of the boot devices, other hypervisors' drivers, install policies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from h2k.base.finding import Finding
-from h2k.config.driver_plan import Filter
+from h2k.config.driver_plan import Foreign
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import Change, DeleteValue, SetValue
 from h2k.guest.guest import Guest
@@ -15,7 +15,7 @@ from h2k.windows.values import dword, multi
 
 META = {
     "name": "boot-filters",
-    "summary": "Takes dangling filters and those of other hypervisors off the boot devices, and lifts install policies",
+    "summary": "Takes dangling filters and other hypervisors' drivers off the boot devices, and lifts install policies",
     "answers": [
         "class-filter-dangling",
         "class-filter-hypervisor",
@@ -48,6 +48,8 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         for guid, name in CLASSES.items():
             for which in LISTS:
                 yield from _list(guest, options, number, f"Control\\Class\\{guid}", name, which)
+        for foreign in options.plan.services:
+            yield from _service(guest, number, foreign)
     if guest.windows.version <= (6, 1):
         yield from _boot_policy(guest)
     else:
@@ -65,7 +67,7 @@ def _list(guest: Guest, options: Options, number: int, key: str, class_name: str
         return
     single = value.text()
     filters = value.multi() or ((single,) if single else ())
-    known = {f.name.lower(): f for f in options.plan.filters}
+    known = {f.name.lower(): f for f in (*options.plan.filters, *options.plan.services)}
     stack = {entry.name.lower() for entry in options.plan.boot_stack_for(guest.windows)}  # the boot storage hook's
     kept: list[str] = []
     disabled: list[Change] = []
@@ -85,7 +87,7 @@ def _list(guest: Guest, options: Options, number: int, key: str, class_name: str
         yield from disabled  # only now: a filter that is listed and disabled stops Windows at 0x7B
 
 
-def _finding(place: str, class_name: str, which: str, name: str, foreign: Optional[Filter], why: Optional[str]) -> Finding:
+def _finding(place: str, class_name: str, which: str, name: str, foreign: Optional[Foreign], why: Optional[str]) -> Finding:
     subject = f"{place} {which}: {name}"
     if foreign is not None:
         evidence = f"{class_name} devices wait for {name}, which belongs to {foreign.of}"
@@ -128,6 +130,17 @@ def _disable(guest: Guest, number: int, name: str) -> list[Change]:
     if service is None:
         return []
     return [SetValue("SYSTEM", service.key, "Start", dword(DISABLED))]
+
+
+def _service(guest: Guest, number: int, foreign: Foreign) -> Iterator[Proposed]:
+    """Another hypervisor's own driver, which the loader starts whether or not a list names it. It is disabled here only
+    after every list of its control set is without it."""
+    service = guest.service(number, foreign.name)
+    if service is None or service.start in (None, DISABLED):
+        return
+    evidence = f"Start {service.start}; it belongs to {foreign.of}, whose disks are gone"
+    yield Finding("class-filter-hypervisor", "broken", service.key, evidence, f"Start {DISABLED}")
+    yield SetValue("SYSTEM", service.key, "Start", dword(DISABLED))
 
 
 def _without(place: str, which: str, kept: list[str]) -> Change:

@@ -13,7 +13,19 @@ from h2k.engine.hooks import Options, Proposed, Setting
 from h2k.guest.boot_files import FALLBACK, MANAGER
 from h2k.guest.changes import SetValue, WriteFile
 from h2k.guest.driver_repairs import BOOT_START
-from h2k.guest.driver_signatures import SHA2, TEST_SIGNED, UNSIGNED, Fault, Loader, judge, read_loader, read_package, signer
+from h2k.guest.driver_signatures import (
+    SHA2,
+    TEST_SIGNED,
+    UNSIGNED,
+    Fault,
+    Loader,
+    driver_files,
+    judge,
+    judge_package,
+    other_drivers,
+    read_loader,
+    signer,
+)
 from h2k.guest.guest import FILE_LIMIT, Guest
 from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
 from h2k.windows.services import driver_path
@@ -28,7 +40,7 @@ META = {
 }
 
 DEMAND_START = 3
-OTHER_DRIVERS = "get a virtio-win whose drivers Microsoft has signed for this Windows, or convert with --h2k-bus sata"
+OTHER_BUS = "or convert with --h2k-bus sata"
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
@@ -50,8 +62,8 @@ def _driver(guest: Guest, options: Options, role: Role) -> Iterator[Proposed]:
     secure_boot = options.domain is not None and options.domain.secure_boot
     loader = read_loader(guest, secure_boot)
     package = _package(guest, options, role)
-    spare = _judge_package(package, options, loader) if package is not None else None
-    files = _files(guest, role) if package is None or options.phase == "result" else {}
+    spare = judge_package(package, options.plan, loader) if package is not None else None
+    files = driver_files(guest, role) if package is None or options.phase == "result" else {}
     if package is not None and not files:
         yield from _told(spare, f"{package.directory}/{package.driver.service.binary}", options, loader)
     for path, data in files.items():
@@ -72,27 +84,10 @@ def _package(guest: Guest, options: Options, role: Role) -> Optional[DriverPacka
         return None
 
 
-def _judge_package(package: DriverPackage, options: Options, loader: Loader) -> Optional[Fault]:
-    binary = package.driver.service.binary
-    return judge(package.files[binary], binary, options.plan, loader, read_package)
-
-
-def _files(guest: Guest, role: Role) -> dict[str, bytes]:
-    """The driver's file of each control set, where it is one for this machine: it starts, and no other takes its place."""
-    found: dict[str, bytes] = {}
-    for number in guest.control_sets.boot:
-        service = guest.service(number, role.service)
-        path = driver_path(service, guest.system_root) if service is not None else ""
-        facts = guest.pe(path)[0] if path else None
-        if facts is not None and facts.machine == guest.windows.arch and path.lower() not in (p.lower() for p in found):
-            found[path] = guest.reader.read(guest.volume, path, FILE_LIMIT)
-    return found
-
-
 def _told(fault: Optional[Fault], subject: str, options: Options, loader: Loader) -> Iterator[Proposed]:
     if fault is None:
         return
-    if not loader.strict or (fault.found == SHA2 and loader.windows.arch == "x86"):
+    if not loader.refuses(fault):
         yield Finding(fault.found, "warning", subject, fault.evidence, "32-bit Windows loads it all the same")
         return
     yield Finding(fault.found, "refused", subject, f"{fault.evidence}: Windows will not load it", _way_out(fault, loader))
@@ -102,12 +97,12 @@ def _told(fault: Optional[Fault], subject: str, options: Options, loader: Loader
 
 def _way_out(fault: Fault, loader: Loader) -> str:
     """What the owner can do; to go on in spite of it is named only where the driver can then load."""
+    ways = f"{other_drivers(fault)}, {OTHER_BUS}"
     if fault.found == SHA2:
-        updates = "install KB4474419 on the source"
-        return f"{updates}, get a virtio-win with SHA-1 signatures, or convert with --h2k-bus sata; --h2k-accept {SHA2} goes on"
+        return f"{ways}; --h2k-accept {SHA2} goes on"
     if loader.secure_boot and (loader.windows.arch == "x86" or (fault.found == TEST_SIGNED and loader.test_signing)):
-        return f"{OTHER_DRIVERS}, or turn Secure Boot off: --h2k-accept {fault.found}"
-    return OTHER_DRIVERS
+        return f"{ways}, or turn Secure Boot off: --h2k-accept {fault.found}"
+    return ways
 
 
 def _of_other_buses(guest: Guest, options: Options) -> Iterator[Proposed]:
@@ -116,7 +111,7 @@ def _of_other_buses(guest: Guest, options: Options) -> Iterator[Proposed]:
     loader = read_loader(guest, options.domain is not None and options.domain.secure_boot)
     others = [r for r in options.plan.roles if r.kind == "storage" and r.bus != options.bus]
     for role in others if loader.strict else ():
-        bad = {path.lower(): judge(data, path, options.plan, loader) for path, data in _files(guest, role).items()}
+        bad = {path.lower(): judge(data, path, options.plan, loader) for path, data in driver_files(guest, role).items()}
         for number in guest.control_sets.boot:
             service = guest.service(number, role.service)
             path = driver_path(service, guest.system_root) if service is not None else ""

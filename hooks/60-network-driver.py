@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Optional
 
 from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
 from h2k.engine.hooks import Options, Proposed, Setting
-from h2k.guest.changes import SetValue
-from h2k.guest.driver_repairs import (
-    SYSTEM_START,
-    Repair,
-    file_repairs,
-    installed,
-    service_key,
-    service_repairs,
-)
+from h2k.guest.changes import SetValue, WriteFile
+from h2k.guest.driver_repairs import SYSTEM_START, Repair, file_repairs, service_key, service_repairs
 from h2k.guest.guest import Guest
-from h2k.guest.virtio_win import DriverPackage, PackageBad, PackageMissing
-from h2k.windows import pnp
+from h2k.guest.network_driver import NetworkDriver, network_drivers
 from h2k.windows.services import read_service
 from h2k.windows.values import dword
 
@@ -31,84 +22,92 @@ META = {
 }
 
 DISABLED = 4
+STARTS = "the network driver can start"
+MISSING = "the network driver is missing; Windows drives this card itself"
+REFUSED = "Windows would not load the network driver; it drives this card itself"
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     if not guest.windows.supported:
         yield Setting("bootstrap-nic", "e1000e", "no driver of h2k's for this Windows")
         return
-    ready = True
-    for role in options.plan.roles:
-        if role.kind == "network":
-            repairs = list(_driver(guest, options, role))
-            ready = ready and not any(isinstance(r, Finding) and r.state == "warning" for r in repairs)
-            yield from repairs
-    yield from _cards(options, ready)
+    secure_boot = options.domain is not None and options.domain.secure_boot
+    why = STARTS
+    for role, found in network_drivers(guest, options.plan, options.drivers, secure_boot, options.accept).items():
+        repairs = list(_driver(guest, role, found))
+        if any(isinstance(r, Finding) and r.state == "warning" for r in repairs):
+            why = MISSING if found.serves else REFUSED
+        yield from repairs
+    yield from _cards(options, why)
 
 
-def _driver(guest: Guest, options: Options, role: Role) -> Iterator[Proposed]:
-    package, why = _package(guest, options, role)
-    todo = list(_installed(guest, role, package) if installed(guest, role) else _staged(guest, role, package))
-    for item in todo:
+def _driver(guest: Guest, role: Role, found: NetworkDriver) -> Iterator[Proposed]:
+    if not found.serves:
+        for path, fault in found.refused.items():
+            evidence = f"{fault.evidence}: Windows will not load it"
+            repair = f"{found.why}, or go on: the card is then one that Windows drives itself (e1000e)"
+            yield Finding("nic-driver-missing", "warning", path, evidence, repair)
+        return
+    if found.installed:
+        yield from _enabled(guest, role, found)
+    for item in _installed(guest, role, found) if found.installed else _staged(guest, role, found):
         if isinstance(item, Finding):
-            state = "broken" if package is not None else "warning"
-            repair = item.repair if package is not None else f"{why}; until then the card has no driver"
+            state = "broken" if found.package is not None else "warning"
+            repair = item.repair if found.package is not None else f"{found.why}; until then the card has no driver"
             yield dataclasses.replace(item, id="nic-driver-missing", state=state, repair=repair)
-        elif package is not None:
+        elif found.package is not None:
             yield item
 
 
-def _package(guest: Guest, options: Options, role: Role) -> tuple[Optional[DriverPackage], str]:
-    """The package, or what the owner can do to get one."""
-    if options.drivers is None:
-        return None, "no virtio-win was found: give --h2k-drivers PATH"
-    try:
-        return options.drivers.find(options.plan, role, guest.windows), ""
-    except (PackageMissing, PackageBad) as e:
-        return None, f"{e.message}: get a virtio-win that has it"
-
-
-def _installed(guest: Guest, role: Role, package: Optional[DriverPackage]) -> Iterator[Repair]:
-    """A driver that Windows installed itself: it only has to be able to start."""
+def _enabled(guest: Guest, role: Role, found: NetworkDriver) -> Iterator[Proposed]:
+    """A driver that Windows installed itself may start, as the INF of a package says, whoever signed that."""
     for number in guest.control_sets.boot:
         service = read_service(guest.system, number, role.service)
-        if service is not None and service.start == DISABLED:
-            start = package.driver.service.start if package is not None else service.start  # nothing is written then
-            key = service_key(number, role.service)
-            yield Finding("nic-driver-missing", "broken", key, "the driver is disabled", f"Start {start}")
-            yield SetValue("SYSTEM", key, "Start", dword(start))
-    yield from file_repairs(guest, role, package)
+        if service is None or service.start != DISABLED:
+            continue
+        key, evidence = service_key(number, role.service), "the driver is disabled"
+        if found.offered is None:
+            yield Finding("nic-driver-missing", "warning", key, evidence, f"{found.why}; until then the card has no driver")
+            continue
+        start = found.offered.driver.service.start
+        yield Finding("nic-driver-missing", "broken", key, evidence, f"Start {start}")
+        yield SetValue("SYSTEM", key, "Start", dword(start))
 
 
-def _staged(guest: Guest, role: Role, package: Optional[DriverPackage]) -> Iterator[Repair]:
+def _installed(guest: Guest, role: Role, found: NetworkDriver) -> Iterator[Repair]:
+    """A driver that Windows installed itself: its file has to be there, and one that Windows loads."""
+    yield from file_repairs(guest, role, found.package)
+    yield from _replaced(guest, found)
+
+
+def _staged(guest: Guest, role: Role, found: NetworkDriver) -> Iterator[Repair]:
     """A driver that Windows has yet to meet: service, file and start type, in every control set that may boot. The ids
     are left to its package, which the first boot installs: a card that starts without one gets no connection."""
-    if _in_driver_store(guest, role):
+    if found.stored:
         return
     start = SYSTEM_START if role.start is None else role.start
-    yield from file_repairs(guest, role, package)
+    yield from file_repairs(guest, role, found.package)
+    yield from _replaced(guest, found)
     for number in guest.control_sets.boot:
-        yield from service_repairs(guest, number, role, package, start)
+        yield from service_repairs(guest, number, role, found.package, start)
 
 
-def _in_driver_store(guest: Guest, role: Role) -> bool:
-    """Whether the real package is in Windows' driver store: newer builds list it in the DRIVERS hive, and install it
-    when the card appears."""
-    if not guest.has_hive("DRIVERS"):
-        return False
-    number, drivers = guest.control_sets.default, guest.hive("DRIVERS")
-    if not pnp.uses_driver_database(drivers):
-        return False
-    bound = [pnp.find_binding(drivers, number, device.ids()) for device in role.devices]
-    return all(any(b.service.lower() == role.service.lower() for b in found) for found in bound)
+def _replaced(guest: Guest, found: NetworkDriver) -> Iterator[Repair]:
+    """A file that Windows would not load gives way to the package's."""
+    package = found.package
+    for path, fault in found.refused.items() if package is not None else ():
+        assert package is not None
+        binary = package.driver.service.binary
+        yield Finding("nic-driver-missing", "broken", path, fault.evidence, "the package's file")
+        yield WriteFile(guest.volume, path, package.files[binary], f"{package.directory}/{binary}")
 
 
-def _cards(options: Options, ready: bool) -> Iterator[Setting]:
+def _cards(options: Options, why: str) -> Iterator[Setting]:
     """The same card in both phases wherever that can be, so that the bootstrap leaves no ghost behind."""
     wanted = options.policy.bootstrap_nic
-    why = "the network driver can start" if ready else "the network driver is missing; Windows drives this card itself"
+    card = "virtio" if why == STARTS else "e1000e"
     if wanted != "auto":
         yield Setting("bootstrap-nic", wanted, "the policy says so")
     else:
-        yield Setting("bootstrap-nic", "virtio" if ready else "e1000e", why)
-    yield Setting("final-nic", "virtio" if ready else "e1000e", why)
+        yield Setting("bootstrap-nic", card, why)
+    yield Setting("final-nic", card, why)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Optional, TypeVar
 
 from h2k.base.finding import Finding
@@ -13,6 +14,7 @@ from h2k.guest.changes import DeleteValue, SetValue, WriteFile
 from h2k.guest.disks_online import kept_back, to_bring_online
 from h2k.guest.driver_repairs import GUESTOR, first_boot_mark, installed, moving, placeholder, service_key, staged_first_boot
 from h2k.guest.guest import FILE_LIMIT, Guest
+from h2k.guest.network_driver import NetworkDriver, network_drivers
 from h2k.guest.nics import carry
 from h2k.guest.san_policy import offline_sets
 from h2k.guest.virt_v2v_first_boot import DIRECTORY as VIRT_V2V
@@ -60,13 +62,16 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     if over and not moving(guest, options.plan, options.bus):
         yield from _restart_again(guest, options)
         return
-    packages = _packages(guest, options)
-    wanted = _wanted(guest, options, packages)
+    secure_boot = options.domain is not None and options.domain.secure_boot
+    network = network_drivers(guest, options.plan, options.drivers, secure_boot, options.accept)
+    packages = _packages(guest, options, network)
+    wanted = _wanted(guest, options, packages, network)
     if not wanted.needed:
         yield from _restart_again(guest, options)
         return
     yield from _lacking(packages)
-    yield from _files(guest, options, wanted, packages)
+    stale = {role for role, found in network.items() if found.stale}
+    yield from _files(guest, options, wanted, packages, stale)
     yield from _trust(guest, wanted, packages)
     yield from _service(guest, options)
     if over:
@@ -142,12 +147,15 @@ def _has_guestor(guest: Guest) -> bool:
 # What there is to do
 
 
-def _packages(guest: Guest, options: Options) -> dict[Role, DriverPackage]:
-    """The packages that Windows has yet to install: storage of the chosen bus, network, and the plan's smaller ones."""
+def _packages(guest: Guest, options: Options, network: Mapping[Role, NetworkDriver]) -> dict[Role, DriverPackage]:
+    """The packages that Windows has yet to install: storage of the chosen bus, network where Windows would load it, and
+    the plan's smaller ones."""
     found: dict[Role, DriverPackage] = {}
     for role in options.plan.roles if options.drivers is not None else ():
         if not role.stage or (role.kind == "storage" and role.bus != options.bus) or installed(guest, role):
             continue
+        if role in network and network[role].offered is not None and network[role].package is None:
+            continue  # the hook of the network says why
         try:
             assert options.drivers is not None
             found[role] = options.drivers.find(options.plan, role, guest.windows)
@@ -156,9 +164,12 @@ def _packages(guest: Guest, options: Options) -> dict[Role, DriverPackage]:
     return found
 
 
-def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage]) -> FirstBoot:
-    """The first boot that this guest needs; what is staged already stays in it, though its source may be gone."""
-    staged = staged_first_boot(guest) or FirstBoot(options.bus)
+def _wanted(
+    guest: Guest, options: Options, packages: dict[Role, DriverPackage], network: Mapping[Role, NetworkDriver]
+) -> FirstBoot:
+    """The first boot that this guest needs; what is staged already stays in it, though its source may be gone, but for
+    a network driver that Windows would not load."""
+    staged = _without(staged_first_boot(guest) or FirstBoot(options.bus), network)
     needed = [role for role in packages if role.kind in ("storage", "network") and not packages[role].missing]
     # Smaller drivers come along with the needed ones; on their own they are no reason to touch a guest.
     coming = [r for r in packages if not packages[r].missing] if needed or staged.drivers else []
@@ -174,7 +185,7 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
         bus=options.bus,
         retries=options.policy.retries,
         drivers=_union(tuple(p for p in staged.drivers if _staged_file(guest, p.inf)), drivers),
-        network_service=staged.network_service or _network_service(guest, options, packages),
+        network_service=staged.network_service or _network_service(guest, packages, network),
         cards=cards,
         routes=_routes(guest, options, cards),
         san=staged.san or tuple(san),
@@ -182,7 +193,7 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
         leftovers=_union(staged.leftovers, leftovers),
         tools=_union(staged.tools, list(_tools(guest, options))),
         agent=agent[0] if agent is not None else staged.agent,
-        bootstrap_cards=(E1000E,) if options.policy.bootstrap_nic == "e1000e" else (),
+        bootstrap_cards=(E1000E,) if options.policy.bootstrap_nic == "e1000e" and all(f.serves for f in network.values()) else (),
         limits=tuple((name, budget(options.policy.timeouts[name])) for name in BOUNDED),
         publishers=_union(
             tuple(p for p in staged.publishers if _staged_file(guest, p.file)),
@@ -190,6 +201,19 @@ def _wanted(guest: Guest, options: Options, packages: dict[Role, DriverPackage])
         ),
         disks=staged.disks or (to_bring_online(guest) if staged.san or offline else ()),
         auto_reboot=staged.auto_reboot or tuple(_auto_reboot(guest, options)),
+    )
+
+
+def _without(staged: FirstBoot, network: Mapping[Role, NetworkDriver]) -> FirstBoot:
+    """The staged first boot without the network drivers that Windows would not load."""
+    gone = tuple(f"{role.driver}\\".lower() for role, found in network.items() if not found.serves)
+    if not gone:
+        return staged
+    return dataclasses.replace(
+        staged,
+        drivers=tuple(p for p in staged.drivers if not p.inf.lower().startswith(gone)),
+        publishers=tuple(p for p in staged.publishers if not p.file.lower().startswith(gone)),
+        network_service="",
     )
 
 
@@ -267,10 +291,10 @@ def _union(earlier: tuple[T, ...], now: list[T]) -> tuple[T, ...]:
     return tuple(dict.fromkeys((*earlier, *now)))
 
 
-def _network_service(guest: Guest, options: Options, packages: dict[Role, DriverPackage]) -> str:
+def _network_service(guest: Guest, packages: dict[Role, DriverPackage], network: Mapping[Role, NetworkDriver]) -> str:
     """The service that will drive the final cards; '' when they are left to an inbox driver."""
-    roles = [r for r in options.plan.roles if r.kind == "network"]
-    return next((r.service for r in roles if r in packages or installed(guest, r)), "")
+    there = [role for role, found in network.items() if role in packages or installed(guest, role)]
+    return next((role.service for role in there if network[role].serves), "")
 
 
 def _routes(guest: Guest, options: Options, cards: tuple[Settings, ...]) -> tuple[Route, ...]:
@@ -310,7 +334,11 @@ def _lacking(packages: dict[Role, DriverPackage]) -> Iterator[Finding]:
             yield Finding("driver-package-missing", "warning", role.inf, evidence, repair)
 
 
-def _files(guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Role, DriverPackage]) -> Iterator[Proposed]:
+def _files(
+    guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Role, DriverPackage], stale: Collection[Role]
+) -> Iterator[Proposed]:
+    """What is staged; a package that is there already stays as it is, unless Windows would not load its driver."""
+
     def write(name: str, data: bytes, source: str) -> WriteFile:
         return WriteFile(guest.volume, f"{DIRECTORY}/{name}", data, source)
 
@@ -322,7 +350,7 @@ def _files(guest: Guest, options: Options, wanted: FirstBoot, packages: dict[Rol
     for role, package in packages.items():
         inf = f"{role.driver}\\{package.inf.name}"
         there = staged is not None and guest.stat(f"{DIRECTORY}/drivers/{inf}") is not None
-        if inf in infs and not there:
+        if inf in infs and (not there or role in stale):
             for name, data in sorted(package.files.items()):
                 yield write(f"drivers/{role.driver}/{name}", data, f"{package.directory}/{name}")
             for _, certificate in _publisher(guest, package):

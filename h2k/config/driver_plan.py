@@ -75,8 +75,9 @@ class StackEntry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Filter:
-    """A class filter of another hypervisor, by the name of its service; `of` says for people whose it is."""
+class Foreign:
+    """A class filter or another driver of another hypervisor, by the name of its service; `of` says for people whose it
+    is."""
 
     name: str
     of: str
@@ -112,7 +113,8 @@ class Plan:
     controllers: tuple[Controller, ...]
     boot_stack: tuple[StackEntry, ...]
     signers: tuple[Signer, ...] = ()
-    filters: tuple[Filter, ...] = ()
+    filters: tuple[Foreign, ...] = ()
+    services: tuple[Foreign, ...] = ()
     tools: tuple[GuestTools, ...] = ()
     default_bucket: str = ""
 
@@ -212,7 +214,8 @@ def _plan(content: dict[str, Any]) -> Plan:
         controllers=tuple(Controller(**frozen(e)) for e in content.get("controllers", [])),
         boot_stack=tuple(StackEntry(**frozen(e)) for e in content.get("boot_stack", [])),
         signers=tuple(Signer(**frozen(e)) for e in content.get("signers", [])),
-        filters=tuple(Filter(**frozen(e)) for e in content.get("filters", [])),
+        filters=tuple(Foreign(**frozen(e)) for e in content.get("filters", [])),
+        services=tuple(Foreign(**frozen(e)) for e in content.get("services", [])),
         tools=tuple(GuestTools(**frozen(e)) for e in content.get("tools", [])),
         default_bucket=content.get("default_bucket", ""),
     )

@@ -117,11 +117,12 @@ DRIVERS = (
     ),
     Entry(
         "class-filter-hypervisor",
-        "A class filter of another hypervisor (XENFILT, prl_strg and their kind) waits for hardware that is gone.",
+        "A class filter of another hypervisor (XENFILT, prl_strg and their kind) or a driver of its disks (rhelscsi) waits for"
+        " hardware that is gone.",
         REPAIR,
         f"{STOP_7B}, or a boot that never ends",
-        r"the same lists; the names are data: `driver-plans/hypervisors.yaml`",
-        "Takes the filter out of the list first, then disables its service; nothing is deleted.",
+        r"the same lists, and `Services\rhelscsi`; the names are data: `driver-plans/hypervisors.yaml`",
+        "Takes the filter out of the list first, then disables its service; disables the driver; nothing is deleted.",
         "First remove the name from the list, only then set the service's Start to 4: the other way round it is a 0x7B.",
         f"{CHAIN} 8; {GUIDE_7B}",
     ),

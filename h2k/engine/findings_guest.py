@@ -7,13 +7,16 @@ from h2k.engine.finding_entry import FIRST_BOOT, REFUSE, REPAIR, WARN, Entry
 GUEST = (
     Entry(
         "nic-driver-missing",
-        "The VirtIO network driver is not staged: its service, its file, or its start type.",
+        "The VirtIO network driver is not staged (its service, its file, or its start type), or nobody whom Windows trusts has"
+        " signed it.",
         REPAIR,
         "no network after the boot on VirtIO",
-        r"`Services\netkvm` and its file",
-        "Stages the driver; its package, with the ids of the card, is installed at first boot. Without a package it warns.",
-        "Install netkvm.inf with pnputil on the running guest.",
-        "the INF of the driver itself (kvm-guest-drivers-windows)",
+        r"`Services\netkvm`, its file, and the certificates in that or in the package's catalogue",
+        "Stages the driver; its package, with the ids of the card, is installed at first boot. A file that Windows would not"
+        " load gives way to the package's. Without a package that Windows would load it warns, stages nothing, and both domains"
+        " have a card that Windows drives itself (e1000e).",
+        "Install netkvm.inf of a virtio-win that Microsoft has signed with pnputil on the running guest.",
+        "the INF of the driver itself (kvm-guest-drivers-windows); Microsoft's driver signing requirements",
     ),
     Entry(
         "nic-ghost",

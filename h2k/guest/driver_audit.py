@@ -8,9 +8,9 @@ from typing import Any
 
 from h2k.base.errors import BadData
 from h2k.config.driver_plan import Bucket, Plan, Role
-from h2k.guest.driver_signatures import Loader, judge, signer
+from h2k.guest.driver_signatures import Loader, catalogues_of, judge_package, signer
 from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageBad, PackageMissing
-from h2k.windows.signature import read_signatures
+from h2k.windows.signature import Signature, read_catalogue, read_signatures
 from h2k.windows.version import WindowsVersion
 
 KINDS = ("storage", "network")
@@ -75,25 +75,39 @@ def _windows(bucket: Bucket, arch: str) -> WindowsVersion:
 
 
 def _row(plan: Plan, bucket: Bucket, role: Role, windows: WindowsVersion, package: DriverPackage) -> Row:
-    binary = package.driver.service.binary
-    data = package.files[binary]
-
     def row(starts: str, why: str = "") -> Row:
-        return Row(bucket.name, windows.arch, role.name, package.directory, _signed(data, binary), starts, why)
+        return Row(bucket.name, windows.arch, role.name, package.directory, _signed(package), starts, why)
 
     plain = Loader(windows, sha2=windows.version > (6, 1))
-    fault = judge(data, binary, plan, plain)
+    fault = judge_package(package, plan, plain)
     if fault is not None:
         return row("no" if plain.strict else "yes", fault.evidence)
-    secure = judge(data, binary, plan, dataclasses.replace(plain, secure_boot=True))
+    secure = judge_package(package, plan, dataclasses.replace(plain, secure_boot=True))
     return row("yes") if secure is None else row("without Secure Boot", secure.evidence)
 
 
-def _signed(data: bytes, name: str) -> str:
-    """"Red Hat, Inc. (VeriSign …), SHA1 and SHA256"; '' without a signature."""
+def _signed(package: DriverPackage) -> str:
+    """"Red Hat, Inc. (VeriSign …), SHA1 and SHA256", with "by its catalogue" behind it where that is so; '' without a
+    signature."""
+    binary = package.driver.service.binary
     try:
-        found = read_signatures(data, name)
+        found = read_signatures(package.files[binary], binary)
     except BadData:
-        return ""
+        found = ()
+    by = ""
+    if not found and package.role.kind != "storage":
+        found, by = _of_catalogue(package, package.files[binary]), ", by its catalogue"
     digests = " and ".join(dict.fromkeys(s.digest.upper() for s in found))
-    return f"{signer(found)}, {digests}" if found else ""
+    return f"{signer(found)}, {digests}{by}" if found else ""
+
+
+def _of_catalogue(package: DriverPackage, program: bytes) -> tuple[Signature, ...]:
+    """The signature of a catalogue of the package that lists its driver."""
+    for name, catalogue in catalogues_of(package.files).items():
+        try:
+            found = read_catalogue(catalogue, name, program)
+        except BadData:
+            continue
+        if found.holds:
+            return (found,)
+    return ()

@@ -29,6 +29,11 @@ def placeholder(role: Role) -> str:
 
 def installed(guest: Guest, role: Role) -> bool:
     """Whether Windows itself has installed the driver: a device of the role has its service, from a real package."""
+    return next(installed_infs(guest, role), None) is not None
+
+
+def installed_infs(guest: Guest, role: Role) -> Iterator[str]:
+    """The INF (oem4.inf) from which Windows has installed the driver, for each device of the role."""
     base = control_set_name(guest.control_sets.default)
     wanted = tuple(device.name for device in role.devices)
     bus = guest.system.key(f"{base}\\Enum\\PCI")
@@ -36,9 +41,9 @@ def installed(guest: Guest, role: Role) -> bool:
         for instance in device.subkeys() if device.name.upper().startswith(wanted) else ():
             if instance.text("Service", "").lower() == role.service.lower():
                 place = f"{base}\\Control\\Class\\{instance.text('Driver', '')}"
-                if guest.system.text(place, "InfPath", "").lower() not in (GUESTOR, placeholder(role)):
-                    return True
-    return False
+                inf = guest.system.text(place, "InfPath", "").lower()
+                if inf not in (GUESTOR, placeholder(role)):
+                    yield inf
 
 
 def moving(guest: Guest, plan: Plan, bus: str) -> bool:

@@ -59,13 +59,13 @@ def certificate_table(data: bytes, name: str) -> Optional[CertificateTable]:
     return _table(pe, data, end, name)
 
 
-def unsigned_digest(data: bytes, name: str) -> bytes:
-    """The SHA-256 digest of a file without a certificate table, as one that is signed has it; BadData as read_pe."""
+def unsigned_digest(data: bytes, name: str, algorithm: str = "sha256") -> bytes:
+    """The digest of a file without a certificate table, as one that is signed has it; BadData as read_pe."""
     pe, _ = _parse(data, name)
     directories = pe.OPTIONAL_HEADER.DATA_DIRECTORY
     checksum = pe.OPTIONAL_HEADER.get_file_offset() + _CHECKSUM
     entry = directories[_SECURITY_DIRECTORY].get_file_offset() if len(directories) > _SECURITY_DIRECTORY else len(data)
-    return CertificateTable(len(data), 0, checksum, entry).digest(data, "sha256")
+    return CertificateTable(len(data), 0, checksum, entry).digest(data, algorithm)
 
 
 def _parse(data: bytes, name: str) -> tuple[Any, int]:

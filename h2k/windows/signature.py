@@ -16,7 +16,7 @@ from h2k.base.errors import BadData
 from h2k.windows.pe import CertificateTable, certificate_table, unsigned_digest
 
 MAX_SIGNATURES = 16  # of one file, nested ones among them; real files have one or two
-MAX_MESSAGE = 256 * 1024  # bytes of one signature, nested ones and all; real ones have 2 to 30 KiB
+MAX_MESSAGE = 256 * 1024  # bytes of one signature, nested ones and all, or of a catalogue; real ones have 2 to 30 KiB
 MAX_CERTIFICATES = 64  # of one signature; real ones have two to six
 MAX_NAME = 100  # characters of a name that people are shown
 MAX_IDENTIFIER = 64  # bytes of an object identifier; real ones have 3 to 20
@@ -25,7 +25,11 @@ _HEADER = 8  # bytes of WIN_CERTIFICATE before the signature itself
 _PKCS_SIGNED_DATA = 2  # WIN_CERT_TYPE_PKCS_SIGNED_DATA
 _INDIRECT_DATA = "1.3.6.1.4.1.311.2.1.4"  # SPC_INDIRECT_DATA_OBJID
 _NESTED = "1.3.6.1.4.1.311.2.4.1"  # szOID_NESTED_SIGNATURE
+_LIST = "1.3.6.1.4.1.311.10.1"  # szOID_CTL, the list that a catalogue is
 _DIGESTS = ("sha1", "sha256", "sha384", "sha512")  # those that Windows signs programs with
+_LISTED = ("sha1", "sha256")  # those by which catalogues of version 1 and 2 list them
+# What asn1crypto raises for ASN.1 of a stranger; it has no error of its own.
+_WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +64,8 @@ def read_signatures(data: bytes, name: str) -> tuple[Signature, ...]:
     while waiting and len(found) < MAX_SIGNATURES:
         try:
             signature, nested = _read(waiting.pop(0), data, table)
-        # Whatever is wrong with ASN.1 of a guest; asn1crypto has no error of its own.
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as e:
-            wrong = wrong or f" that can be read: {str(e).splitlines()[0][:80] if str(e) else type(e).__name__}"
+        except _WRONG as e:
+            wrong = wrong or f" that can be read: {_reason(e)}"
             continue
         found.append(signature)
         waiting = [*nested[:MAX_SIGNATURES], *waiting]
@@ -71,12 +74,39 @@ def read_signatures(data: bytes, name: str) -> tuple[Signature, ...]:
     return tuple(found)
 
 
-def program_digest(data: bytes, name: str) -> str:
-    """The SHA-256 digest of a PE file as signatures and lists of single programs have it, in hexadecimal digits."""
+def read_catalogue(catalogue: bytes, name: str, program: bytes) -> Signature:
+    """The signature of a catalogue (.cat), which `holds` when it lists the PE file `program`. `digest` is the algorithm of
+    the signature itself, which Windows has to know to read the list.
+
+    A list has the file's digest as bytes of its own, so these are looked for, and the rest of its entries is not parsed.
+    BadData for what is no signed catalogue, or a program that is no PE file.
+    """
+    if len(catalogue) > MAX_MESSAGE:
+        raise BadData(f"{name}: {len(catalogue)} bytes are too many for a catalogue")
+    try:
+        signed = _signed_data(catalogue)
+        content = signed["encap_content_info"]
+        if content["content_type"].native != _LIST:
+            raise ValueError("it signs something other than a list of files")
+        covered = _contents(content["content"])
+        algorithm = str(_only_signer(signed)["digest_algorithm"]["algorithm"].native)
+        found = _signature(signed, algorithm, covered, True)
+    except _WRONG as e:
+        raise BadData(f"{name}: no catalogue that can be read: {_reason(e)}") from e
+    listed = any(bytes.fromhex(program_digest(program, name, listed)) in covered for listed in _LISTED)
+    return dataclasses.replace(found, holds=found.holds and listed)
+
+
+def program_digest(data: bytes, name: str, algorithm: str = "sha256") -> str:
+    """The digest of a PE file as signatures and lists of single programs have it, in hexadecimal digits."""
     table = certificate_table(data, name)
     if table is not None:
-        return table.digest(data, "sha256").hex()
-    return unsigned_digest(data, name).hex()
+        return table.digest(data, algorithm).hex()
+    return unsigned_digest(data, name, algorithm).hex()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:80] if str(error) else type(error).__name__
 
 
 def _blobs(data: bytes, table: CertificateTable) -> Iterator[bytes]:
@@ -95,37 +125,55 @@ def _blobs(data: bytes, table: CertificateTable) -> Iterator[bytes]:
 
 
 def _read(blob: bytes, data: bytes, table: CertificateTable) -> tuple[Signature, list[bytes]]:
+    signed = _signed_data(blob)
+    content = signed["encap_content_info"]
+    if content["content_type"].native != _INDIRECT_DATA:
+        raise ValueError("it signs something other than a program")
+    algorithm, digest, covered = _indirect_data(content["content"])
+    found = _signature(signed, algorithm, covered, table.digest(data, algorithm) == digest)
+    return found, [value.dump() for attribute in _nested(_only_signer(signed)) for value in attribute["values"]]
+
+
+def _signed_data(blob: bytes) -> Any:
+    """The SignedData of a PKCS#7 message."""
     from asn1crypto import cms
 
     _bounded(blob)
     message = cms.ContentInfo.load(blob)
     if message["content_type"].native != "signed_data":
         raise ValueError("no PKCS#7 signed data")
-    signed = message["content"]
-    content = signed["encap_content_info"]
-    if content["content_type"].native != _INDIRECT_DATA:
-        raise ValueError("it signs something other than a program")
-    algorithm, digest, covered = _indirect_data(content["content"])
+    return message["content"]
+
+
+def _only_signer(signed: Any) -> Any:
     signers = signed["signer_infos"]
     if len(signers) != 1:
         raise ValueError(f"{len(signers)} signers")
-    signer = signers[0]
+    return signers[0]
+
+
+def _signature(signed: Any, algorithm: str, covered: bytes, same: bool) -> Signature:
+    """The signature over `covered`; `same`: what that says of the file is true."""
+    signer = _only_signer(signed)
     certificates = [c.chosen for c in _some(signed["certificates"]) if c.name == "certificate"]
     leaf = _signer(signer["sid"], certificates)
     issuers, way = _ancestors(leaf, certificates)
-    holds = table.digest(data, algorithm) == digest and _attests(signer, covered)
     validity = leaf["tbs_certificate"]["validity"]["not_before"].native
-    return (
-        Signature(
-            algorithm,
-            holds,
-            _common_name(leaf.subject),
-            validity.date(),
-            tuple(issuers),
-            tuple(hashlib.sha256(c.dump()).hexdigest() for c in way),
-        ),
-        [value.dump() for attribute in _nested(signer) for value in attribute["values"]],
+    return Signature(
+        algorithm,
+        same and _attests(signer, covered),
+        _common_name(leaf.subject),
+        validity.date(),
+        tuple(issuers),
+        tuple(hashlib.sha256(c.dump()).hexdigest() for c in way),
     )
+
+
+def _contents(content: Any) -> bytes:
+    """The bytes of a content that are signed: without its tag and length."""
+    from asn1crypto import core
+
+    return bytes(content.parse(core.Sequence).contents)
 
 
 def _bounded(blob: bytes) -> None:

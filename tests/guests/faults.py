@@ -53,7 +53,8 @@ class Fault:
     `guests` are those on which `make test` shows it; `fits` says on which others it makes sense. `base` is "repaired"
     (h2k has been there, so that exactly this is wrong) or "plain". `also` are ids that can't but come with it.
     `domain` makes the domain, from the disks; `extra` adds disks; `drivers` names a variant of the virtio-win tree;
-    `policy` is a policy file's text; a `wrapper` fault is the host's, and h2k-v2v's to find, while `during` holds.
+    `bus` is one that the guest is repaired for, with "plain" as its base: it then has to end with a card that Windows drives
+    itself. `policy` is a policy file's text; a `wrapper` fault is the host's, and h2k-v2v's to find, while `during` holds.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Fault:
     domain: Optional[Callable[[Sequence[Path]], DomainFacts]] = None
     extra: Optional[Callable[[Path, Path], Path]] = None
     drivers: str = ""
+    bus: str = ""
     policy: str = ""
     wrapper: bool = False
     during: Callable[[Path], contextlib.AbstractContextManager[None]] = lambda disk: contextlib.nullcontext()
@@ -697,21 +699,27 @@ FAULTS: tuple[Fault, ...] = (
         registry("SOFTWARE", '[Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions]\n"DenyUnspecified"=dword:00000001\n'),
         fits=modern,
     ),
-    Fault("driver-unsigned", "viostor.sys has no signature", REFUSE, nothing, (NEW, "win2012r2"), base="plain", drivers="none", fits=wide),
+    Fault(
+        "driver-unsigned", "viostor.sys has no signature", REFUSE, nothing, (NEW, "win2012r2"), base="plain", drivers="none",
+        fits=wide, also=frozenset({"nic-driver-missing"}),
+    ),
     Fault("driver-unsigned:x86", "the guest's and the package's have none", WARN, driver(_unsigned), (OLD,), drivers="none", fits=narrow),
     Fault(
         "driver-unsigned:secure", "Secure Boot, and viostor.sys has no signature", REFUSE, nothing, base="plain", drivers="none",
-        domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g),
+        domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g), also=frozenset({"nic-driver-missing"}),
     ),
     Fault("driver-unsigned:replaced", "the guest's viostor.sys has none, the package's has", REPAIR, driver(_unsigned), (NEW, OLD)),
-    Fault("driver-test-signed", "viostor.sys is test-signed", REFUSE, nothing, (NEW,), base="plain", drivers="test", fits=wide),
+    Fault(
+        "driver-test-signed", "viostor.sys is test-signed", REFUSE, nothing, (NEW,), base="plain", drivers="test", fits=wide,
+        also=frozenset({"nic-driver-missing"}),
+    ),
     Fault(
         "driver-test-signed:x86", "the guest's and the package's are test-signed", WARN,
         driver(lambda data: sign_pe(_unsigned(data), "test")), (OLD,), drivers="test", fits=narrow,
     ),
     Fault(
         "driver-sha2-unsupported", "viostor.sys has a SHA-256 signature alone, and Windows 7 lacks the update", REFUSE, nothing,
-        ("win2008r2",), base="plain", drivers="sha256", fits=lambda g: old(g) and wide(g),
+        ("win2008r2",), base="plain", drivers="sha256", fits=lambda g: old(g) and wide(g), also=frozenset({"nic-driver-missing"}),
     ),
     Fault("driver-package-missing", "no directory for this Windows", REFUSE, nothing, (NEW, OLD), base="plain", drivers="omit"),
     Fault("hive-dirty:new", "SYSTEM is dirty, new logs", REPAIR, dirty("SYSTEM", "new", '[Setup]\n"OnlyInTheLogs"="here"\n'), fits=modern),
@@ -893,8 +901,20 @@ FAULTS: tuple[Fault, ...] = (
             written(f"{DRIVERS}/scsifilt.sys", make_pe("amd64", b"made scsifilt.sys")),
         ), fits=modern,
     ),
+    Fault(
+        "class-filter-hypervisor:rhelscsi", "the boot driver of RHEL's Xen disks, in no list", REPAIR,
+        together(
+            registry("SYSTEM", '[$cs\\Services\\rhelscsi]\n"Type"=dword:00000001\n"Start"=dword:00000000\n'
+                     '"Group"="SCSI miniport"\n"ImagePath"=expand:"system32\\\\drivers\\\\rhelscsi.sys"\n'),
+            written(f"{DRIVERS}/rhelscsi.sys", make_pe("amd64", b"made rhelscsi.sys")),
+        ), (NEW, OLD),
+    ),
     Fault("nic-driver-missing:file", "netkvm.sys is not there", REPAIR, gone(f"{DRIVERS}/netkvm.sys"), (NEW, OLD)),
     Fault("nic-driver-missing:service", "netkvm has no service", REPAIR, registry("SYSTEM", "-[$cs\\Services\\netkvm]\n")),
+    Fault(
+        "nic-driver-missing:test-signed", "netkvm.sys of the virtio-win is test-signed, and the disks are on SATA", WARN, nothing,
+        base="plain", drivers="test", bus="sata", domain=_facts, fits=wide,
+    ),
     Fault("nic-ghost", "an adapter of a card that is gone", REPAIR, ghost(static=False), (NEW, OLD)),
     Fault("nic-static-stranded", "a static address on it", REPAIR, ghost(static=True), (NEW, OLD), also=frozenset({"nic-ghost"})),
     Fault(

@@ -1,4 +1,4 @@
-"""Really signed PE files: a made chain for each kind of signer, named as the real ones are, and PKCS#7 built byte by byte.
+"""Really signed PE files and catalogues: a made chain for each kind of signer, named as the real ones are, and PKCS#7 built byte by byte.
 
 The one key below is public on purpose: it signs nothing but made files, and no machine trusts it.
 """
@@ -42,7 +42,9 @@ _Q = int(
     "4bb7", 16,
 )  # fmt: skip
 _E = 65537
+_SIZES = {"sha1": 20, "sha256": 32}  # bytes of a digest
 _INDIRECT_DATA, _PE_IMAGE, _NESTED = "1.3.6.1.4.1.311.2.1.4", "1.3.6.1.4.1.311.2.1.15", "1.3.6.1.4.1.311.2.4.1"
+_LIST, _MEMBERS, _MEMBER = "1.3.6.1.4.1.311.10.1", "1.3.6.1.4.1.311.12.1.1", "1.3.6.1.4.1.311.12.1.2"
 _OIDS = {"sha1": "1.3.14.3.2.26", "sha256": "2.16.840.1.101.3.4.2.1"}
 
 
@@ -101,35 +103,58 @@ def sign_pe(data: bytes, by: str = "whql", digests: Sequence[str] = ("sha256",),
     """The PE file with one signature; with several digests the later ones are nested in the first. `year`: from when on
     the certificates are valid."""
     data += bytes(-len(data) % 8)
-    optional = struct.unpack_from("<I", data, 60)[0] + 24
-    checksum = optional + 64
-    entry = optional + (112 if struct.unpack_from("<H", data, optional)[0] == 0x20B else 96) + 32
+    entry = _security_entry(data)
     if struct.unpack_from("<II", data, entry) != (0, 0):
         raise ValueError("signed already")
-    covered = data[:checksum] + data[checksum + 4 : entry] + data[entry + 8 :]
     message = b""
     for digest in reversed(digests):
-        message = _message(hashlib.new(digest, covered).digest(), digest, chain(by, year), message)
+        message = _message(_INDIRECT_DATA, _digest_of(data, digest), digest, chain(by, year), message)
     blob = message + bytes(-len(message) % 8)
     table = struct.pack("<IHH", 8 + len(blob), 0x200, 2) + blob
     return data[:entry] + struct.pack("<II", len(data), len(table)) + data[entry + 8 :] + table
 
 
-def _message(digest: bytes, algorithm: str, certificates: Sequence[Any], nested: bytes) -> bytes:
+def sign_catalogue(programs: Sequence[bytes], by: str = "whql", listed: str = "sha256", digest: str = "sha256") -> bytes:
+    """A signed catalogue that lists these PE files, signed or not, by one digest; `digest` is the signature's own."""
+    members = b""
+    for program in programs:
+        entry = _digest_of(program, listed)
+        attribute = _seq(_oid(_INDIRECT_DATA), _tlv(0x31, _seq(entry)))
+        members += _seq(_tlv(4, entry[-_SIZES[listed] :]), _tlv(0x31, attribute))
+    content = _seq(_oid(_MEMBERS)) + _tlv(4, bytes(16)) + _tlv(0x17, b"250301000000Z")
+    content += _seq(_oid(_MEMBER), _tlv(5, b"")) + _seq(members)
+    return _message(_LIST, content, digest, chain(by), b"")
+
+
+def _security_entry(data: bytes) -> int:
+    """Where the directory entry of the certificate table lies."""
+    optional = struct.unpack_from("<I", data, 60)[0] + 24
+    return int(optional + (112 if struct.unpack_from("<H", data, optional)[0] == 0x20B else 96) + 32)
+
+
+def _digest_of(data: bytes, algorithm: str) -> bytes:
+    """What is signed of a PE file: its kind, and its digest at the end."""
+    checksum = struct.unpack_from("<I", data, 60)[0] + 24 + 64
+    entry = _security_entry(data)
+    end = struct.unpack_from("<I", data, entry)[0] or len(data)
+    covered = data[:checksum] + data[checksum + 4 : entry] + data[entry + 8 : end]
+    image = _seq(_oid(_PE_IMAGE), _seq(_tlv(3, b"\0"), _tlv(0xA0, _tlv(0xA2, _tlv(0x80, "<<<Obsolete>>>".encode("utf-16-be"))))))
+    return image + _seq(_seq(_oid(_OIDS[algorithm]), _tlv(5, b"")), _tlv(4, hashlib.new(algorithm, covered).digest()))
+
+
+def _message(kind: str, content: bytes, algorithm: str, certificates: Sequence[Any], nested: bytes) -> bytes:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import padding
 
     algorithm_id = _seq(_oid(_OIDS[algorithm]), _tlv(5, b""))
-    image = _seq(_oid(_PE_IMAGE), _seq(_tlv(3, b"\0"), _tlv(0xA0, _tlv(0xA2, _tlv(0x80, "<<<Obsolete>>>".encode("utf-16-be"))))))
-    content = image + _seq(algorithm_id, _tlv(4, digest))
     signed = [
-        _seq(_oid("1.2.840.113549.1.9.3"), _tlv(0x31, _oid(_INDIRECT_DATA))),
+        _seq(_oid("1.2.840.113549.1.9.3"), _tlv(0x31, _oid(kind))),
         _seq(_oid("1.2.840.113549.1.9.4"), _tlv(0x31, _tlv(4, hashlib.new(algorithm, content).digest()))),
     ]
     attributes = b"".join(sorted(signed))
     leaf = certificates[0]
-    kind = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}[algorithm]()
-    signature = key().sign(_tlv(0x31, attributes), padding.PKCS1v15(), kind)
+    digest = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}[algorithm]()
+    signature = key().sign(_tlv(0x31, attributes), padding.PKCS1v15(), digest)
     serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1, "big")
     signer = _seq(
         _tlv(2, b"\1"), _seq(leaf.issuer.public_bytes(), _tlv(2, serial)), algorithm_id, _tlv(0xA0, attributes),
@@ -138,7 +163,7 @@ def _message(digest: bytes, algorithm: str, certificates: Sequence[Any], nested:
     )  # fmt: skip
     carried = b"".join(c.public_bytes(serialization.Encoding.DER) for c in certificates)
     body = _seq(
-        _tlv(2, b"\1"), _tlv(0x31, algorithm_id), _seq(_oid(_INDIRECT_DATA), _tlv(0xA0, _seq(content))), _tlv(0xA0, carried),
+        _tlv(2, b"\1"), _tlv(0x31, algorithm_id), _seq(_oid(kind), _tlv(0xA0, _seq(content))), _tlv(0xA0, carried),
         _tlv(0x31, signer),
     )  # fmt: skip
     return _seq(_oid("1.2.840.113549.1.7.2"), _tlv(0xA0, body))

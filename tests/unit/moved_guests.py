@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, Optional
@@ -11,9 +12,10 @@ from h2k.domain.facts import DomainFacts, NicFacts
 from h2k.engine.hooks import Hook, Options, Proposal, find_hooks, propose
 from h2k.guest.changes import WriteFile
 from h2k.guest.guest import Guest
-from h2k.guest.virtio_win import DriverSource
+from h2k.guest.virtio_win import DriverPackage, DriverSource
 from h2k.windows.first_boot import FirstBoot, parse_settings
 from tests.guests.pe import make_pe
+from tests.guests.signing import sign_catalogue
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 THREE = (GUESTS / "net-three.reg").read_text(encoding="utf-8")
@@ -43,7 +45,7 @@ VIRTIO = """
 "IPAddress"=multi:["192.0.2.77"]
 "SubnetMask"=multi:["255.255.255.0"]
 """
-NATIVE = {"Windows/System32/drivers/netkvm.sys": make_pe("amd64", b"made netkvm.sys")}
+NATIVE = {"Windows/System32/drivers/netkvm.sys": make_pe("amd64", b"made netkvm.sys", signed=True)}
 
 
 @functools.lru_cache(maxsize=1)
@@ -72,3 +74,23 @@ def settings_of(proposal: Proposal) -> FirstBoot:
 
 def ids(proposal: Proposal, state: str) -> set[str]:
     return {f.id for f in proposal.findings if f.state == state}
+
+
+class WithNetwork:
+    """A virtio-win whose network driver is signed by a chain of signing.py, or not at all; `catalogue`: by whom its
+    catalogue is, '' for one that nobody signed."""
+
+    def __init__(
+        self, source: DriverSource, by: str = "", catalogue: str = "", missing: tuple[str, ...] = (), digest: str = "sha256"
+    ) -> None:
+        self.source, self.by, self.catalogue, self.missing, self.digest = source, by, catalogue, missing, digest
+
+    def find(self, plan: Any, role: Any, windows: Any) -> DriverPackage:
+        found = self.source.find(plan, role, windows)
+        if role.kind != "network":
+            return found
+        data = make_pe(windows.arch, b"made other netkvm.sys", signed=bool(self.by), by=self.by or "whql")
+        files = {**found.files, found.driver.service.binary: data}
+        if self.catalogue:
+            files["netkvm.cat"] = sign_catalogue([data], self.catalogue, digest=self.digest)
+        return dataclasses.replace(found, files=files, missing=self.missing)

@@ -9,6 +9,7 @@ import pytest
 from h2k.config.driver_plan import Bucket, load_plan
 from h2k.guest.driver_audit import Row, _windows, audit
 from h2k.guest.virtio_win import open_source
+from tests.guests.signing import sign_catalogue
 from tests.guests.virtio_win import RELEASES, make_tree
 
 PLAN = load_plan()
@@ -39,6 +40,17 @@ def test_what_would_not_start(tmp_path: Path, signed: str, why: str) -> None:
         assert row.starts == ("yes" if row.arch == "x86" else "no") and why in row.why
         assert "WILL NOT START" in row.text() or row.arch == "x86"
         assert bool(row.signed) == (signed == "test")
+
+
+def test_a_network_driver_may_be_signed_by_its_catalogue_and_a_boot_driver_not(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, omit=[*OLD, *(r for r in RELEASES if r != "w11")], signed="none")
+    for folder, name in (("NetKVM", "netkvm"), ("viostor", "viostor")):
+        place = tree / folder / "w11" / "amd64"
+        (place / f"{name}.cat").write_bytes(sign_catalogue([(place / f"{name}.sys").read_bytes()]))
+    with open_source(tree) as source:
+        found = {r.role: r for r in audit(source, PLAN) if (r.windows, r.arch) == ("Windows 11", "amd64")}
+    assert {role: row.starts for role, row in found.items()} == {"virtio-blk": "no", "virtio-scsi": "no", "virtio-net": "yes"}
+    assert found["virtio-net"].signed.endswith("), SHA256, by its catalogue") and found["virtio-blk"].signed == ""
 
 
 def test_sha_256_alone(tmp_path: Path) -> None:

@@ -10,10 +10,23 @@ from typing import Any
 import pytest
 
 from h2k.config.driver_plan import load_plan
-from h2k.guest.driver_signatures import PACKAGES, SHA2, TEST_SIGNED, UNSIGNED, Loader, judge, read_loader, signer, trusted
+from h2k.guest.driver_signatures import (
+    PACKAGES,
+    SHA2,
+    TEST_SIGNED,
+    UNSIGNED,
+    Fault,
+    Loader,
+    judge,
+    judge_late,
+    other_drivers,
+    read_loader,
+    signer,
+    trusted,
+)
 from h2k.windows.signature import read_signatures
 from tests.guests.pe import make_pe
-from tests.guests.signing import CHAINS, sign_pe
+from tests.guests.signing import CHAINS, sign_catalogue, sign_pe
 from tests.unit.helpers import windows
 from tests.unit.memory_reader import windows_guest
 
@@ -135,8 +148,9 @@ def test_the_update_is_looked_for(package: str, known: bool) -> None:
         text = f"[{PACKAGES}\\A_package_before_it]\n{INSTALLED}[{PACKAGES}\\{package}]\n{state}"
         return read_loader(windows_guest(software=text, version="6.1", build="7601", firmware="bios"), False)
 
-    assert loader(INSTALLED).sha2 is loader(INSTALLED.replace("70", "80")).sha2 is known
-    for state in ("00000040", "00000050", "00000060", "ffffff90"):  # staged, superseded, on its way, broken
+    for state in ("00000050", "00000070", "00000080"):  # superseded by a later one, installed, for good
+        assert loader(INSTALLED.replace("00000070", state)).sha2 is known
+    for state in ("00000005", "00000040", "00000060", "00000065", "ffffff90"):  # going, staged, on its way, in part, broken
         assert not loader(INSTALLED.replace("00000070", state)).sha2
     assert not loader("").sha2
     assert read_loader(windows_guest(), False).sha2 and read_loader(windows_guest(version="6.2", build="9200"), False).sha2
@@ -144,3 +158,30 @@ def test_the_update_is_looked_for(package: str, known: bool) -> None:
 
 def test_who_is_strict() -> None:
     assert LOADER.strict and not Loader(windows(arch="x86")).strict and Loader(windows(arch="x86"), secure_boot=True).strict
+
+
+@pytest.mark.parametrize(("found", "arch", "secure_boot", "refused"), [
+    (UNSIGNED, "amd64", False, True), (SHA2, "amd64", False, True), (UNSIGNED, "x86", False, False), (SHA2, "x86", False, False),
+    (TEST_SIGNED, "x86", True, True), (SHA2, "x86", True, False),
+])  # fmt: skip
+def test_which_fault_keeps_a_driver_from_loading(found: str, arch: str, secure_boot: bool, refused: bool) -> None:
+    assert Loader(windows(arch=arch), secure_boot=secure_boot).refuses(Fault(found, "")) is refused
+
+
+def late(data: bytes, catalogue: bytes, loader: Loader = LOADER) -> str:
+    fault = judge_late(data, "x.sys", {"a.cat": b"made", "x.cat": catalogue}, PLAN, loader)
+    return fault.evidence if fault is not None else ""
+
+
+@pytest.mark.parametrize("data", [PLAIN, sign_pe(PLAIN, "test")], ids=["unsigned", "test"])
+def test_a_catalogue_counts_for_a_driver_that_starts_later(data: bytes) -> None:
+    assert late(data, sign_catalogue([PLAIN])) == late(data, sign_catalogue([data], listed="sha1")) == ""
+    for bad in (b"made", sign_catalogue([PLAIN], "test"), sign_catalogue([make_pe("amd64", b"another")])):
+        assert late(data, bad).endswith(", and no catalogue that counts lists it")
+    assert late(data, sign_catalogue([PLAIN], "test"), dataclasses.replace(LOADER, test_signing=True)) == ""
+    assert late(data, sign_catalogue([PLAIN]), SEVEN) and not late(data, sign_catalogue([PLAIN], digest="sha1"), SEVEN)
+    assert late(sign_pe(PLAIN), b"made") == "", "a file that is signed needs no catalogue"
+
+
+def test_the_way_out_is_that_of_the_fault() -> None:
+    assert "KB4474419" in other_drivers(Fault(SHA2, "")) and "Microsoft has signed" in other_drivers(Fault(UNSIGNED, ""))

@@ -136,6 +136,45 @@ def test_people_add_filters_in_a_plan_of_their_own(tmp_path: Path) -> None:
     assert {"XENFILT", "acmeflt"} <= {f.name for f in load_plan([own]).filters}
 
 
+# Other drivers of other hypervisors
+
+RHELSCSI = "ControlSet00{}\\Services\\rhelscsi"
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3])
+def test_a_hypervisor_s_own_driver_is_disabled_though_no_list_names_it(start: int) -> None:
+    guest = windows_guest(driver("rhelscsi", start), files=sys_files("rhelscsi"), sets=(1, 2))
+    said = ask("boot-filters", guest)
+    assert [(f.id, f.state, f.subject) for f in said.findings] == [
+        ("class-filter-hypervisor", "broken", RHELSCSI.format(n)) for n in (1, 2)
+    ]
+    assert "RHEL's Xen drivers" in said.findings[0].evidence and f"Start {start}" in said.findings[0].evidence
+    fixed = apply_changes(guest, said.changes)
+    assert [fixed.system.dword(RHELSCSI.format(n), "Start") for n in (1, 2)] == [4, 4]
+    assert ask("boot-filters", fixed).findings == ()
+
+
+def test_a_hypervisor_s_own_driver_that_does_not_start_is_left_alone() -> None:
+    for text in ("", driver("rhelscsi", start=4), '[$cs\\Services\\rhelscsi]\n"Type"=dword:00000001\n'):
+        assert ask("boot-filters", windows_guest(text, files=sys_files("rhelscsi"))).findings == ()
+
+
+def test_a_hypervisor_s_own_driver_leaves_a_list_before_it_is_disabled() -> None:
+    guest = windows_guest(f'[{DISK}]\n"UpperFilters"=multi:["rhelscsi","partmgr"]\n' + driver("rhelscsi"), files=sys_files("rhelscsi"))
+    said = ask("boot-filters", guest)
+    assert list(dict.fromkeys(c.name for c in said.changes if isinstance(c, SetValue))) == ["UpperFilters", "Start"]
+    fixed = apply_changes(guest, said.changes)
+    assert filters(fixed, DISK, "UpperFilters") == ("partmgr",) and ask("boot-filters", fixed).findings == ()
+
+
+def test_people_add_drivers_in_a_plan_of_their_own(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("services:\n  - {name: acmescsi, of: the ACME hypervisor}\n")
+    guest = windows_guest(driver("acmescsi") + driver("rhelscsi"), files=sys_files("acmescsi", "rhelscsi"))
+    said = ask("boot-filters", guest, plan=load_plan([own]))
+    assert {f.subject.rpartition("\\")[2] for f in said.findings} == {"acmescsi", "rhelscsi"}
+
+
 # Device-install policies
 
 

@@ -11,15 +11,29 @@ import pytest
 
 from h2k.config.policy import Policy
 from h2k.domain.facts import NicFacts
-from h2k.guest.changes import SetValue, pending
+from h2k.guest.changes import SetValue, WriteFile, pending
 from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageBad, PackageMissing
 from h2k.windows import first_boot
 from h2k.windows.first_boot import FirstBoot, Runner
 from h2k.windows.network import Gateway
 from h2k.windows.network_carry import Settings
+from tests.guests.pe import make_pe
 from tests.unit.memory_reader import MemoryReader, apply_changes, make_disk, windows_guest
-from tests.unit.moved_guests import MACS, MODERN, NATIVE, THREE, UNKNOWN, VIRTIO, ask, domain, hooks, ids, settings_of
+from tests.unit.moved_guests import (
+    MACS,
+    MODERN,
+    NATIVE,
+    THREE,
+    UNKNOWN,
+    VIRTIO,
+    WithNetwork,
+    ask,
+    domain,
+    hooks,
+    ids,
+    settings_of,
+)
 
 
 def test_three_cards_each_to_its_own_mac(drivers: DriverSource) -> None:
@@ -400,14 +414,14 @@ def test_the_owner_may_turn_staged_addresses_into_dhcp(drivers: DriverSource) ->
 
 
 class Other:
-    """Another virtio-win: the same packages with other content, or without one of their files."""
+    """Another virtio-win: the same drivers in packages with other content, or without one of their files."""
 
     def __init__(self, source: DriverSource, missing: tuple[str, ...] = ()) -> None:
         self.source, self.missing = source, missing
 
     def find(self, plan: Any, role: Any, windows: Any) -> DriverPackage:
         found = self.source.find(plan, role, windows)
-        files = {name: data + b"newer" for name, data in found.files.items()}
+        files = {name: data if name.endswith(".sys") else data + b"newer" for name, data in found.files.items()}
         return dataclasses.replace(found, files=files, missing=self.missing)
 
 
@@ -438,3 +452,49 @@ def test_the_disks_that_were_noted_first_stay_the_ones(drivers: DriverSource) ->
     assert isinstance(reader, MemoryReader)
     more = Guest(MemoryReader([*reader.disks, make_disk(2, ["ntfs"])], reader.files))
     assert settings_of(ask(more, drivers)).disks == settings_of(first).disks != ()
+
+
+@pytest.mark.parametrize("bus", ["virtio", "sata"])
+@pytest.mark.parametrize(("by", "catalogue", "there"), [("", "", False), ("test", "", False), ("test", "test", False), ("", "whql", True)])
+def test_a_network_driver_that_windows_would_not_load_is_not_staged(
+    bus: str, by: str, catalogue: str, there: bool, drivers: DriverSource
+) -> None:
+    source: Any = WithNetwork(drivers, by, catalogue)
+    guest = windows_guest(MODERN + THREE)
+    found = ask(guest, source, bus=bus, domain=domain(*(NicFacts(m) for m in MACS)))
+    wanted = settings_of(found)
+    assert (wanted.network_service == "netkvm") is there is any("NetKVM" in p.inf for p in wanted.drivers)
+    assert there is any("/drivers/NetKVM/" in getattr(c, "path", "") for c in found.changes)
+    assert there is any("netkvm" in getattr(c, "key", "").lower() for c in found.changes)
+    assert len([c for c in wanted.cards if c.static]) == 2, "the cards get their addresses whatever drives them"
+    assert bus == "sata" or any("viostor" in p.inf for p in wanted.drivers)
+    assert found.setting("final-nic", "") == found.setting("bootstrap-nic", "") == ("virtio" if there else "e1000e")
+    fixed = apply_changes(guest, pending(found.changes, guest))
+    assert pending(ask(fixed, source, bus=bus).changes, fixed) == ()
+
+
+def test_a_card_that_both_phases_have_is_not_removed(drivers: DriverSource) -> None:
+    source: Any = WithNetwork(drivers, "test")
+    assert settings_of(ask(windows_guest(MODERN + THREE), source, policy=Policy(bootstrap_nic="e1000e"))).bootstrap_cards == ()
+
+
+def test_a_staged_network_driver_that_windows_would_not_load_goes(drivers: DriverSource) -> None:
+    """As an h2k that did not judge it has staged it: replaced by a good one, else no step waits for it."""
+    guest = windows_guest(MODERN + THREE)
+    fixed = apply_changes(guest, pending(ask(guest, drivers).changes, guest))
+    bad = make_pe("amd64", b"made netkvm.sys", signed=True, by="test")
+    paths = ("/Program Files/h2k/drivers/NetKVM/netkvm.sys", "/Windows/System32/drivers/netkvm.sys")
+    old = apply_changes(fixed, [WriteFile(fixed.volume, path, bad, "made") for path in paths])
+    again = ask(old, drivers)
+    assert settings_of(again) == settings_of(ask(fixed, drivers))
+    assert {getattr(c, "path", "").lower() for c in pending(again.changes, old)} == {path.lower() for path in paths}
+    worse: Any = WithNetwork(drivers, "test")
+    for source in (None, worse):
+        found = ask(old, source)
+        wanted = settings_of(found)
+        assert wanted.network_service == "" and not any("NetKVM" in p.inf for p in wanted.drivers)
+        assert any("viostor" in p.inf for p in wanted.drivers) and found.setting("final-nic", "") == "e1000e"
+    # The file that starts is good, what the first boot would put in its place is not.
+    half = apply_changes(fixed, [WriteFile(fixed.volume, paths[0], bad, "made")])
+    assert settings_of(ask(half, None)).network_service == "" and ask(half, None).setting("final-nic", "") == "e1000e"
+    assert {getattr(c, "path", "") for c in pending(ask(half, drivers).changes, half)} == {paths[0]}

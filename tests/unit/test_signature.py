@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import struct
 
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from h2k.base.errors import BadData
 from h2k.windows import signature
-from h2k.windows.signature import Signature, read_signatures
+from h2k.windows.signature import MAX_MESSAGE, Signature, read_catalogue, read_signatures
 from tests.guests.pe import make_pe
-from tests.guests.signing import CHAINS, chain, sign_pe
+from tests.guests.signing import CHAINS, chain, sign_catalogue, sign_pe
 from tests.unit.helpers import damaged, many
 
 PLAIN = make_pe("amd64", b"driver")
@@ -168,3 +169,47 @@ def test_damaged_messages(blob: bytes, nested: int) -> None:
 def test_any_bytes_for_a_message(blob: bytes) -> None:
     with pytest.raises(BadData, match=r"x\.sys: "):
         read_signatures(with_table(blob), "x.sys")
+
+
+# Catalogues
+
+
+@pytest.mark.parametrize("listed", ["sha1", "sha256"])
+@pytest.mark.parametrize("program", [PLAIN, SIGNED], ids=["unsigned", "signed"])
+def test_a_catalogue_holds_for_what_it_lists(program: bytes, listed: str) -> None:
+    other = make_pe("amd64", b"another driver")
+    found = read_catalogue(sign_catalogue([other, program], "cross", listed), "x.cat", program)
+    assert (found.holds, found.signer, found.issuers) == (True, CHAINS["cross"][0], CHAINS["cross"][1:])
+    assert not read_catalogue(sign_catalogue([other], "cross", listed), "x.cat", program).holds
+    assert not read_catalogue(sign_catalogue([], "cross", listed), "x.cat", program).holds
+
+
+@pytest.mark.parametrize("digest", ["sha1", "sha256"])
+def test_a_catalogue_s_digest_is_that_of_its_signature(digest: str) -> None:
+    assert read_catalogue(sign_catalogue([PLAIN], digest=digest), "x.cat", PLAIN).digest == digest
+
+
+def test_a_catalogue_to_which_a_file_was_added_since_holds_no_more() -> None:
+    other = make_pe("amd64", b"another driver")
+    forged, ours = sign_catalogue([other]), sign_catalogue([PLAIN])
+    added = ours.replace(_entries(ours), _entries(forged))
+    assert added != ours and not read_catalogue(added, "x.cat", other).holds
+
+
+def _entries(catalogue: bytes) -> bytes:
+    """The digest of the one file that it lists, as it stands in the list."""
+    at = catalogue.index(b"\x04\x20")
+    return catalogue[at : at + 34]
+
+
+@pytest.mark.parametrize("data", [b"", b"made catalogue", message(), b"0\x80", bytes(100), b"0" * (MAX_MESSAGE + 1)])
+def test_what_is_no_catalogue_is_told(data: bytes) -> None:
+    with pytest.raises(BadData, match=r"x\.cat"):
+        read_catalogue(data, "x.cat", PLAIN)
+
+
+@many
+@given(damaged(sign_catalogue([PLAIN])))
+def test_a_damaged_catalogue_is_bad_data_at_most(data: bytes) -> None:
+    with contextlib.suppress(BadData):
+        read_catalogue(data, "x.cat", PLAIN)

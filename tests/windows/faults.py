@@ -22,6 +22,7 @@ INTO_SOURCE = (
     "boot-stack-driver-disabled:start", "boot-stack-driver-disabled:override", "boot-stack-driver-disabled:file",
     "boot-stack-driver-disabled:service", "class-filter-dangling:service", "class-filter-dangling:file",
     "class-filter-hypervisor:xen", "class-filter-hypervisor:parallels", "class-filter-hypervisor:xenserver",
+    "class-filter-hypervisor:rhelscsi",
     "device-install-policy:cddb", "device-install-restrictions", "hive-dirty:new", "hive-dirty:old", "hive-dirty:software",
     "hive-unrecoverable", "hive-corrupt:signature", "hive-corrupt:bin", "hive-corrupt:truncated", "hive-corrupt:cell",
     "hive-corrupt:select", "class-filter-dangling:disabled", "bootstrap-controller-not-boot-start:none",
