@@ -261,6 +261,17 @@ def wrong_partition(disk: Surgery) -> None:
 
 def second_loader(disk: Surgery) -> None:
     """The boot manager has no default, and there are two Windows loaders."""
+    copied_loader(disk)
+    no_default(disk)
+
+
+def another_first(disk: Surgery) -> None:
+    """The boot manager starts another entry once: a copy of the default one, so that Windows starts all the same."""
+    element(BOOT_MANAGER, "24000002", f'multi:["{copied_loader(disk)}"]')(disk)
+
+
+def copied_loader(disk: Surgery) -> str:
+    """A second Windows loader like the first; its id."""
     other, first = "{11111111-2222-3333-4444-555555555555}", loader_id(disk)
     old_store = Hive.parse(disk.hive_bytes("BCD"), "BCD").key(f"Objects\\{first}\\Elements")
     assert old_store is not None
@@ -270,7 +281,7 @@ def second_loader(disk: Surgery) -> None:
         assert value is not None
         text += f'[Objects\\{other}\\Elements\\{key.name}]\n"Element"=hex({value.type:x}):{value.raw.hex(",")}\n'
     disk.registry("BCD", text)
-    no_default(disk)
+    return other
 
 
 def no_default(disk: Surgery) -> None:
@@ -805,6 +816,7 @@ FAULTS: tuple[Fault, ...] = (
         domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g),
     ),
     Fault("safe-mode-set", "safeboot minimal", WARN, element("", "25000080", "hex:00,00,00,00,00,00,00,00"), (NEW, OLD)),
+    Fault("boot-sequence-set", "the next boot is another entry's, once", WARN, another_first, (NEW, OLD)),
     Fault("serial-port-taken:ems", "EMS is on", WARN, element("", "260000b0", "hex:01"), (NEW, OLD)),
     Fault("serial-port-taken:debug", "the kernel debugger is on", WARN, element("", "260000a0", "hex:01")),
     Fault(
