@@ -111,6 +111,10 @@ def wide(guest: GuestFacts) -> bool:
     return not narrow(guest)
 
 
+def client_of_10(guest: GuestFacts) -> bool:
+    return guest.name.startswith(("win10", "win11"))
+
+
 def plain_bcd(guest: GuestFacts) -> bool:
     return guest.name != "win2022-cloud"
 
@@ -515,8 +519,9 @@ def nothing(disk: Surgery) -> None:
 
 
 def _facts(
-    disks: Sequence[Path], firmware: str = "uefi", secure: bool = False, first: Optional[int] = None, name: str = "made"
-) -> DomainFacts:
+    disks: Sequence[Path], firmware: str = "uefi", secure: bool = False, first: Optional[int] = None, name: str = "made",
+    tpm: Optional[str] = None,
+) -> DomainFacts:  # fmt: skip
     return DomainFacts(
         name=name,
         memory=2 << 30,
@@ -526,6 +531,7 @@ def _facts(
         ),
         firmware=firmware,
         secure_boot=secure,
+        tpm=tpm,
     )
 
 
@@ -880,6 +886,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "security-virtualization", "Credential Guard", WARN, registry("SYSTEM", '[$cs\\Control\\Lsa]\n"LsaCfgFlags"=dword:00000001\n'), (NEW,),
         fits=modern,
+    ),
+    Fault(
+        "new-tpm", "the domain has a TPM, and Windows may encrypt itself to it", WARN, nothing, ("win11",),
+        domain=lambda disks: _facts(disks, tpm="tpm-crb"), fits=lambda g: uefi(g) and client_of_10(g),
     ),
     Fault(
         "scripts-restricted", "AppLocker enforces script rules", WARN,
