@@ -31,12 +31,15 @@ META = {
         "esp-type-wrong",
         "file-unreadable",
         "safe-mode-set",
+        "boot-sequence-set",
         "serial-port-taken",
     ],
 }
 
 BACKUP = ".h2k-backup"
 SAFE_MODES = {0: "minimal", 1: "network", 2: "dsrepair"}
+MAX_NAMED = 4  # entries of a one-time boot sequence that the finding names
+MAX_DESCRIPTION = 80  # characters of an entry's name
 
 
 def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
@@ -182,7 +185,26 @@ def _entries(guest: Guest, ref: VolumeRef, store: bcd.BcdStore) -> Iterator[Prop
         if loader is None:
             return
     yield from _loader(guest, loader)
+    yield from _sequence(store, loader)
     yield from _modes(loader)
+
+
+def _sequence(store: bcd.BcdStore, loader: bcd.BcdObject) -> Iterator[Finding]:
+    """The next boot starts the first entry of a one-time sequence; the others are for when that fails or ends."""
+    if not store.boot_sequence or store.boot_sequence[0].id == loader.id:
+        return
+    named = [_entry(entry) for entry in store.boot_sequence[:MAX_NAMED]]
+    if len(store.boot_sequence) > MAX_NAMED:
+        named.append(f"{len(store.boot_sequence) - MAX_NAMED} more")
+    evidence = f"bootsequence {', then '.join(named)}: the next boot starts it, once, instead of {_entry(loader)}"
+    repair = "bcdedit /deletevalue {bootmgr} bootsequence"
+    yield Finding("boot-sequence-set", "warning", f"BCD {store.boot_manager.id}", evidence, repair)
+
+
+def _entry(entry: bcd.BcdObject) -> str:
+    """What the boot menu calls an entry, else its id."""
+    name = " ".join(entry.description[:MAX_DESCRIPTION].split())
+    return f'"{name}" {entry.id}' if name else entry.id
 
 
 def _modes(loader: bcd.BcdObject) -> Iterator[Finding]:
@@ -197,9 +219,11 @@ def _modes(loader: bcd.BcdObject) -> Iterator[Finding]:
 
 
 def _com1_users(loader: bcd.BcdObject) -> Iterator[str]:
-    """Emergency management services and kernel debugger, if they are on and on COM1; both default to it."""
-    ems = loader.number(bcd.KERNEL_EMS) or loader.number(bcd.BOOT_EMS)
-    if ems and (loader.number(bcd.EMS_PORT) or 1) == 1:
+    """Emergency management services and debugger, if they are on and on COM1; both default to it.
+
+    A boot debugger counts: unlike bootems no store has it on by itself, and who sets it has a debugger at the port.
+    """
+    if loader.number(bcd.KERNEL_EMS) and (loader.number(bcd.EMS_PORT) or 1) == 1:
         yield "the console of the emergency management services (EMS)"
     debug = loader.number(bcd.KERNEL_DEBUG) or loader.number(bcd.BOOT_DEBUG)
     if debug and not loader.number(bcd.DEBUG_TYPE) and (loader.number(bcd.DEBUG_PORT) or 1) == 1:

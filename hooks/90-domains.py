@@ -14,18 +14,26 @@ from h2k.engine.hooks import Options, Proposed, Setting
 from h2k.guest.driver_repairs import first_boot_mark, moving, staged_first_boot
 from h2k.guest.guest import Guest
 from h2k.windows.regf import Key
-from h2k.windows.services import read_service
+from h2k.windows.services import control_set_name, read_service
 
 META = {
     "name": "domains",
     "summary": "Decides firmware, boot disk, clock and small devices of the two domains from what the guest is",
-    "answers": ["domain-name-invalid", "firmware-mismatch", "boot-disk-ambiguous", "hypervisor-tools-present", "sector-size-mismatch"],
+    "answers": [
+        "domain-name-invalid",
+        "firmware-mismatch",
+        "boot-disk-ambiguous",
+        "hypervisor-tools-present",
+        "sector-size-mismatch",
+        "new-tpm",
+    ],
 }
 
 # Devices that Windows is shown once their drivers are there, by the drivers' names in virtio-win.
 DEVICES = {"rng": "viorng", "pvpanic": "pvpanic"}
 MAX_OFFSET = 14 * 60  # minutes that a local time is ahead of UTC, or behind
 NATIVE = 4096  # bytes of a sector of a 4Kn disk
+ENCRYPTS_ITSELF = (10, 0)  # NT version from which clients begin device encryption by themselves where there is a TPM
 UNINSTALL = ("Microsoft\\Windows\\CurrentVersion\\Uninstall", "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall")
 
 
@@ -36,6 +44,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     yield from _firmware(guest, options.domain)
     yield from _boot_disk(guest, options.domain)
     yield from _sectors(guest, options.domain)
+    yield from _tpm(guest, options.domain)
     yield from _clock(guest)
     yield from _devices(guest, options)
     yield from _tools(guest, options)
@@ -95,6 +104,24 @@ def _sectors(guest: Guest, domain: Optional[DomainFacts]) -> Iterator[Proposed]:
         yield Finding("sector-size-mismatch", state, subject, evidence, f"<blockio logical_block_size='{NATIVE}'/> in the domain")
     shown = ",".join(f"{index}:{NATIVE}" for index in native)
     yield Setting("sector-size", shown, "the partition tables of these disks count in such sectors")
+
+
+def _tpm(guest: Guest, domain: Optional[DomainFacts]) -> Iterator[Finding]:
+    """Both domains get a TPM where the guest had one, and no description and no disk has what is in it.
+
+    Microsoft: device encryption begins by itself on clients, and not where PreventDeviceEncryption is 1.
+    """
+    if domain is None or domain.tpm is None or guest.windows.server or guest.windows.version < ENCRYPTS_ITSELF:
+        return
+    key = f"{control_set_name(guest.control_sets.default)}\\Control\\BitLocker"
+    if guest.system.dword(key, "PreventDeviceEncryption") == 1:
+        return
+    evidence = (
+        "what is in its TPM is not on its disks: a new machine's is empty, without what was sealed to the old one (keys, Hello "
+        f"PINs), and Windows may encrypt its disk to it by itself (SYSTEM\\{key} PreventDeviceEncryption is not 1)"
+    )
+    repair = "take the state of a libvirt source along (/var/lib/libvirt/swtpm/UUID), or set PreventDeviceEncryption to 1 on the source"
+    yield Finding("new-tpm", "warning", domain.name, evidence, repair)
 
 
 def _clock(guest: Guest) -> Iterator[Setting]:

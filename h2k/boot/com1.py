@@ -154,7 +154,8 @@ def ending_of(seen: Seen, limits: Mapping[str, int], expects_done: bool) -> Opti
     With `expects_done` the first-boot runner's own last signal counts as up, or its last marker, which the guest agent
     sees. Without a runner (it is not there, or was there in an earlier boot) the agent's answer does, and at last the
     time that passed without a crash: so too where something holds the serial port, or where the agent answers and no
-    signal comes. What is lacking then must come from a clean shutdown and the disk. `limits` are the policy's time-outs.
+    signal comes, but then only when the time for a first signal is over. What is lacking then must come from a clean
+    shutdown and the disk. `limits` are the policy's time-outs.
     """
     return _stopped(seen) or _up(seen, limits, expects_done) or _silent(seen, limits, expects_done)
 
@@ -185,7 +186,9 @@ def _up(seen: Seen, limits: Mapping[str, int], expects_done: bool) -> Optional[E
     at_rest = seen.still_for is None or seen.still_for >= min(REST, limits["settle"]) or quiet >= PATIENCE * limits["settle"]
     if not expects_done and not seen.signals and quiet >= limits["settle"] and at_rest:
         return Ending(True, f"no crash and no restart in {quiet:.0f} s; it gives no signals")
-    if expects_done and not seen.heard and not seen.signals and quiet >= PATIENCE * limits["settle"]:
+    # The steps may be at work unheard, at Windows' first installation of devices for one: all the time that they have for a
+    # first signal. An agent that answers is no end of theirs; that it sees their last marker is.
+    if expects_done and not seen.heard and not seen.signals and quiet >= limits.get(STEPS[0], TIMEOUTS[STEPS[0]]):
         return Ending(True, f"no crash and no restart in {quiet:.0f} s; its serial port is taken, and the disks decide")
     return None
 

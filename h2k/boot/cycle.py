@@ -258,6 +258,8 @@ class _Cycle:
             self.steps.say("KVM does not work here: copies of the domains are emulated, several times slower; final.xml stays")
         if not self.expected.heard:
             self.steps.say("COM1 is taken in the guest (serial-port-taken): COM2, the guest agent and the disks decide")
+        if "boot-sequence-set" in self.found:
+            self.steps.say("the first boot starts another entry than Windows' default (boot-sequence-set): it fails where that is no Windows")
         if "safe-mode-set" in self.found and self.expected.done:
             self.steps.say("the guest starts in safe mode (safe-mode-set): its first-boot steps do not run before that is taken out")
             self.expected = dataclasses.replace(self.expected, done=False)

@@ -155,6 +155,17 @@ GUEST = (
         "kvm-guest-drivers-windows issue 1280; Microsoft's Device Guard keys",
     ),
     Entry(
+        "new-tpm",
+        "A client of Windows 10 or 11 has a TPM, whose content does not travel with its disks, and may encrypt itself to a new one.",
+        WARN,
+        "Windows asks for a new PIN and signs in anew; later it wants a BitLocker key of which nobody knew",
+        r"the domain's TPM; `Control\BitLocker` `PreventDeviceEncryption`",
+        "Reports it, where the domains that it writes have a TPM and the value is not 1.",
+        r"Copy swtpm's state, `/var/lib/libvirt/swtpm/UUID`, to the new machine's UUID before its first start; or, on the source: "
+        r"`reg add HKLM\SYSTEM\CurrentControlSet\Control\BitLocker /v PreventDeviceEncryption /t REG_DWORD /d 1`.",
+        "Microsoft's automatic device encryption (PreventDeviceEncryption); libvirt's emulated TPM, a state for each UUID",
+    ),
+    Entry(
         "scripts-restricted",
         "AllSigned, constrained language mode, AppLocker or endpoint protection keeps scripts from running.",
         WARN,

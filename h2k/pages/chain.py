@@ -20,7 +20,7 @@ LINKS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("Boot manager", ("boot-manager-missing", "uefi-fallback-missing")),
-    ("BCD", ("bcd-missing", "bcd-corrupt", "bcd-default-missing", "bcd-device-unresolved", "safe-mode-set")),
+    ("BCD", ("bcd-missing", "bcd-corrupt", "bcd-default-missing", "bcd-device-unresolved", "safe-mode-set", "boot-sequence-set")),
     ("Loader", ("bcd-loader-missing", "system-files-compressed")),
     ("Registry", ("hive-dirty", "hive-unrecoverable", "hive-corrupt", "control-set-differs")),
     (

@@ -21,13 +21,16 @@ BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 WINDOWS_LOADER = 0x10200003
 APPLICATION_DEVICE, APPLICATION_PATH, INHERIT = "11000001", "12000002", "14000006"
 OS_DEVICE, SYSTEM_ROOT = "21000001", "22000002"
-DEFAULT_OBJECT, DISPLAY_ORDER = "23000003", "24000001"
+DESCRIPTION = "12000004"
+DEFAULT_OBJECT, DISPLAY_ORDER, BOOT_SEQUENCE = "23000003", "24000001", "24000002"
 # Booleans and numbers that change what a loader does: Microsoft's lists of BcdLibrary… and BcdOSLoader… element types.
 TEST_SIGNING, SAFE_BOOT = "16000049", "25000080"
-BOOT_EMS, KERNEL_EMS, EMS_PORT = "16000020", "260000b0", "15000022"
+# Not 16000020 (bootems): that is EMS for boot applications alone, which are gone when Windows runs, and the stores that
+# Windows 7 to 2012 make have it on in {emssettings}, from which every loader inherits.
+KERNEL_EMS, EMS_PORT = "260000b0", "15000022"
 BOOT_DEBUG, KERNEL_DEBUG, DEBUG_TYPE, DEBUG_PORT = "16000010", "260000a0", "15000011", "15000013"
 NUMBERS = (
-    TEST_SIGNING, SAFE_BOOT, BOOT_EMS, KERNEL_EMS, EMS_PORT, BOOT_DEBUG, KERNEL_DEBUG, DEBUG_TYPE, DEBUG_PORT
+    TEST_SIGNING, SAFE_BOOT, KERNEL_EMS, EMS_PORT, BOOT_DEBUG, KERNEL_DEBUG, DEBUG_TYPE, DEBUG_PORT
 )  # fmt: skip
 MAX_OBJECTS = 1024  # real stores have 10 to 40
 MAX_INHERITED = 16
@@ -59,6 +62,7 @@ class BcdObject:
     device: Optional[BcdDevice]
     os_device: Optional[BcdDevice]
     numbers: tuple[tuple[str, int], ...] = ()
+    description: str = ""
 
     def number(self, element: str) -> Optional[int]:
         """One of NUMBERS, a boolean as 0 or 1; None when neither the object nor its ancestors have it."""
@@ -67,12 +71,14 @@ class BcdObject:
 
 @dataclasses.dataclass(frozen=True)
 class BcdStore:
-    """The store: what the boot manager would start."""
+    """The store: what the boot manager would start. `boot_sequence` is what it starts first, at its next start alone:
+    objects of the store, each once."""
 
     boot_manager: BcdObject
     default: Optional[str]
     display_order: tuple[str, ...]
     loaders: tuple[BcdObject, ...]
+    boot_sequence: tuple[BcdObject, ...] = ()
 
     def default_loader(self) -> Optional[BcdObject]:
         """The Windows loader that starts unasked: the default, or with none the first of the display order."""
@@ -84,12 +90,13 @@ def read_bcd(hive: Hive) -> BcdStore:
     """The store of a BCD hive; BadData when it has no boot manager object."""
     objects = _Objects(hive)
     manager = objects.read(BOOT_MANAGER)
-    order = objects.element(BOOT_MANAGER, DISPLAY_ORDER)
     return BcdStore(
         boot_manager=manager,
         default=objects.text(BOOT_MANAGER, DEFAULT_OBJECT),
-        display_order=tuple(i.lower() for i in order.multi() or ()) if order is not None else (),
+        display_order=objects.ids(BOOT_MANAGER, DISPLAY_ORDER),
         loaders=tuple(objects.read(name) for name in objects.keys if objects.type(name) == WINDOWS_LOADER),
+        # The boot manager passes over what is no object, as ReactOS's does (BmpPopulateBootEntryList).
+        boot_sequence=tuple(objects.read(i) for i in dict.fromkeys(objects.ids(BOOT_MANAGER, BOOT_SEQUENCE)) if i in objects.keys),
     )
 
 
@@ -128,6 +135,11 @@ class _Objects:
         value = self.element(name, number)
         return value.text() if value is not None else None
 
+    def ids(self, name: str, number: str) -> tuple[str, ...]:
+        """The ids of an object list, in lower case; none for an element that is missing or no list."""
+        value = self.element(name, number)
+        return tuple(i.lower() for i in value.multi() or ()) if value is not None else ()
+
     def type(self, name: str) -> int:
         """The object's type; 0 when it has no description."""
         value = self._value(self.keys[name], "Description", "Type")
@@ -137,10 +149,9 @@ class _Objects:
         """The object and those that it inherits from, nearest first; loops and long chains end."""
         found = [name]
         for heir in found:  # grows while it is walked
-            element = self.element(heir, INHERIT)
-            for parent in (element.multi() or ()) if element is not None else ():
-                if parent.lower() in self.keys and parent.lower() not in found and len(found) < MAX_INHERITED:
-                    found.append(parent.lower())
+            for parent in self.ids(heir, INHERIT):
+                if parent in self.keys and parent not in found and len(found) < MAX_INHERITED:
+                    found.append(parent)
         return found
 
     def read(self, name: str) -> BcdObject:
@@ -165,6 +176,7 @@ class _Objects:
             device=device(APPLICATION_DEVICE),
             os_device=device(OS_DEVICE),
             numbers=tuple((n, int.from_bytes(v.raw[:8], "little")) for n, v in zip(NUMBERS, map(first, NUMBERS)) if v is not None),
+            description=text(DESCRIPTION) or "",
         )
 
 

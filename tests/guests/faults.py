@@ -113,6 +113,10 @@ def wide(guest: GuestFacts) -> bool:
     return not narrow(guest)
 
 
+def client_of_10(guest: GuestFacts) -> bool:
+    return guest.name.startswith(("win10", "win11"))
+
+
 def plain_bcd(guest: GuestFacts) -> bool:
     return guest.name != "win2022-cloud"
 
@@ -263,6 +267,17 @@ def wrong_partition(disk: Surgery) -> None:
 
 def second_loader(disk: Surgery) -> None:
     """The boot manager has no default, and there are two Windows loaders."""
+    copied_loader(disk)
+    no_default(disk)
+
+
+def another_first(disk: Surgery) -> None:
+    """The boot manager starts another entry once: a copy of the default one, so that Windows starts all the same."""
+    element(BOOT_MANAGER, "24000002", f'multi:["{copied_loader(disk)}"]')(disk)
+
+
+def copied_loader(disk: Surgery) -> str:
+    """A second Windows loader like the first; its id."""
     other, first = "{11111111-2222-3333-4444-555555555555}", loader_id(disk)
     old_store = Hive.parse(disk.hive_bytes("BCD"), "BCD").key(f"Objects\\{first}\\Elements")
     assert old_store is not None
@@ -272,7 +287,7 @@ def second_loader(disk: Surgery) -> None:
         assert value is not None
         text += f'[Objects\\{other}\\Elements\\{key.name}]\n"Element"=hex({value.type:x}):{value.raw.hex(",")}\n'
     disk.registry("BCD", text)
-    no_default(disk)
+    return other
 
 
 def no_default(disk: Surgery) -> None:
@@ -506,8 +521,9 @@ def nothing(disk: Surgery) -> None:
 
 
 def _facts(
-    disks: Sequence[Path], firmware: str = "uefi", secure: bool = False, first: Optional[int] = None, name: str = "made"
-) -> DomainFacts:
+    disks: Sequence[Path], firmware: str = "uefi", secure: bool = False, first: Optional[int] = None, name: str = "made",
+    tpm: Optional[str] = None,
+) -> DomainFacts:  # fmt: skip
     return DomainFacts(
         name=name,
         memory=2 << 30,
@@ -517,6 +533,7 @@ def _facts(
         ),
         firmware=firmware,
         secure_boot=secure,
+        tpm=tpm,
     )
 
 
@@ -821,6 +838,7 @@ FAULTS: tuple[Fault, ...] = (
         domain=lambda disks: _facts(disks, secure=True), fits=lambda g: uefi(g) and modern(g),
     ),
     Fault("safe-mode-set", "safeboot minimal", WARN, element("", "25000080", "hex:00,00,00,00,00,00,00,00"), (NEW, OLD)),
+    Fault("boot-sequence-set", "the next boot is another entry's, once", WARN, another_first, (NEW, OLD)),
     Fault("serial-port-taken:ems", "EMS is on", WARN, element("", "260000b0", "hex:01"), (NEW, OLD)),
     Fault("serial-port-taken:debug", "the kernel debugger is on", WARN, element("", "260000a0", "hex:01")),
     Fault(
@@ -888,6 +906,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "security-virtualization", "Credential Guard", WARN, registry("SYSTEM", '[$cs\\Control\\Lsa]\n"LsaCfgFlags"=dword:00000001\n'), (NEW,),
         fits=modern,
+    ),
+    Fault(
+        "new-tpm", "the domain has a TPM, and Windows may encrypt itself to it", WARN, nothing, ("win11",),
+        domain=lambda disks: _facts(disks, tpm="tpm-crb"), fits=lambda g: uefi(g) and client_of_10(g),
     ),
     Fault(
         "scripts-restricted", "AppLocker enforces script rules", WARN,

@@ -84,6 +84,17 @@ def test_no_default_loader(elements: dict[str, str], objects: str) -> None:
     assert store(manager(**elements), objects).default_loader() is None
 
 
+def test_the_one_time_boot_sequence_has_each_object_of_the_store_once() -> None:
+    gone = "{99999999-9999-9999-9999-999999999999}"
+    found = store(
+        manager(e24000002=f'multi:["{gone}","{OTHER.upper()}","{LOADER}","{OTHER}"]'),
+        text(LOADER), text(OTHER, 0x10200005, e12000004='"Memory test"', e12000002='"\\\\boot\\\\memtest.efi"'),
+    )  # fmt: skip
+    assert [(entry.id, entry.description) for entry in found.boot_sequence] == [(OTHER, "Memory test"), (LOADER, "")]
+    assert store(manager(), text(LOADER)).boot_sequence == ()
+    assert store(manager(e24000002=f'"{LOADER}"'), text(LOADER)).boot_sequence == (), "a string where a list belongs"
+
+
 def test_elements_are_inherited_nearest_first() -> None:
     parent, grandparent = "{33333333-3333-3333-3333-333333333333}", "{44444444-4444-4444-4444-444444444444}"
     found = store(

@@ -212,12 +212,25 @@ def test_the_marker_that_the_agent_sees_is_the_end_of_the_steps() -> None:
     assert why(seen(5, agent=True), good=None) == ""
 
 
-def test_a_taken_port_leaves_it_to_the_disks_when_nothing_moves() -> None:
-    limit = TIMEOUTS["settle"] * PATIENCE
-    taken = seen(limit + 0.0, heard=False)
-    assert "serial port is taken" in why(taken, good=True)
-    assert why(seen(limit - 1.0, heard=False), good=None) == ""
-    assert why(seen(limit + 0.0), good=None) == "", "where the port is free its signals are awaited"
+def test_a_taken_port_leaves_it_to_the_disks_when_the_time_for_a_first_signal_is_over() -> None:
+    limit = TIMEOUTS["start"]
+    assert limit > TIMEOUTS["settle"] * PATIENCE
+    assert "serial port is taken" in why(seen(limit + 0.0, heard=False), good=True)
+    assert why(seen(limit + 0.0), good=False), "where the port is free its signals are awaited"
+    assert why(seen(limit + 100.0, heard=False, restarts=1, restarted=200.0), good=None) == "", "a restart begins it anew"
+    shorter = ending_of(seen(60.0, heard=False), {**TIMEOUTS, "start": 60}, True)
+    assert shorter is not None and shorter.good, "the policy's limit"
+
+
+@pytest.mark.parametrize("agent", [False, True])
+def test_a_slow_host_is_not_shut_down_in_the_middle_of_steps_that_nobody_hears(agent: bool) -> None:
+    """Ten minutes without a signal: Windows installs its devices, and its picture may stand still meanwhile."""
+    for now in (TIMEOUTS["settle"] * PATIENCE + 0.0, TIMEOUTS["start"] - 1.0):
+        assert why(seen(now, heard=False, agent=agent, still_for=500.0), good=None) == ""
+    assert "agent sees" in why(seen(700.0, heard=False, agent=True, marker=True), good=True), "what decides earlier"
+
+
+def test_one_that_speaks_through_a_taken_port_has_the_limits_of_its_steps() -> None:
     assert why(seen(TIMEOUTS["start"] + 9999.0, "start", heard=False)), "one that speaks all the same has its limits"
 
 

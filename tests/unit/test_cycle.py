@@ -447,6 +447,26 @@ def test_boots_without_signals(finding: str, heard: bool, done: bool, world: Wor
     assert ports == (1 if heard else 2)
 
 
+@pytest.mark.parametrize(
+    ("finding", "told"),
+    [
+        ("boot-sequence-set", ["the first boot starts another entry than Windows' default"]),
+        ("safe-mode-set", ["the guest starts in safe mode"]),
+        ("serial-port-taken", ["COM1 is taken in the guest"]),
+        ("disk-dynamic", []),
+    ],
+)
+def test_what_the_boots_will_not_show_is_said_before_them(
+    finding: str, told: list[str], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Steps, "say", lambda self, text: world.log.append(text))
+    world.report["findings"] = [{"id": finding, "state": "warning"}]
+    world.write("final")
+    go(world)
+    before = world.log[: world.log.index("overlays")]
+    assert [line.partition(f" ({finding})")[0] for line in before if f"({finding})" in line] == told
+
+
 def test_hardware_that_leads_nowhere_is_refused_before_the_boots(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from h2k.base.finding import Finding
 

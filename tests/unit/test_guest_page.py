@@ -146,7 +146,7 @@ NOT_OF_THE_CHAIN = {
     "disks-offline-policy", "drive-letter-unresolved", "source-running", "page-file-misplaced", "serial-port-taken", "nic-driver-missing",
     "nic-ghost", "nic-static-stranded", "network-setting-dropped", "network-profile-stale", "reboot-pending", "first-boot-loop",
     "hypervisor-tools-present", "guestor-leftover", "first-boot-runner-missing", "domain-name-invalid", "windows-unsupported", "cluster-member",
-    "security-virtualization", "scripts-restricted",
+    "security-virtualization", "scripts-restricted", "new-tpm",
 }  # fmt: skip
 
 

@@ -491,18 +491,30 @@ def test_safe_mode(firmware: str, value: int, word: str) -> None:
     assert said.states() == {"safe-mode-set": {"warning"}} and word in said.findings[0].evidence and said.changes == ()
 
 
-INHERITED = '[Objects\\{22222222-0000-0000-0000-000000000002}\\Elements\\16000020]\n"Element"=hex:01\n'
+PARENT, EMS_SETTINGS = "{6efb52bf-1766-41db-a6b3-0ee5eff72bd7}", "{0ce4991b-e6b3-4b16-b23c-5e0d9250e5d9}"
+GLOBAL_SETTINGS = "{7ea2e1ac-2e61-4728-aaa3-896d9d0a9f0e}"
+
+
+def inherited(number: str) -> str:
+    """The chain of a store that Windows 7 made, from the loader to {emssettings}, which has the element on."""
+    heirs = ((LOADER, PARENT), (PARENT, GLOBAL_SETTINGS), (GLOBAL_SETTINGS, EMS_SETTINGS))
+    chain = "".join(f'[Objects\\{heir}\\Elements\\14000006]\n"Element"=multi:["{parent}"]\n' for heir, parent in heirs)
+    return chain + f'[Objects\\{EMS_SETTINGS}\\Elements\\{number}]\n"Element"=hex:01\n'
 
 
 @pytest.mark.parametrize(
     ("elements", "who"),
     [
         ({"260000b0": "hex:01"}, "EMS"),
-        ({"16000020": "hex:01"}, "EMS"),
+        ({"16000020": "hex:01"}, ""),  # bootems: of boot applications, which are gone by then
+        ({"16000020": "hex:01", "15000022": "hex:01,00,00,00,00,00,00,00"}, ""),
+        ({"16000020": "hex:01", "260000b0": "hex:00"}, ""),
+        ({"16000020": "hex:00", "260000b0": "hex:01"}, "EMS"),
         ({"260000b0": "hex:00"}, ""),
         ({"260000b0": "hex:01", "15000022": "hex:02,00,00,00,00,00,00,00"}, ""),
         ({"260000b0": "hex:01", "15000022": "hex:01,00,00,00,00,00,00,00"}, "EMS"),
         ({"260000a0": "hex:01"}, "debugger"),
+        ({"16000010": "hex:01"}, "debugger"),  # no store has it on by itself
         ({"16000010": "hex:01", "15000011": "hex:00,00,00,00,00,00,00,00"}, "debugger"),
         ({"260000a0": "hex:01", "15000011": "hex:03,00,00,00,00,00,00,00"}, ""),  # over the network
         ({"260000a0": "hex:01", "15000013": "hex:02,00,00,00,00,00,00,00"}, ""),  # over COM2
@@ -516,10 +528,74 @@ def test_who_has_com1(elements: dict[str, str], who: str) -> None:
     assert not who or who in said.findings[-1].evidence
 
 
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+def test_a_store_as_windows_7_makes_it_takes_no_port(firmware: str) -> None:
+    """`bootems Yes` in {emssettings}, which every loader inherits, with EMS not in use."""
+    assert ask("boot-loader", guest_with(store(firmware, extra=inherited("16000020")), firmware)).states() == {}
+
+
 def test_settings_that_the_loader_inherits_count() -> None:
-    parent = "{22222222-0000-0000-0000-000000000002}"
-    extra = f'[Objects\\{LOADER}\\Elements\\14000006]\n"Element"=multi:["{parent}"]\n{INHERITED}'
-    assert ask("boot-loader", guest_with(store(extra=extra))).states() == {"serial-port-taken": {"warning"}}
+    assert ask("boot-loader", guest_with(store(extra=inherited("260000b0")))).states() == {"serial-port-taken": {"warning"}}
+
+
+OTHER, MEMORY_TEST = "{33333333-0000-0000-0000-000000000003}", "{b2721d73-1db4-4c62-bf78-c548a880142d}"
+
+
+def named(owner: str, name: str = "") -> str:
+    """An entry of the store, with the name that the boot menu shows."""
+    text = f'[Objects\\{owner}\\Description]\n"Type"=dword:10200005\n'
+    return text + (f'[Objects\\{owner}\\Elements\\12000004]\n"Element"="{name}"\n' if name else "")
+
+
+def sequence(*entries: str, more: str = "") -> str:
+    listed = ",".join(f'"{entry}"' for entry in entries)
+    return f'[Objects\\{MANAGER}\\Elements\\24000002]\n"Element"=multi:[{listed}]\n{more}'
+
+
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+def test_a_one_time_boot_sequence_that_begins_with_another_entry(firmware: str) -> None:
+    more = named(MEMORY_TEST, "Windows Memory Diagnostic") + named(OTHER)
+    extra = sequence(MEMORY_TEST.upper(), OTHER, LOADER, more=more)
+    said = ask("boot-loader", guest_with(store(firmware, extra=extra), firmware))
+    assert said.states() == {"boot-sequence-set": {"warning"}} and said.changes == ()
+    (finding,) = said.findings
+    assert (finding.subject, finding.repair) == (f"BCD {MANAGER}", "bcdedit /deletevalue {bootmgr} bootsequence")
+    assert finding.evidence == (
+        f'bootsequence "Windows Memory Diagnostic" {MEMORY_TEST}, then {OTHER}, then {LOADER}: '
+        f"the next boot starts it, once, instead of {LOADER}"
+    )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        sequence(),
+        sequence(LOADER),
+        sequence(LOADER.upper(), OTHER, more=named(OTHER)),  # the other is for when Windows fails
+        sequence(OTHER),  # an id that the store does not have is passed over
+        sequence(OTHER, LOADER),
+        f'[Objects\\{MANAGER}\\Elements\\24000002]\n"Element"="{OTHER}"\n{named(OTHER)}',  # a string where a list belongs
+        f'[Objects\\{LOADER}\\Elements\\24000002]\n"Element"=multi:["{OTHER}"]\n{named(OTHER)}',  # not the boot manager's
+    ],
+)
+def test_a_sequence_that_starts_windows_as_ever(extra: str) -> None:
+    assert ask("boot-loader", guest_with(store(extra=extra))).states() == {}
+
+
+def test_a_sequence_is_judged_against_the_default_that_is_repaired() -> None:
+    """No default, one Windows loader: that is the default from then on."""
+    extra = sequence(OTHER, more=named(OTHER, "Upgrade"))
+    said = ask("boot-loader", guest_with(store(default=None, order=None, extra=extra)))
+    assert said.states() == {"bcd-default-missing": {"broken"}, "boot-sequence-set": {"warning"}}
+    assert {change.key for change in said.changes if isinstance(change, SetValue)} == {f"Objects\\{MANAGER}\\Elements\\{n}" for n in ("23000003", "24000001")}
+
+
+def test_a_long_sequence_and_a_long_name_are_cut() -> None:
+    ids = [f"{{44444444-0000-0000-0000-{n:012d}}}" for n in range(200)]
+    extra = sequence(*ids, more=named(ids[0], "x" * 5000) + "".join(map(named, ids[1:])))
+    (finding,) = ask("boot-loader", guest_with(store(extra=extra))).findings
+    assert f'"{"x" * 80}" {ids[0]}, then {ids[1]}' in finding.evidence and "then 196 more:" in finding.evidence
+    assert len(finding.evidence) < 500
 
 
 def mistyped() -> Guest:

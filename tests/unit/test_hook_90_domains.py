@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -181,3 +181,46 @@ def test_a_domain_that_has_them() -> None:
     said = ask("domains", native(0), domain=domain(disks=disk_facts(4096, 512)))
     assert said.states() == {} and said.settings["sector-size"] == "0:4096"
     assert "sector-size" not in ask("domains", native(), domain=domain(disks=disk_facts(512, 512))).settings
+
+
+# A TPM
+
+
+def prevents(value: str) -> str:
+    return f'[$cs\\Control\\BitLocker]\n"PreventDeviceEncryption"={value}\n'
+
+
+@pytest.mark.parametrize("system", ["", prevents("dword:00000000"), prevents('"1"')])
+@pytest.mark.parametrize("build", ["10240", "22631"])
+@pytest.mark.parametrize("firmware", ["uefi", "bios"])
+def test_a_client_that_may_encrypt_itself_to_a_new_tpm(system: str, build: str, firmware: str) -> None:
+    guest = windows_guest(system, build=build, server=False, firmware=firmware)
+    said = ask("domains", guest, domain=domain(tpm="tpm-crb", firmware=firmware))
+    assert said.states() == {"new-tpm": {"warning"}} and said.changes == ()
+    (finding,) = said.findings
+    assert finding.subject == "made" and "SYSTEM\\ControlSet001\\Control\\BitLocker PreventDeviceEncryption" in finding.evidence
+    assert "empty" in finding.evidence and "/var/lib/libvirt/swtpm/UUID" in finding.repair and "PreventDeviceEncryption to 1" in finding.repair
+
+
+def test_the_control_set_that_boots_decides_about_encryption() -> None:
+    only_the_other = '[ControlSet002\\Control\\BitLocker]\n"PreventDeviceEncryption"=dword:00000001\n'
+    guest = windows_guest(only_the_other, server=False, sets=(1, 2))
+    assert ask("domains", guest, domain=domain(tpm="tpm-tis")).states() == {"new-tpm": {"warning"}}
+
+
+@pytest.mark.parametrize(
+    ("guest", "tpm"),
+    [
+        ({"server": False}, None),  # no TPM in its domain
+        ({"server": False, "system": prevents("dword:00000001")}, "tpm-crb"),
+        ({"server": True}, "tpm-crb"),
+        ({"server": False, "version": "6.3", "build": "9600"}, "tpm-crb"),
+        ({"server": False, "version": "6.1", "build": "7601"}, "tpm-tis"),
+    ],
+)
+def test_who_does_not_encrypt_itself_to_a_new_tpm(guest: dict[str, Any], tpm: Optional[str]) -> None:
+    assert ask("domains", windows_guest(**guest), domain=domain(tpm=tpm)).states() == {}
+
+
+def test_without_a_domain_nothing_is_known_of_a_tpm() -> None:
+    assert ask("domains", windows_guest(server=False)).states() == {}
