@@ -106,6 +106,10 @@ class _Source:
     why: str
     seen: Optional[Examination] = None
 
+    def disks(self) -> Optional[int]:
+        """How many disks virt-v2v will write; None where it alone can read the source."""
+        return len(self.files.images) if self.files is not None else None
+
     def unknown(self) -> str:
         """The line for people when the source can't be read."""
         return f"the source can't be read beforehand, and the state of its hives is unknown: {self.why}"
@@ -129,7 +133,7 @@ def _watch(run: Run, command: V2vCommand) -> int:
     if output is None:
         return pass_through(["virt-v2v", *command.passed])
     chosen = output
-    _attempt(run.steps, chosen.begin)
+    _attempt(run.steps, lambda: chosen.begin(source.disks()))
     status = pass_through(["virt-v2v", *command.passed])
     if status == 0:
         _attempt(run.steps, lambda: _report_result(run, source, chosen))
@@ -206,7 +210,7 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
         require_ready(command, output, files, name_of(command, files))
         with _alone(command, output, files):
             _finish_earlier(run, command, output, files)
-            output.begin()
+            output.begin(source.disks())
             status = _run_virt_v2v(run, source, output)
             if status != 0:
                 return _virt_v2v_failed(run, status)

@@ -190,6 +190,16 @@ def test_an_earlier_run_on_the_disks_is_finished_before_the_copy(world: Conversi
     assert world.steps_of("earlier", "finish-earlier", "virt-v2v") == ["earlier", "finish-earlier", "virt-v2v"]
 
 
+def test_the_output_is_told_how_many_disks_there_will_be(world: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Optional[int]] = []
+    monkeypatch.setattr(Output, "begin", lambda output, disks: told.append(disks))
+    for more in ([], ["--h2k-mode", "report"]):
+        main_v2v([*LOCAL, *more])
+    world.source, world.why = None, "it is another host's"
+    main_v2v(LOCAL)
+    assert told == [1, 1, None]
+
+
 # Replayed sources
 
 
