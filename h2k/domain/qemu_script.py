@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from h2k.domain.values import MEMORY_LIMIT, VCPU_LIMIT
 SCRIPT_LIMIT = 256 * 1024  # bytes; virt-v2v's have less than 2 KiB
 PHASES = ("bootstrap", "final")
 _EMULATORS = ("qemu-system-", "qemu-kvm")
+_UEFI = b"\nuefi_dir="  # of virt-v2v 2.8 and later: the script finds the firmware when it runs, and no -drive names it
 _DRIVER = "driver"  # the key that -device lets be left out
 _NICS = {"virtio": "virtio-net-pci"}
 _SOUND = {"ich9": "ich9-intel-hda", "ich6": "intel-hda"}
@@ -32,6 +34,8 @@ _HYPERV = {"spinlocks": "hv-spinlocks=0x1fff"}
 def read_target(script: bytes, name: str, base: Path, state: Path) -> GuestFiles:
     """The guest that virt-v2v's run script starts; it is read and never run. BadData when it is no such script."""
     facts = _facts(_command(script, name), name)
+    if _UEFI in script:
+        facts = dataclasses.replace(facts, firmware="uefi")
     images = []
     for path, form in images_of(facts, Path.cwd()):
         beside = base / path.name  # a directory that was moved

@@ -222,6 +222,15 @@ def test_virt_v2vs_script_is_read(tmp_path: Path) -> None:
     assert (facts.firmware, facts.nics) == ("uefi", (NicFacts(MAC),))
 
 
+def test_a_firmware_that_is_found_when_the_script_runs(tmp_path: Path) -> None:
+    """By scripts of virt-v2v 2.8 and later; their command has $uefi_args for BIOS too."""
+    head = '#!/bin/sh -\n\nmachine=q35\n\n{}if [ "$uefi_code" != "" ]; then\n    uefi_args="\\\n    -drive if=pflash,format=raw,file=$uefi_code \\\n    "\nfi\n\n'
+    tail = "qemu-system-x86_64 \\\n    -machine $machine \\\n    $uefi_args \\\n    -m 2048 \\\n" + DISK.format(path="/x/g-sda", form="raw", n=0)
+    for more, firmware in (("uefi_dir=/usr/share/OVMF\n", "uefi"), ("", "bios")):
+        found = read_target((head.format(more) + tail).encode(), "g.sh", tmp_path, tmp_path).domain
+        assert found is not None and found.firmware == firmware
+
+
 DEVICES = {
     "virtio": ["virtio-blk-pci,drive=d{n}"],
     "virtio-scsi": ["virtio-scsi-pci,id=scsi0", "scsi-hd,bus=scsi0.0,lun={n},drive=d{n}"],
