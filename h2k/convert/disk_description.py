@@ -10,7 +10,7 @@ from typing import Callable, Optional
 from h2k.base.errors import H2kError, UsageError
 from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts
 from h2k.domain.guest_files import read_description
-from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.libvirt_reader import read_domain_xml, storage_bus
 from h2k.domain.names import check_name
 from h2k.domain.ovf import read_ovf
 from h2k.domain.vmx import read_vmx
@@ -37,12 +37,13 @@ class Wanted:
 @dataclasses.dataclass(frozen=True)
 class Described:
     """The facts, the file that told them, if one did, and the guest's other disks, which are not among them.
-    `assumed` is a line for people where no file did."""
+    `assumed` is a line for people where no file did. `bus` is the one of virtio and virtio-scsi that the file says."""
 
     facts: DomainFacts
     by: Optional[Path] = None
     others: tuple[Path, ...] = ()
     assumed: Optional[str] = None
+    bus: Optional[str] = None
 
 
 def describe(disk: Path, wanted: Wanted, result: DiskFacts, name: str, firmware: Callable[[], str]) -> Described:
@@ -67,7 +68,18 @@ def describe(disk: Path, wanted: Wanted, result: DiskFacts, name: str, firmware:
         disks=(result,),
     )
     check_name(facts)
-    return Described(facts, found[0] if found is not None else None, others, None if found else _assumed(facts, wanted))
+    if found is None:
+        return Described(facts, assumed=_assumed(facts, wanted))
+    return Described(facts, found[0], others, bus=_bus(found[0]))
+
+
+def _bus(description: Path) -> Optional[str]:
+    """The bus that a libvirt XML gives the disk that the guest starts from. SATA is not taken, as after virt-v2v: it stands
+    for want of a VirtIO driver (handles.known_bus)."""
+    if description.suffix.lower() != ".xml":
+        return None
+    bus = storage_bus(read_description(description), str(description))
+    return bus if bus != "sata" else None
 
 
 def _assumed(facts: DomainFacts, wanted: Wanted) -> str:

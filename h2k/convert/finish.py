@@ -32,6 +32,7 @@ def repair(run: Run, output: Output) -> Outcome:
 def watch(run: Run) -> Outcome:
     """Only look: the record and the two domains, whatever was found. The guest and libvirt are left as they are."""
     run.tools = for_result(run)
+    run.know_the_bus()
     seen = look(run, RESULT)
     if not seen.proposal.refused:
         write_domains(run, build_domains(run, seen), seen.windows)

@@ -86,7 +86,7 @@ class LibvirtOutput:
         except libvirt.libvirtError as e:
             raise Refused(f"-os {self.pool or 'default'}: libvirt has no such pool: {e}", hint="virsh pool-list --all") from e
 
-    def begin(self) -> None:
+    def begin(self, disks: Optional[int]) -> None:
         """Remember the domains that there are, to find the one that is new."""
         with connected(self.uri) as connection:
             self.known = frozenset(domain.name() for domain in connection.listAllDomains())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
 from h2k.base.errors import H2kError, UsageError
 from h2k.base.run import run
 from h2k.convert.libvirt_result import LibvirtOutput
-from h2k.convert.v2v_command import V2vCommand
+from h2k.convert.v2v_command import V2vCommand, options_of
 from h2k.domain import kubevirt, qemu_script
 from h2k.domain.guest_files import GuestFiles, described, read_description
 from h2k.domain.handles import open_guest_files
@@ -35,6 +37,7 @@ _DOCUMENTS: dict[str, tuple[str, Reader]] = {
     "kubevirt": (".yaml", kubevirt.read_target),
 }
 REPAIRED = (*_DOCUMENTS, "libvirt")
+_DISK = "disk="
 DOCUMENT_SUFFIXES = {suffix: mode for mode, (suffix, _) in _DOCUMENTS.items()}
 
 
@@ -47,8 +50,8 @@ class Output(Protocol):
     def require(self) -> None:
         """Refused before the copy where this output could not be written after it."""
 
-    def begin(self) -> None:
-        """What must be known from before virt-v2v runs."""
+    def begin(self, disks: Optional[int]) -> None:
+        """What must be known from before virt-v2v runs; `disks` is how many it will write, where that is known."""
 
     def state(self, name: str) -> Path:
         """The report directory of a result of that name."""
@@ -96,7 +99,15 @@ def choose(command: V2vCommand) -> Optional[Output]:
     if mode == "libvirt":
         return LibvirtOutput(command.output_connection, command.output_storage, command.h2k.report, command.define)
     directory = Path(command.output_storage or "")
-    return FileOutput(mode, directory, command.h2k.report, command.output_format, command.output_storage is not None)
+    own = tuple(_given_places(command)) if mode == "kubevirt" else ()
+    return FileOutput(mode, directory, command.h2k.report, command.output_format, command.output_storage is not None, own)
+
+
+def _given_places(command: V2vCommand) -> Iterator[Path]:
+    """The places that the disks are given by -oo disk=FILE, which -o kubevirt has from virt-v2v 2.10 on."""
+    for name, value in options_of(command):
+        if name == "oo" and value is not None and value.startswith(_DISK):
+            yield Path(value[len(_DISK) :]).absolute()
 
 
 @dataclasses.dataclass
@@ -108,7 +119,9 @@ class FileOutput:
     report: Optional[str] = None
     form: Optional[str] = None
     named: bool = True
+    own: tuple[Path, ...] = ()  # the disks' own places in their order, where they were given some
     began: float = 0.0  # seconds since the epoch; before begin() every document counts
+    disks: Optional[int] = None
 
     @property
     def _suffix(self) -> str:
@@ -121,9 +134,9 @@ class FileOutput:
     def require(self) -> None:
         """A directory asks for nothing else than rights and space, which are asked of every output."""
 
-    def begin(self) -> None:
+    def begin(self, disks: Optional[int]) -> None:
         """Remember when, to find the one document that is new."""
-        self.began = time.time()
+        self.began, self.disks = time.time(), disks
 
     def state(self, name: str) -> Path:
         """OS/NAME.h2k, or what --h2k-report says."""
@@ -134,27 +147,47 @@ class FileOutput:
         document = self.directory / f"{name}{self._suffix}"
         if not document.exists():
             return None
-        target = self._read(document)
+        try:
+            target = self._read(document)
+        except UsageError:  # it names no disks, and they are gone
+            return None
         return target if all(path.exists() for path, _ in target.images) else None
 
     def replaced(self, name: str) -> Sequence[Path]:
-        """OS/NAME-sda and so on."""
-        return sorted(self.directory.glob(f"{glob.escape(name)}-sd*"))
+        """OS/NAME-sda and so on, or the places that the disks were given."""
+        return [*sorted(self.directory.glob(f"{glob.escape(name)}-sd*")), *(path for path in self.own if path.exists())]
 
     def result(self, name: Optional[str]) -> GuestFiles:
         """OS/NAME.xml with its disks."""
         document = self.directory / f"{name}{self._suffix}"
         if name is None or "/" in name or not self._is_new(document):
             document = self._written(name)
-        return self._read(document)
+        found = self._read(document)
+        return self._as_written(found) if found.beside and self.began else found
 
     def _read(self, document: Path) -> GuestFiles:
         state = self.state(document.name[: -len(self._suffix)])
-        target = _DOCUMENTS[self.mode][1](read_description(document), str(document), document.parent, state)
-        return dataclasses.replace(target, images=tuple((path, form or self.form) for path, form in target.images))
+        own: Reader = functools.partial(kubevirt.read_target, disks=self.own)
+        target = (own if self.own else _DOCUMENTS[self.mode][1])(read_description(document), str(document), document.parent, state)
+        images = tuple((path, form or self.form) for path, form in target.images)
+        return dataclasses.replace(target, images=images, document=document)
 
-    def _is_new(self, document: Path) -> bool:
-        return document.is_file() and document.stat().st_mtime > self.began - 0.1
+    def _as_written(self, found: GuestFiles) -> GuestFiles:
+        """The disks of a document that names none: those that are new. One behind them is that of an earlier conversion.
+        H2kError when they are not as many as the source has."""
+        count = sum(1 for _ in itertools.takewhile(lambda image: self._is_new(image[0]), found.images))
+        if not count or self.disks not in (None, count):
+            told = "" if self.disks is None else f", and the source has {self.disks}"
+            raise H2kError(
+                f"{found.document}: it names no disk; of those beside it virt-v2v wrote {count}{told}",
+                hint="give them in their order: h2k fix DISK…, with --bus virtio-scsi where they are to be on that",
+            )
+        assert found.domain is not None
+        domain = dataclasses.replace(found.domain, disks=found.domain.disks[:count])
+        return dataclasses.replace(found, images=found.images[:count], domain=domain)
+
+    def _is_new(self, path: Path) -> bool:
+        return path.is_file() and path.stat().st_mtime > self.began - 0.1
 
     def _written(self, name: Optional[str]) -> Path:
         """What virt-v2v wrote under a name that it alone knew, or made of NAME: 2.12 writes a_b.xml for a/b. It is the

@@ -135,8 +135,8 @@ def _watch(run: Run, command: ConvertCommand, places: Places) -> int:
 
 def _watched(run: Run, command: ConvertCommand, places: Places) -> Outcome:
     image = (places.out, command.target_format)
-    run.files = GuestFiles((image,), places.state, _domain(run, command, places, image))
     with open_tools(command.h2k.request) as run.tools:
+        run.files = GuestFiles((image,), places.state, _domain(run, command, places, image))
         seen = look(run, RESULT)
         if not seen.proposal.refused:
             write_domains(run, build_domains(run, seen), seen.windows)
@@ -236,8 +236,10 @@ def _source(command: ConvertCommand) -> Iterator[Image]:
 
 
 def _domain(run: Run, command: ConvertCommand, places: Places, image: Image) -> DomainFacts:
+    """The facts of the guest as it will be. The bus that its description says is the run's, unless --h2k-bus is given."""
     result = DiskFacts(places.out.absolute(), command.target_format, "virtio", "vda")
     found = describe(Path(command.source), command.wanted, result, places.out.stem, lambda: _firmware(command, image))
+    run.use_bus(found.bus or "virtio")
     if found.by is not None:
         run.steps.say(f"the guest is described by {found.by}")
     if found.assumed is not None:

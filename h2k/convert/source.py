@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Optional
+from urllib.parse import unquote, urlsplit
 
 from lxml import etree
 
@@ -23,6 +25,7 @@ from h2k.disk.in_use import require_unused
 from h2k.disk.view import View
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
 from h2k.domain.libvirt_reader import read_domain_xml
+from h2k.domain.names import wrong_name
 from h2k.domain.ova import Say, large_directory, opened_ova
 from h2k.domain.vmx import read_vmx
 
@@ -196,9 +199,64 @@ def name_from_disk(path: Path) -> str:
 
 
 def name_of(command: V2vCommand, source: Optional[GuestFiles]) -> Optional[str]:
-    """The name that virt-v2v gives the result: -on, else the source's; None where only virt-v2v knows it."""
+    """The name that virt-v2v gives the result: -on, else the source's; None where only virt-v2v knows it.
+
+    Of a source that could not be read it is what the command line says: a guest of libvirt is called what it is asked for
+    by (virt-v2v's input_libvirt.ml), and a libvirt XML says its name whatever its disks are.
+    """
     if command.output_name is not None:
         return command.output_name
-    if source is None:
+    if source is not None and source.domain is not None:
+        return source.domain.name
+    if not command.arguments:
         return None
-    return source.domain.name if source.domain is not None else name_from_disk(Path(command.arguments[0]))
+    first = command.arguments[0]
+    if command.input_mode == "libvirt":
+        return None if _is_uuid(first) else first
+    if command.input_mode == "libvirtxml":
+        return _name_in(Path(first))
+    return name_from_disk(Path(first)) if command.input_mode == "disk" else None
+
+
+def likely_names(command: V2vCommand, source: Optional[GuestFiles]) -> tuple[str, ...]:
+    """The names that the result may get, the likeliest first; none where nothing tells. They are for questions in which a
+    wrong name does no harm: who uses the disks that are about to be replaced, who else converts to them."""
+    known = name_of(command, source)
+    first = command.arguments[0] if command.arguments else ""
+    if command.output_name is not None or not first:
+        guesses: tuple[Optional[str], ...] = (known,)
+    elif command.input_mode == "disk" and _ADDRESS.match(first):
+        # virt-v2v 2.12 passes addresses over, and says "unknown" where it has nothing else (its input_disk.ml).
+        files = [a for a in command.arguments if not _ADDRESS.match(a)]
+        guesses = (known, name_from_disk(Path(files[0])) if files else "unknown")
+    elif known is None and command.input_mode in ("vmx", "ova"):
+        # What the VMX or the OVF says decides, and it could not be read: the file's name is what they are mostly called.
+        guesses = (name_from_disk(Path(_path_of(first))),)
+    else:
+        guesses = (known,)
+    return tuple(dict.fromkeys(guess for guess in guesses if guess is not None and not wrong_name(guess)))
+
+
+def _path_of(argument: str) -> str:
+    """The path of a file, or of an address as libxml2 reads it for virt-v2v."""
+    try:
+        return unquote(urlsplit(argument).path) if _ADDRESS.match(argument) else argument
+    except ValueError:
+        return ""
+
+
+def _is_uuid(text: str) -> bool:
+    """Whether libvirt may take it for a UUID, which virt-v2v looks up before it looks for a name."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _name_in(path: Path) -> Optional[str]:
+    """The name in a libvirt XML; None where it can't be read, which the look at the source tells."""
+    try:
+        return read_domain_xml(read_description(path), str(path)).name
+    except H2kError:
+        return None

@@ -26,7 +26,7 @@ from h2k.convert.h2k_options import help_text
 from h2k.convert.log_replay import command_for, replayed, replays
 from h2k.convert.outputs import Output, choose, is_nobodys, leaves
 from h2k.convert.readiness import require_ready
-from h2k.convert.source import is_missing, name_of, open_source, require_shut_down, unknown_hives
+from h2k.convert.source import is_missing, likely_names, name_of, open_source, require_shut_down, unknown_hives
 from h2k.convert.two_steps import in_two_runs, refusal
 from h2k.convert.v2v_command import V2vCommand
 from h2k.convert.v2v_scripts import installed_version, scripts_for, shown
@@ -35,6 +35,7 @@ from h2k.disk.in_use import converting, require_unused
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import with_source
 from h2k.domain.guest_files import GuestFiles
+from h2k.domain.names import check_name, wrong_name
 from h2k.engine.ending import guarded
 from h2k.engine.examination import SOURCE, Examination
 from h2k.engine.outcome import WORDS, Outcome, of_source
@@ -106,6 +107,10 @@ class _Source:
     why: str
     seen: Optional[Examination] = None
 
+    def disks(self) -> Optional[int]:
+        """How many disks virt-v2v will write; None where it alone can read the source."""
+        return len(self.files.images) if self.files is not None else None
+
     def unknown(self) -> str:
         """The line for people when the source can't be read."""
         return f"the source can't be read beforehand, and the state of its hives is unknown: {self.why}"
@@ -129,7 +134,7 @@ def _watch(run: Run, command: V2vCommand) -> int:
     if output is None:
         return pass_through(["virt-v2v", *command.passed])
     chosen = output
-    _attempt(run.steps, chosen.begin)
+    _attempt(run.steps, lambda: chosen.begin(source.disks()))
     status = pass_through(["virt-v2v", *command.passed])
     if status == 0:
         _attempt(run.steps, lambda: _report_result(run, source, chosen))
@@ -192,6 +197,9 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
         if files is None:
             run.steps.say(source.unknown())
             outcome = of_source(run.report.findings, (), ())
+            name = name_of(command, None)
+            if output is not None and name is not None:
+                check_name(name)  # in a dry run too; of a source that can be read a hook says it
         else:
             require_shut_down(command, files)
             seen = _preflight(run, command, files)
@@ -206,7 +214,7 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
         require_ready(command, output, files, name_of(command, files))
         with _alone(command, output, files):
             _finish_earlier(run, command, output, files)
-            output.begin()
+            output.begin(source.disks())
             status = _run_virt_v2v(run, source, output)
             if status != 0:
                 return _virt_v2v_failed(run, status)
@@ -217,9 +225,9 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
 
 
 def _alone(command: V2vCommand, output: Output, files: Optional[GuestFiles]) -> contextlib.AbstractContextManager[None]:
-    """No other conversion to the same result meanwhile, as far as its name is known before."""
-    name = name_of(command, files)
-    return converting(output.state(name)) if name is not None else contextlib.nullcontext()
+    """No other conversion to the same result meanwhile, as far as its name is known before, or can be guessed."""
+    names = likely_names(command, files)
+    return converting(output.state(names[0])) if names else contextlib.nullcontext()
 
 
 def _plan_of(command: V2vCommand) -> tuple[str, ...]:
@@ -235,7 +243,7 @@ def _record_place(command: V2vCommand, output: Optional[Output], files: Optional
     if command.h2k.report is not None:
         return Path(command.h2k.report)
     name = name_of(command, files)
-    if command.h2k.dry_run or output is None or name is None or "/" in name:
+    if command.h2k.dry_run or output is None or name is None or wrong_name(name):
         return None
     try:
         return output.state(name)
@@ -290,9 +298,9 @@ def _runner_missing(run: Run, command: V2vCommand, seen: Examination) -> Optiona
 
 def _finish_earlier(run: Run, command: V2vCommand, output: Output, source: Optional[GuestFiles]) -> None:
     """Disks that somebody uses are not written anew; an unfinished run on them is finished or thrown away first."""
+    for likely in likely_names(command, source):
+        require_unused(output.replaced(likely))
     name = name_of(command, source)
-    if name is not None:
-        require_unused(output.replaced(name))
     if name is None or not (output.state(name) / "journal.json").exists():
         return
     files = output.earlier(name)

@@ -19,7 +19,7 @@ class GuestFiles:
     """The images in the domain's order with their formats (None: ask qemu), the domain if known, the report directory.
 
     `description` is the libvirt XML that named the images, where one did; `document` the file that did, of any kind;
-    `ovf` the bytes of an OVA's OVF.
+    `ovf` the bytes of an OVA's OVF. `beside`: the document names no disks, and these were found beside it by their names.
     """
 
     images: tuple[tuple[Path, Optional[str]], ...]
@@ -28,6 +28,7 @@ class GuestFiles:
     description: Optional[bytes] = None
     document: Optional[Path] = None
     ovf: Optional[bytes] = None
+    beside: bool = False
 
     def writable(self) -> tuple[tuple[Path, str], ...]:
         """The images with their formats; a format that nobody named is asked of qemu-img."""

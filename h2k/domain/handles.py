@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.disk.recognize import check_disk
 from h2k.domain import kubevirt, qemu_script
-from h2k.domain.facts import MAX_DISKS, DomainFacts
+from h2k.domain.facts import BUSES, MAX_DISKS, DomainFacts
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
 from h2k.domain.libvirt_reader import storage_bus
 from h2k.domain.ovf import read_ovf
@@ -219,15 +219,26 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def known_bus(target: GuestFiles) -> str:
-    """The bus that this guest's disks are meant for: what the newer of NAME.h2k/final.xml and NAME.xml says, else
-    virtio. It is the default of --bus, so that a guest made for virtio-scsi is not judged for virtio-blk."""
+    """The bus that this guest's disks are meant for: what the newer of NAME.h2k/final.xml and its description says (NAME.xml,
+    NAME.sh, NAME.yaml), else virtio. It is the default of --bus, so that a guest made for virtio-scsi is not judged for
+    virtio-blk."""
     final = target.state / "final.xml"
-    told = [(final.stat().st_mtime, read_description(final), True)] if final.is_file() else []
-    if target.description is not None and target.document != final:
+    told = []
+    if final.is_file():
+        told.append((final.stat().st_mtime, storage_bus(read_description(final), str(final)), True))
+    if target.document != final:
         when = target.document.stat().st_mtime if target.document is not None else 0.0  # libvirt does not tell
-        told.append((when, target.description, False))
-    for _, xml, ours in sorted(told, key=lambda entry: entry[0], reverse=True):
-        bus = storage_bus(xml, str(target.document or target.state))
+        told.append((when, described_bus(target), False))
+    for _, bus, ours in sorted(told, key=lambda entry: entry[0], reverse=True):
         if bus is not None and (bus != "sata" or ours):  # virt-v2v's SATA is for want of a driver, or a bootstrap's
             return bus
     return "virtio"
+
+
+def described_bus(target: GuestFiles) -> Optional[str]:
+    """The bus of the disk that a guest starts from, as its description says: one of h2k's, else None."""
+    if target.description is not None:
+        return storage_bus(target.description, str(target.document or target.state))
+    disks = target.domain.disks if target.domain is not None else ()
+    first = min(disks, key=lambda disk: (disk.boot_order is None, disk.boot_order or 0), default=None)
+    return first.bus if first is not None and first.bus in BUSES else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any, Optional
 import yaml
 from lxml import etree
 
-from h2k.base.errors import BadData, Refused
+from h2k.base.errors import BadData, Refused, UsageError
 from h2k.base.files import SHARED, Write, write_bytes
 from h2k.base.xml import parse_xml
 from h2k.domain.facts import MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts, Topology, disk_name, is_mac
@@ -18,6 +21,8 @@ from h2k.domain.guest_files import GuestFiles, images_of, read_description
 from h2k.domain.libvirt_writer import GUEST
 from h2k.domain.names import kubernetes_name
 from h2k.domain.values import MEMORY_LIMIT, VCPU_LIMIT
+
+log = logging.getLogger("h2k.files")
 
 YAML_LIMIT = 256 * 1024  # bytes; virt-v2v's have about 2 KiB
 PHASES = ("bootstrap", "final")
@@ -30,16 +35,39 @@ _HYPERV = {
     "synictimer": {"direct": {}},
 }  # fmt: skip
 _BUSES = {"virtio": "virtio", "sata": "sata", "scsi": "scsi"}
+_READ_BUSES = {"scsi": "virtio-scsi"}  # the one SCSI controller that KubeVirt has
 _STOP_SECONDS = 3600  # a Windows that installs updates while it shuts down is not to be killed
 
 
 # Reading virt-v2v's
 
 
-def read_target(document: bytes, name: str, base: Path, state: Path) -> GuestFiles:
-    """The guest of virt-v2v's YAML; formats are not in it. BadData when it is no virtual machine of KubeVirt."""
+def read_target(document: bytes, name: str, base: Path, state: Path, disks: Sequence[Path] = ()) -> GuestFiles:
+    """The guest of virt-v2v's YAML; formats are not in it. BadData when it is no virtual machine of KubeVirt.
+
+    virt-v2v writes the disks of a guest on virtio-scsi or IDE and leaves them out of the YAML ("XXX ide, scsi, floppy" in
+    its create_kubevirt_yaml.ml, 2.2 to 2.12): a YAML without disks is that of NAME-sda, NAME-sdb and so on beside it,
+    or of `disks` where virt-v2v was told their places (-oo disk=FILE). UsageError when there are none.
+    """
     facts = _facts(_load(document, name), name)
-    return GuestFiles(images_of(facts, base), state, facts)
+    if facts.disks:
+        return GuestFiles(images_of(facts, base), state, facts)
+    stem = Path(name).stem
+    paths = tuple(disks) or disks_beside(base / stem)
+    if not paths:
+        raise UsageError(
+            f"{name}: names no disk, as virt-v2v leaves those out that are not on virtio-blk, and {stem}-sda is not beside it",
+            hint="give the disk images in their order: h2k fix DISK…, with --bus virtio-scsi where they are to be on that",
+        )
+    log.warning("%s names no disk; taken for its disks: %s", name, ", ".join(map(str, paths)))
+    found = dataclasses.replace(facts, disks=tuple(DiskFacts(p, None, "", disk_name("vd", n)) for n, p in enumerate(paths)))
+    return GuestFiles(images_of(found, base), state, found, beside=not disks)
+
+
+def disks_beside(stem: Path) -> tuple[Path, ...]:
+    """The disks that virt-v2v calls by the guest's name: STEM-sda, STEM-sdb and so on, up to the first that is not there."""
+    names = (stem.with_name(f"{stem.name}-{disk_name('sd', number)}") for number in range(MAX_DISKS))
+    return tuple(itertools.takewhile(Path.exists, names))
 
 
 def _load(document: bytes, name: str) -> dict[str, Any]:
@@ -104,7 +132,8 @@ def _disks(template: dict[str, Any], name: str) -> tuple[DiskFacts, ...]:
     for index, disk in enumerate(disks):
         path, bus = paths.get(str(disk.get("name"))), _at(disk, "disk").get("bus")
         where = Path(path) if isinstance(path, str) and path else None
-        found.append(DiskFacts(where, None, bus if isinstance(bus, str) else "virtio", disk_name("vd", index)))
+        bus = bus if isinstance(bus, str) else "virtio"
+        found.append(DiskFacts(where, None, _READ_BUSES.get(bus, bus), disk_name("vd", index)))
     return tuple(found)
 
 

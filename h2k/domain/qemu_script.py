@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from h2k.domain.values import MEMORY_LIMIT, VCPU_LIMIT
 SCRIPT_LIMIT = 256 * 1024  # bytes; virt-v2v's have less than 2 KiB
 PHASES = ("bootstrap", "final")
 _EMULATORS = ("qemu-system-", "qemu-kvm")
+_UEFI = b"\nuefi_dir="  # of virt-v2v 2.8 and later: the script finds the firmware when it runs, and no -drive names it
+_DRIVER = "driver"  # the key that -device lets be left out
 _NICS = {"virtio": "virtio-net-pci"}
 _SOUND = {"ich9": "ich9-intel-hda", "ich6": "intel-hda"}
 # libvirt's names for Hyper-V enlightenments, as QEMU's CPU properties.
@@ -31,6 +34,8 @@ _HYPERV = {"spinlocks": "hv-spinlocks=0x1fff"}
 def read_target(script: bytes, name: str, base: Path, state: Path) -> GuestFiles:
     """The guest that virt-v2v's run script starts; it is read and never run. BadData when it is no such script."""
     facts = _facts(_command(script, name), name)
+    if _UEFI in script:
+        facts = dataclasses.replace(facts, firmware="uefi")
     images = []
     for path, form in images_of(facts, Path.cwd()):
         beside = base / path.name  # a directory that was moved
@@ -56,8 +61,10 @@ def _facts(words: Sequence[str], name: str) -> DomainFacts:
     given = [(option, value) for option, value in zip(words, words[1:]) if option.startswith("-") and len(option) > 1]
     values = dict(reversed(given))
     drives = [_properties(value) for option, value in given if option == "-drive"]
-    disks = [drive for drive in drives if drive.get("media") == "disk"]
-    nics = [d for d in (_properties(value) for option, value in given if option == "-device") if "netdev" in d]
+    devices = [_properties(value, first=_DRIVER) for option, value in given if option == "-device"]
+    # The floppy is a drive with media=disk too, without a file (virt-v2v's output_qemu.ml).
+    disks = [(d, bus) for d in drives if d.get("media") == "disk" and (bus := _bus(d, devices)) is not None]
+    nics = [device for device in devices if "netdev" in device]
     if len(disks) > MAX_DISKS or len(nics) > MAX_NICS:
         raise BadData(f"{name}: more than {MAX_DISKS} disks or {MAX_NICS} network cards")
     smp = _properties(values.get("-smp", "1"), first="cpus")
@@ -71,11 +78,27 @@ def _facts(words: Sequence[str], name: str) -> DomainFacts:
         firmware="uefi" if any(drive.get("if") == "pflash" for drive in drives) else "bios",
         secure_boot=False,
         disks=tuple(
-            DiskFacts(Path(disk["file"]) if disk.get("file") else None, disk.get("format"), "virtio", disk_name("vd", index))
-            for index, disk in enumerate(disks)
+            DiskFacts(Path(disk["file"]) if disk.get("file") else None, disk.get("format"), bus, disk_name("vd", index))
+            for index, (disk, bus) in enumerate(disks)
         ),
         nics=tuple(NicFacts(nic["mac"] if is_mac(nic.get("mac", "").lower()) else None) for nic in nics),
     )
+
+
+def _bus(drive: dict[str, str], devices: Sequence[dict[str, str]]) -> Optional[str]:
+    """The bus of a drive, by the device that it is in: "virtio", "virtio-scsi", "scsi", "ide", "" for another one. None for
+    what is no hard disk: in the floppy's device, or in none and without a file."""
+    device = next((d for d in devices if drive.get("id") is not None and d.get("drive") == drive["id"]), None)
+    if device is None:
+        return "virtio" if drive.get("file") else None
+    kind = device.get(_DRIVER, "")
+    if kind == "floppy":
+        return None
+    if kind == "scsi-hd":
+        place = device.get("bus", "").partition(".")[0]
+        controllers = [d.get(_DRIVER, "") for d in devices if d.get("id") == place]
+        return "virtio-scsi" if controllers and controllers[0].startswith("virtio-scsi-") else "scsi"
+    return "virtio" if kind.startswith("virtio-blk-") else "ide" if kind == "ide-hd" else ""
 
 
 def _properties(text: str, first: str = "") -> dict[str, str]:

@@ -103,9 +103,13 @@ class Run:
 
     def know_the_bus(self) -> None:
         """Without --bus a result is judged for the bus that it was made for, as its description or record says."""
-        if self.opened.request.bus is None and self.files is not None:
-            request = dataclasses.replace(self.opened.request, bus=known_bus(self.files))
-            self.tools = dataclasses.replace(self.opened, request=request)
+        if self.files is not None:
+            self.use_bus(known_bus(self.files))
+
+    def use_bus(self, bus: str) -> None:
+        """The bus of this guest's disks, unless --bus says another one."""
+        if self.opened.request.bus is None:
+            self.tools = dataclasses.replace(self.opened, request=dataclasses.replace(self.opened.request, bus=bus))
 
     def spelled(self, text: str) -> str:
         """A text with the options as this command spells them."""

@@ -81,7 +81,7 @@ class Output:
     def require(self) -> None:
         self._mark("require")
 
-    def begin(self) -> None:
+    def begin(self, disks: Optional[int]) -> None:
         self._mark("begin")
 
     def state(self, name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Optional
 import pytest
 
 from h2k.base.errors import BadData, Refused
-from h2k.convert.disk_description import MARK, Wanted, describe, find_facts
+from h2k.convert.disk_description import MARK, Described, Wanted, describe, find_facts
 from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts
 from tests.guests.ova import ovf_text
 from tests.unit.machines import LIBVIRT_XML as XML
@@ -97,3 +97,24 @@ def test_a_name_that_no_domain_can_have(wanted: Wanted, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="domain-name-invalid"):
         describe(tmp_path / "g.vmdk", wanted, RESULT, "stem", lambda: "uefi")
     assert describe(tmp_path / "g.vmdk", Wanted("web01"), RESULT, "stem", lambda: "uefi").facts.name == "web01"
+
+
+def described_by(path: Path) -> Described:
+    return describe(path.with_name("g.raw"), Wanted(domain=str(path)), RESULT, "stem", lambda: "bios")
+
+
+@pytest.mark.parametrize(
+    ("bus", "model", "told"),
+    [("scsi", "virtio-scsi", "virtio-scsi"), ("virtio", "", "virtio"), ("scsi", "lsilogic", None), ("sata", "", None), ("ide", "", None)],
+)
+def test_the_bus_that_the_description_says(bus: str, model: str, told: Optional[str], tmp_path: Path) -> None:
+    text = XML.format(type="file", source="file='g.raw'").replace("bus='scsi'", f"bus='{bus}'")
+    path = tmp_path / "g.xml"
+    path.write_text(text.replace("</devices>", f"<controller type='scsi' model='{model}'/></devices>"))
+    assert described_by(path).bus == told
+
+
+def test_vmware_has_no_bus_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "g.vmx"
+    path.write_bytes(VMX % b"g.raw")
+    assert described_by(path).bus is None

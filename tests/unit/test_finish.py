@@ -88,6 +88,15 @@ def test_to_watch_writes_the_domains_and_nothing_to_the_guest(world: Conversion,
     assert {p.name for p in world.state.glob("*.xml")} == ({"bootstrap.xml", "final.xml"} if domains else set())
 
 
+def test_to_watch_judges_for_the_bus_that_the_result_was_made_for(world: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("h2k.engine.runs.known_bus", lambda files: "virtio-scsi")
+    monkeypatch.setattr("h2k.engine.write_domains._make_scratch", lambda state: None)
+    world.request = dataclasses.replace(world.request, bus=None)
+    run = world.run("h2k-v2v")
+    watch(run)
+    assert run.opened.bus == "virtio-scsi"
+
+
 @pytest.mark.parametrize(
     ("system", "root"),
     [(None, "first"), ("http://microsoft.com/win/2k22", "first"), ("http://debian.org/debian/12", OTHER), ("http://microsoft.com.evil/", OTHER)],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from h2k.base.errors import BadData, UsageError
+from h2k.convert.outputs import FileOutput
 from h2k.domain.guest_files import GuestFiles
 from h2k.domain.handles import known_bus, open_guest_files
 from tests.guests.ova import ovf_text
@@ -203,6 +204,45 @@ def test_a_boot_order_says_which_disk_is_asked(guest: Path) -> None:
     )
     (guest / "web.xml").write_text(xml)
     assert known_bus(open_guest_files([str(guest / "web")])) == "virtio"
+
+
+SCRIPT = "qemu-system-x86_64 -m 2048 -device virtio-scsi-pci,id=scsi0 -device {} -drive file={},format=qcow2,if=none,id=d,media=disk\n"
+YAML = """kind: VirtualMachine
+metadata: {name: web}
+spec: {template: {spec: {domain: {devices: {disks: [%s]}}, volumes: [{name: d, hostDisk: {path: %s}}]}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "bus"),
+    [
+        ("sh", SCRIPT.format("scsi-hd,bus=scsi0.0,lun=0,drive=d", "{}"), "virtio-scsi"),
+        ("sh", SCRIPT.format("virtio-blk-pci,drive=d", "{}"), "virtio"),
+        ("sh", SCRIPT.format("ide-hd,bus=ide.0,drive=d", "{}"), "virtio"),
+        ("yaml", YAML % ("{name: d, disk: {bus: scsi}}", "{}"), "virtio-scsi"),
+        ("yaml", YAML % ("{name: d, disk: {bus: virtio}}", "{}"), "virtio"),
+        ("yaml", YAML % ("{name: d, disk: {bus: sata}}", "{}"), "virtio"),
+        ("yaml", YAML % ("", "{}"), "virtio"),
+    ],
+)  # fmt: skip
+def test_the_bus_that_a_script_or_a_machine_says(suffix: str, text: str, bus: str, guest: Path) -> None:
+    (guest / "web.xml").unlink()
+    document = guest / f"web.{suffix}"
+    document.write_text(text.replace("{}", str(guest / "web-sda")))
+    for handle in ("web", document.name, "web.h2k"):
+        assert known_bus(open_guest_files([str(guest / handle)])) == bus
+    final = guest / "web.h2k" / "final.xml"
+    final.write_text(domain_xml("web-sda", bus="sata"))
+    os.utime(document, (1000, 1000))
+    assert known_bus(open_guest_files([str(document)])) == "sata"
+
+
+def test_a_new_conversion_is_not_judged_for_the_bus_of_an_earlier_one(guest: Path) -> None:
+    final = guest / "web.h2k" / "final.xml"
+    final.write_text(domain_xml("web-sda", bus="virtio"))
+    os.utime(final, (1000, 1000))
+    (guest / "web.xml").write_text(domain_xml("web-sda", bus="scsi", controller="virtio-scsi"))
+    assert known_bus(FileOutput("local", guest).result("web")) == "virtio-scsi"
 
 
 def test_after_a_rollback_the_record_before_it_names_the_disks(tmp_path: Path) -> None:

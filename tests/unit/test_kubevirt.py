@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2k.base.errors import BadData, Refused, UsageError
-from h2k.domain.facts import NicFacts
+from h2k.domain.facts import NicFacts, complete
 from h2k.domain.kubevirt import machine, read_target, write_machines
+from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
 from tests.guests.stand_in_outputs import MAC, MACHINE
 from tests.unit.helpers import many
 
@@ -51,6 +53,47 @@ def test_virt_v2vs_machine_is_read(tmp_path: Path) -> None:
 def test_what_is_no_machine_of_virt_v2v(old: str, new: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadData, match=message):
         read_target(v2v_yaml().replace(old.encode(), new.encode()), "g.yaml", tmp_path, tmp_path)
+
+
+def test_the_disks_that_virt_v2v_leaves_out_are_those_beside_its_yaml(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It writes only disks on virtio-blk into the YAML."""
+    for name in ("g-sda", "g-sdb", "g-sdd", "g-sda.bak", "other-sda"):
+        (tmp_path / name).touch()
+    text = v2v_yaml(disks="", volumes="")
+    for document in (text, text.replace(b"          disks: []\n", b"").replace(b"      volumes: []\n", b"")):
+        found = read_target(document, f"{tmp_path}/g.yaml", tmp_path, tmp_path / "g.h2k")
+        assert found.images == ((tmp_path / "g-sda", None), (tmp_path / "g-sdb", None)) and found.beside
+        assert "names no disk" in caplog.text and "g-sdb" in caplog.text
+        assert found.domain is not None and [disk.path for disk in found.domain.disks] == [tmp_path / "g-sda", tmp_path / "g-sdb"]
+    facts = complete(found.domain)
+    for phase, write in (("bootstrap", bootstrap_xml), ("final", final_xml)):
+        choices = Choices(bus="virtio-scsi", scratch=tmp_path / "scratch.qcow2")
+        spec = machine(write(dataclasses.replace(facts, firmware="bios"), choices), phase)["spec"]["template"]["spec"]
+        disks, volumes = spec["domain"]["devices"]["disks"], {v["name"]: v.get("hostDisk", {}).get("path") for v in spec["volumes"]}
+        told = [(volumes[disk["name"]], disk["disk"]["bus"]) for disk in disks if disk["name"] != "scratch"]
+        bus = "scsi" if phase == "final" else "sata"
+        assert told == [(str(tmp_path / "g-sda"), bus), (str(tmp_path / "g-sdb"), bus)]
+
+
+def test_a_yaml_without_disks_and_without_disks_beside_it_says_what_to_give(tmp_path: Path) -> None:
+    (tmp_path / "g-sdb").touch()
+    with pytest.raises(UsageError, match=r"names no disk.*g-sda is not beside it.*h2k fix DISK") as error:
+        read_target(v2v_yaml(disks="", volumes=""), "g.yaml", tmp_path, tmp_path)
+    assert "--bus virtio-scsi" in error.value.hint
+    given = read_target(v2v_yaml(disks="", volumes=""), "g.yaml", tmp_path, tmp_path, disks=[Path("/pool/one")])
+    assert given.images == ((Path("/pool/one"), None),) and not given.beside
+
+
+def test_disks_that_are_no_files_are_not_sought_beside_the_yaml(tmp_path: Path) -> None:
+    (tmp_path / "g-sda").touch()
+    with pytest.raises(UsageError, match="names no disk image file"):
+        read_target(v2v_yaml(volumes=""), "g.yaml", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(("given", "bus"), [("virtio", "virtio"), ("scsi", "virtio-scsi"), ("sata", "sata"), ("[1]", "virtio")])
+def test_the_bus_of_a_disk(given: str, bus: str, tmp_path: Path) -> None:
+    found = read_target(v2v_yaml(disks=f"{{disk: {{bus: {given}}}, name: disk-0}}"), "g.yaml", tmp_path, tmp_path)
+    assert found.domain is not None and [disk.bus for disk in found.domain.disks] == [bus]
 
 
 ANY = st.recursive(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from hypothesis import given
@@ -20,8 +21,9 @@ from h2k.convert import libvirt_result
 from h2k.convert.libvirt_result import STATE, LibvirtOutput, has_kvm, marked_xml
 from h2k.convert.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
 from h2k.convert.v2v_command import in_two_steps, parse
-from h2k.domain.facts import NicFacts, Topology
+from h2k.domain.facts import NicFacts, Topology, complete
 from h2k.domain.guest_files import GuestFiles
+from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
 from h2k.domain.qemu_script import read_target, script
 from h2k.engine.report import Report
 from tests.guests.stand_in_outputs import MAC, MACHINE, SCRIPT
@@ -69,7 +71,7 @@ def test_the_one_document_that_is_new(tmp_path: Path) -> None:
     output = FileOutput("local", tmp_path)
     (tmp_path / "old.xml").write_text("<domain/>")
     os.utime(tmp_path / "old.xml", (0, 0))
-    output.begin()
+    output.begin(None)
     with pytest.raises(H2kError, match="virt-v2v alone knows the name"):
         output.result(None)
     text = '<domain><name>g</name><memory>1048576</memory><devices><disk type="file"><source file="/x/g-sda"/><target dev="vda" bus="virtio"/></disk></devices></domain>'
@@ -87,7 +89,7 @@ def test_the_name_that_was_written_is_read_not_the_one_that_was_expected(tmp_pat
     (tmp_path / "a.xml").write_text(text.format("a", "/x/old"))
     os.utime(tmp_path / "a.xml", (0, 0))
     output = FileOutput("local", tmp_path)
-    output.begin()
+    output.begin(None)
     for name in ("a/b", "a"):  # of an earlier run there may be a document of the expected name
         with pytest.raises(H2kError, match="wrote no such file"):
             output.result(name)
@@ -119,6 +121,63 @@ def test_a_result_of_long_ago(name: str, tmp_path: Path) -> None:
         os.utime(tmp_path / f"{name}{suffix}", (0, 0))
         (tmp_path / f"other{suffix}").write_text(text)
         assert open_result(str(tmp_path / f"{name}{suffix}"))[1].images[0][0] == Path("/x/g-sda")
+
+
+# A YAML that names no disks: virt-v2v's for a guest on virtio-scsi or IDE
+
+
+@pytest.fixture
+def unnamed(tmp_path: Path) -> Path:
+    """What such a conversion writes, two disks, and a third one of an earlier conversion."""
+    for name in ("g-sda", "g-sdb", "g-sdc"):
+        (tmp_path / name).write_bytes(b"x")
+    os.utime(tmp_path / "g-sdc", (1000, 1000))
+    (tmp_path / "g.yaml").write_text(MACHINE.format(name="g", disks="", volumes="", mac=MAC))
+    return tmp_path
+
+
+@pytest.mark.parametrize("disks", [2, None])
+def test_disks_that_are_not_named_are_those_that_were_written(unnamed: Path, disks: Optional[int]) -> None:
+    output = FileOutput("kubevirt", unnamed, form="raw")
+    output.begin(disks)
+    for name in ("g-sda", "g-sdb", "g.yaml"):
+        os.utime(unnamed / name)
+    found = output.result("g")
+    assert found.images == ((unnamed / "g-sda", "raw"), (unnamed / "g-sdb", "raw"))
+    assert found.domain is not None and [disk.path for disk in found.domain.disks] == [unnamed / "g-sda", unnamed / "g-sdb"]
+
+
+@pytest.mark.parametrize(("disks", "new"), [(3, ("g-sda", "g-sdb")), (1, ("g-sda", "g-sdb")), (2, ()), (None, ()), (2, ("g-sdb", "g-sdc"))])
+def test_disks_that_are_not_as_many_as_the_source_has_are_not_taken(unnamed: Path, disks: Optional[int], new: tuple[str, ...]) -> None:
+    output = FileOutput("kubevirt", unnamed)
+    for name in ("g-sda", "g-sdb"):
+        os.utime(unnamed / name, (1000, 1000))
+    output.begin(disks)
+    for name in (*new, "g.yaml"):
+        os.utime(unnamed / name)
+    with pytest.raises(H2kError, match=r"names no disk; of those beside it virt-v2v wrote \d.*h2k fix DISK"):
+        output.result("g")
+
+
+def test_of_a_result_of_long_ago_all_disks_beside_it_are_taken(unnamed: Path) -> None:
+    assert [path.name for path, _ in open_result(str(unnamed / "g.yaml"))[1].images] == ["g-sda", "g-sdb", "g-sdc"]
+    for name in ("g-sda", "g-sdb", "g-sdc"):
+        (unnamed / name).unlink()
+    assert FileOutput("kubevirt", unnamed).earlier("g") is None
+
+
+def test_disks_that_were_given_places_are_there(unnamed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(unnamed)
+    (unnamed / "own").write_bytes(b"x")
+    line = f"-i disk x -o kubevirt -os {unnamed} -oo disk=own -oo compressed -oo disk=/pool/two"
+    found = choose(parse(line.split()))
+    assert isinstance(found, FileOutput) and found.own == (unnamed / "own", Path("/pool/two"))
+    assert list(found.replaced("g")) == [unnamed / "g-sda", unnamed / "g-sdb", unnamed / "g-sdc", unnamed / "own"]
+    found.begin(2)
+    os.utime(unnamed / "g.yaml")
+    assert found.result("g").images == ((unnamed / "own", None), (Path("/pool/two"), None))
+    local = choose(parse(line.replace("kubevirt", "local").split()))
+    assert isinstance(local, FileOutput) and local.own == ()
 
 
 def test_a_result_that_is_none(tmp_path: Path) -> None:
@@ -161,6 +220,60 @@ def test_virt_v2vs_script_is_read(tmp_path: Path) -> None:
     assert facts is not None
     assert (facts.name, facts.memory, facts.vcpus, facts.topology) == ("g", 2048 << 20, 2, Topology(1, 2, 1))
     assert (facts.firmware, facts.nics) == ("uefi", (NicFacts(MAC),))
+
+
+def test_a_firmware_that_is_found_when_the_script_runs(tmp_path: Path) -> None:
+    """By scripts of virt-v2v 2.8 and later; their command has $uefi_args for BIOS too."""
+    head = '#!/bin/sh -\n\nmachine=q35\n\n{}if [ "$uefi_code" != "" ]; then\n    uefi_args="\\\n    -drive if=pflash,format=raw,file=$uefi_code \\\n    "\nfi\n\n'
+    tail = "qemu-system-x86_64 \\\n    -machine $machine \\\n    $uefi_args \\\n    -m 2048 \\\n" + DISK.format(path="/x/g-sda", form="raw", n=0)
+    for more, firmware in (("uefi_dir=/usr/share/OVMF\n", "uefi"), ("", "bios")):
+        found = read_target((head.format(more) + tail).encode(), "g.sh", tmp_path, tmp_path).domain
+        assert found is not None and found.firmware == firmware
+
+
+DEVICES = {
+    "virtio": ["virtio-blk-pci,drive=d{n}"],
+    "virtio-scsi": ["virtio-scsi-pci,id=scsi0", "scsi-hd,bus=scsi0.0,lun={n},drive=d{n}"],
+    "scsi": ["lsi53c895a,id=scsi0", "scsi-hd,bus=scsi0.0,lun={n},drive=d{n}"],
+    "ide": ["ide-hd,bus=ide.{n},unit=0,drive=d{n}"],
+    "": ["nvme,serial=1,drive=d{n}"],
+}
+
+
+def with_device(bus: str, number: int) -> str:
+    devices = "".join(f"    -device {device.format(n=number)} \\\n" for device in DEVICES[bus])
+    return devices + DISK.format(path=f"/out/g-sd{'ab'[number]}", form="raw", n=number)
+
+
+@pytest.mark.parametrize("bus", DEVICES)
+def test_the_bus_of_a_disk_is_its_devices(bus: str, tmp_path: Path) -> None:
+    facts = read_target(v2v_script(with_device(bus, 0) + with_device("virtio", 1)), "g.sh", tmp_path, tmp_path).domain
+    assert facts is not None and [disk.bus for disk in facts.disks] == [bus, "virtio"]
+
+
+FLOPPY = "    -device isa-fdc,id=floppy-bus \\\n    -drive if=none,id=drive-floppy-0,media=disk \\\n" \
+    "    -device floppy,bus=floppy-bus.0,unit=0,drive=drive-floppy-0 \\\n"  # fmt: skip
+
+
+@pytest.mark.parametrize("floppy", [FLOPPY, FLOPPY.replace("media=disk", "media=disk,file=/x.img"), "    -drive if=none,id=x,media=disk \\\n"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_floppy_is_no_disk(floppy: str, first: bool, tmp_path: Path) -> None:
+    """virt-v2v writes its drive as a disk's, without a file."""
+    disk = with_device("virtio-scsi", 0)
+    found = read_target(v2v_script(floppy + disk if first else disk + floppy), "g.sh", tmp_path, tmp_path)
+    assert found.images == ((Path("/out/g-sda"), "raw"),) and found.domain is not None
+    assert [(disk.path, disk.target) for disk in found.domain.disks] == [(Path("/out/g-sda"), "vda")]
+    facts = dataclasses.replace(complete(found.domain), firmware="bios")
+    for write in (bootstrap_xml, final_xml):
+        domain = parse_xml(write(facts, Choices(scratch=tmp_path / "scratch.qcow2")), "g.xml")
+        assert domain.find("devices/disk[@device='disk']/source").get("file") == "/out/g-sda"
+        assert domain.find("devices/disk[@device='floppy']") is None
+
+
+def test_a_hard_disk_without_a_file_stays_one(tmp_path: Path) -> None:
+    script = with_device("virtio", 0) + with_device("virtio-scsi", 1).replace("file=/out/g-sdb,format=raw,", "")
+    facts = read_target(v2v_script(script), "g.sh", tmp_path, tmp_path).domain
+    assert facts is not None and [(disk.path, disk.bus) for disk in facts.disks] == [(Path("/out/g-sda"), "virtio"), (None, "virtio-scsi")]
 
 
 def test_a_directory_that_was_moved(tmp_path: Path) -> None:

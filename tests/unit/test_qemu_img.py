@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -12,6 +13,8 @@ from typing import Any, Optional
 import pytest
 
 from h2k.base.errors import Refused
+from h2k.base.xml import parse_xml
+from h2k.config.driver_plan import load_plan
 from h2k.convert import qemu_img
 from h2k.convert.disk_description import MARK
 from h2k.convert.qemu_img import Places, main_qemu_img
@@ -19,11 +22,13 @@ from h2k.convert.qemu_img_command import ConvertCommand, parse
 from h2k.disk.in_use import converting
 from h2k.engine import records
 from h2k.engine.hooks import Options
+from h2k.engine.request import Request, Tools
 from h2k.guest.changes import WriteFile
 from h2k.guest.guest import Guest
 from h2k.windows.first_boot import SETTINGS, FirstBoot, settings_text
 from tests.unit.conversion_world import REFUSING, Conversion
 from tests.unit.engine_world import FOUND, made_hook, wants_boot_start
+from tests.unit.machines import LIBVIRT_XML as XML
 from tests.unit.memory_reader import MemoryReader, windows_guest
 
 STOP = '[ControlSet001\\Control\\CrashControl]\n"AutoReboot"=dword:{stop:08x}\n'
@@ -383,3 +388,48 @@ def test_an_edited_domain_of_an_earlier_disk_is_kept(world: Disk) -> None:
     (world.place / "web.xml").write_bytes(edited)
     assert convert(world) == 0
     assert (world.place / "web.xml.edited").read_bytes() == edited and b"mine" not in (world.place / "web.xml").read_bytes()
+
+
+# The bus
+
+
+@pytest.fixture
+def no_bus(world: Disk, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """No option says the bus; a description beside the source says virtio-scsi."""
+
+    @contextmanager
+    def open_tools(request: Request) -> Iterator[Tools]:
+        yield Tools(request, tuple(world.hooks), load_plan(), None, None)
+
+    monkeypatch.setattr(qemu_img, "open_tools", open_tools)
+    monkeypatch.setattr("h2k.engine.write_domains._make_scratch", lambda state: None)
+    xml = XML.format(type="file", source="file='web.vmdk'").replace("firmware='efi'", "")
+    (world.place / "source.xml").write_text(xml.replace("</devices>", "<controller type='scsi' model='virtio-scsi'/></devices>"))
+    return world
+
+
+def buses(world: Disk) -> list[str]:
+    """The buses of the disk in both phases, the bootstrap's scratch disk behind it."""
+    domains = [parse_xml((world.state / f"{phase}.xml").read_bytes(), phase) for phase in ("bootstrap", "final")]
+    return [disk.find("target").get("bus") for domain in domains for disk in domain.findall("devices/disk[@device='disk']")]
+
+
+@pytest.mark.parametrize("mode", ["repair", "report"])
+@pytest.mark.parametrize(
+    ("more", "described", "bus"),
+    [([], True, "virtio-scsi"), ([], False, "virtio"), (["--h2k-bus", "virtio"], True, "virtio"), (["--h2k-bus", "sata"], True, "sata")],
+)
+def test_the_bus_is_what_the_description_says_unless_one_is_given(no_bus: Disk, mode: str, more: list[str], described: bool, bus: str) -> None:
+    asked: list[str] = []
+
+    def listens(guest: Guest, options: Options) -> Iterator[Any]:
+        asked.append(options.bus)
+        return iter(())
+
+    no_bus.hooks = [*no_bus.hooks, made_hook(listens, "listens")]
+    if not described:
+        (no_bus.place / "source.xml").unlink()
+    assert convert(no_bus, *more, "--h2k-mode", mode) == 0
+    assert set(asked) == {bus}
+    shown = "scsi" if bus == "virtio-scsi" else bus
+    assert buses(no_bus) == (["sata", shown, shown] if bus != "sata" else ["sata", "sata"])

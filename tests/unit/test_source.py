@@ -11,7 +11,7 @@ import pytest
 
 from h2k.base.errors import H2kError, InUse
 from h2k.convert import source
-from h2k.convert.source import name_from_disk, name_of, open_source, unknown_hives
+from h2k.convert.source import likely_names, name_from_disk, name_of, open_source, unknown_hives
 from h2k.convert.v2v_command import parse
 from h2k.disk.image import ImageInfo
 from h2k.disk.view import View
@@ -167,3 +167,50 @@ def test_what_virt_v2v_assumes_of_a_disk_alone_is_said() -> None:
     with open_source(parse(["-i", "disk", "/x/g.vhdx"]), said.append):
         pass
     assert len(said) == 1 and all(words in said[0] for words in ("2048 MiB", "1 CPU", "new MAC", "-i libvirtxml"))
+
+
+VPX = "-ic vpx://user@vc/dc/esxi"
+UUID = "5f2a1f6e-2a51-4f4e-9d5b-0c6f6a0f3b11"
+
+
+@pytest.mark.parametrize(
+    ("argv", "certain", "likely"),
+    [
+        ([*VPX.split(), "web 01"], "web 01", ("web 01",)),
+        ([*VPX.split(), "-it", "vddk", "web"], "web", ("web",)),
+        (["-ic", "qemu+ssh://host/system", "web"], "web", ("web",)),
+        (["-i", "libvirt", "web", "-on", "other"], "other", ("other",)),
+        (["web", "-on", UUID], UUID, (UUID,)),
+        ([*VPX.split(), UUID], None, ()),
+        ([*VPX.split(), UUID.replace("-", "").upper()], None, ()),
+        ([*VPX.split(), "SRV/01 (prod)"], "SRV/01 (prod)", ()),
+        (["-i", "vmx", "-it", "ssh", "ssh://root@esxi/vmfs/d/web%2001/web%2001.vmx"], None, ("web 01",)),
+        (["-i", "vmx", "-it", "ssh", "ssh://root@esxi/vmfs/web.vmx", "-on", "other"], "other", ("other",)),
+        (["-i", "vmx", "-it", "ssh", "ssh://[/vmfs/web.vmx"], None, ()),
+        (["-i", "ova", "/x/web.ova"], None, ("web",)),
+        (["-i", "disk", "https://host/x/web.qcow2"], "web", ("web", "unknown")),
+        (["-i", "disk", "nbd://host/export", "/x/web-sda"], "export", ("export", "web")),
+        (["-i", "libvirtxml", "/no/such/web.xml"], None, ()),
+        (["-i", "unheard-of", "web"], None, ()),
+        ([*VPX.split()], None, ()),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_source_that_can_not_be_read(argv: list[str], certain: Optional[str], likely: tuple[str, ...]) -> None:
+    command = parse(argv)
+    assert (name_of(command, None), likely_names(command, None)) == (certain, likely)
+
+
+def test_a_libvirt_xml_says_its_name_whatever_its_disks_are(tmp_path: Path) -> None:
+    path = tmp_path / "other.xml"
+    path.write_text(XML.format(type="network", source="protocol='rbd' name='pool/image'"))
+    command = parse(["-i", "libvirtxml", str(path)])
+    assert name_of(command, None) == "g" and likely_names(command, None) == ("g",)
+    path.write_text("no XML")
+    assert name_of(command, None) is None
+
+
+def test_the_name_of_a_source_that_was_read_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "g.vmx").write_bytes(VMX % b"g.vmdk")
+    command = parse(["-i", "vmx", f"{tmp_path}/g.vmx"])
+    with open_source(command, lambda text: None) as (target, _):
+        assert likely_names(command, target) == ("the guest",)

@@ -190,6 +190,67 @@ def test_an_earlier_run_on_the_disks_is_finished_before_the_copy(world: Conversi
     assert world.steps_of("earlier", "finish-earlier", "virt-v2v") == ["earlier", "finish-earlier", "virt-v2v"]
 
 
+# Sources that can't be read beforehand
+
+REMOTE = ["-ic", "vpx://user@vc/dc/esxi", "web", "-o", "local", "-os", "/out"]
+SSH = ["-i", "vmx", "-it", "ssh", "ssh://root@esxi/vmfs/web.vmx", "-o", "local", "-os", "/out"]
+
+
+@pytest.fixture
+def remote(world: Conversion, monkeypatch: pytest.MonkeyPatch) -> Conversion:
+    world.source, world.why = None, "the guest is another host's"
+    monkeypatch.setattr(v2v, "finish_earlier", lambda disks, steps: world.done.append("finish-earlier"))
+    monkeypatch.setattr(v2v, "DiskSet", lambda images, state: None)
+    return world
+
+
+@pytest.mark.parametrize("argv", [REMOTE, SSH])
+def test_the_disks_of_a_running_guest_are_not_written_anew_from_a_source_that_can_not_be_read(remote: Conversion, argv: list[str]) -> None:
+    remote.fails["in-use"] = InUse("/web-sda", "in use by the running domain web")
+    assert main_v2v(argv) == 3
+    assert remote.steps_of("require-unused ['/web-sda']") and remote.tool == []
+
+
+def test_an_earlier_run_is_finished_where_the_name_is_certain_and_not_where_it_is_a_guess(remote: Conversion) -> None:
+    remote.state.mkdir()
+    (remote.state / "journal.json").write_text("{}")
+    main_v2v(SSH)
+    assert "finish-earlier" not in remote.done
+    main_v2v(REMOTE)
+    assert remote.steps_of("finish-earlier") == ["finish-earlier"]
+
+
+@pytest.mark.parametrize("argv", [REMOTE, SSH])
+def test_one_conversion_at_a_time_of_a_source_that_can_not_be_read(remote: Conversion, argv: list[str]) -> None:
+    with converting(remote.state):
+        assert main_v2v(argv) == 3 and remote.tool == []
+
+
+@pytest.mark.parametrize("more", [[], ["--h2k-dry-run"]])
+def test_a_wrong_name_of_a_source_that_can_not_be_read_is_refused_before_the_copy(
+    remote: Conversion, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [argument.replace("web", "SRV/01 (prod)") for argument in REMOTE]
+    assert main_v2v([*argv, *more]) == 3 and remote.tool == []
+    assert "domain-name-invalid" in capsys.readouterr().err and not remote.state.exists()
+    assert main_v2v([*argv, "-on", "srv01", *more]) == 0
+
+
+def test_a_guess_is_not_what_the_result_is_looked_for_by(remote: Conversion) -> None:
+    assert main_v2v(SSH) == 0 and remote.steps_of("result None")
+    assert main_v2v(REMOTE) == 0 and remote.steps_of("result web")
+
+
+def test_the_output_is_told_how_many_disks_there_will_be(world: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Optional[int]] = []
+    monkeypatch.setattr(Output, "begin", lambda output, disks: told.append(disks))
+    for more in ([], ["--h2k-mode", "report"]):
+        main_v2v([*LOCAL, *more])
+    world.source, world.why = None, "it is another host's"
+    main_v2v(LOCAL)
+    assert told == [1, 1, None]
+
+
 # Replayed sources
 
 
