@@ -107,6 +107,10 @@ class Run:
             request = dataclasses.replace(self.opened.request, bus=known_bus(self.files))
             self.tools = dataclasses.replace(self.opened, request=request)
 
+    def commit(self, what: str) -> None:
+        """From here on something is written, and nothing is a refusal: `what` was done."""
+        self.committed = what
+
     def spelled(self, text: str) -> str:
         """A text with the options as this command spells them."""
         return spelled(text, self.command)
