@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from h2k.base.errors import NOT_READY, READY, H2kError, NotVerified, Refused, UsageError
+from h2k.base.errors import FAILED, NOT_READY, READY, H2kError, NotVerified, Refused, UsageError
 from h2k.base.files import require_own, write_bytes
 from h2k.base.host import kvm_works
 from h2k.base.libvirt_connection import DEFAULT_URI, Domain, LibvirtGone, Virt
@@ -52,12 +52,12 @@ class BootRequest:
     policy: Policy = dataclasses.field(default_factory=Policy)
 
 
-def boot(request: BootRequest, steps: Steps) -> BootReport:
+def boot(request: BootRequest, steps: Steps, done: Callable[[str], None] = lambda what: None) -> BootReport:
     """Take a converted guest through both boots, commit what they wrote, and leave it running in production.
 
     NotVerified (with everything as it was, and the evidence in NAME.h2k/boot) when a boot fails, when the disks do not
-    bear it out, or when somebody stops h2k before the commit; Refused or UsageError before anything is started. What
-    fails after the commit is in the report: there is no way back then.
+    bear it out, or when somebody stops h2k before the commit; Refused or UsageError before anything is started. Once
+    there is no way back, `done` hears what was done; what fails after that is in the report, and H2kError if h2k can't go on.
     """
     report = _ready_report(request.state)
     state = request.state.parent.resolve() / request.state.name
@@ -67,7 +67,7 @@ def boot(request: BootRequest, steps: Steps) -> BootReport:
         raise UsageError(f"{bootstrap.path} and {final.path} are two domains", hint="h2k domains NAME.xml writes them anew")
     for description in (final, bootstrap):
         check_files(description, state, disk_evidence.recorded_disks(report))
-    cycle = _Cycle(request, state, bootstrap, final, disk_evidence.finding_ids(report), steps)
+    cycle = _Cycle(request, state, bootstrap, final, disk_evidence.finding_ids(report), steps, done)
     return cycle.run()
 
 
@@ -101,9 +101,11 @@ class _Cycle:
         final: Description,
         found: frozenset[str],
         steps: Steps,
+        done: Callable[[str], None],
     ) -> None:
         self.request, self.state, self.bootstrap, self.final = request, state, bootstrap, final
         self.found, self.steps = found, steps
+        self.done, self.stands = done, ""  # what was done that can't be taken back here
         self.limits: Mapping[str, int] = request.policy.timeouts
         self.interrupts = Interrupts()
         self.evidence = Evidence(state)
@@ -127,7 +129,12 @@ class _Cycle:
             raise NotVerified(f"{self.final.name}: stopped by {e}: nothing was begun", hint=f"h2k boot {self.directory}") from None
         except OSError as e:  # the report directory on a full or read-only file system
             error = f"{self.final.name}: {e.filename or self.state}: {e.strerror or e}"
-            raise (H2kError if self.report.reached == "committed" else Refused)(error, hint="see that file system") from e
+            if not self.stands:
+                raise Refused(error, hint="see that file system") from e
+            self.report.status, self.report.verdict = FAILED, f"{self.stands}; but {error}"
+            self._keep_report(self.report.reached)
+            goes_on = "commits them" if self.report.reached == "kept" else "goes on with it"
+            raise H2kError(error, hint=f"see that file system; h2k boot {self.directory} {goes_on}") from e
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -184,8 +191,7 @@ class _Cycle:
         )
         if committed:
             self.steps.say("the boots had been committed; going on with production")
-            self.report.commits = len(self.disks.history)
-            self._keep_report("committed")
+            self._no_way_back("committed")
         return committed
 
     def _check_taken(self, in_production: bool) -> None:
@@ -406,8 +412,12 @@ class _Cycle:
 
     def _keep(self) -> None:
         with self.interrupts.held_back():
-            self.disks.keep(self._companions())
-            self._keep_report("kept")
+            try:
+                self.disks.keep(self._companions())
+            except (H2kError, OSError) as e:
+                why = e.message if isinstance(e, H2kError) else str(e)
+                self._give_up(f"the overlays could not be kept: {why}; {self._back_to_what_was()}", getattr(e, "hint", ""), e)
+            self._no_way_back("kept")
         self.interrupts.check()
 
     def _commit(self) -> None:
@@ -433,9 +443,15 @@ class _Cycle:
                 because = e.message if isinstance(e, H2kError) else str(e)
                 hint = f"{e.hint}; {hint}" if isinstance(e, H2kError) and e.hint else hint
                 self._give_up(f"the boots could not be committed: {because}; {stands}", hint, e)
-            self.report.commits = len(self.disks.history)
-            self._keep_report("committed")
+            self._no_way_back("committed")
         self.interrupts.check()
+
+    def _no_way_back(self, reached: str) -> None:
+        self.report.reached, self.stands = reached, f"both boots observed and {reached}"
+        self.done(self.stands)
+        if reached == "committed":
+            self.report.commits = len(self.disks.history)
+        self._keep_report(reached)
 
     def _production(self) -> BootReport:
         """Define the final domain, start it with its links up, and validate it."""

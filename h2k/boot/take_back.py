@@ -16,26 +16,35 @@ from h2k.disk.overlay import DiskSet, RollbackResult
 
 
 def take_back(
-    images: Sequence[tuple[Path, str]], state: Path, force: bool = False, say: Callable[[str], None] = lambda text: None
+    images: Sequence[tuple[Path, str]],
+    state: Path,
+    force: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    done: Callable[[RollbackResult], None] = lambda result: None,
 ) -> RollbackResult:
     """Restore what the disks were before the last commit, or throw away overlays that were kept or left over.
 
-    Refused while a guest runs on the overlays; one that a killed run of h2k was observing is stopped.
+    Refused while a guest runs on the overlays; one that a killed run of h2k was observing is stopped. `done` hears what
+    was taken back as soon as it was: what fails after that is no refusal.
     """
     disks = DiskSet(images, state)
     with disks.held():
         if disks.phase not in ("applying", "kept"):
-            return disks.rollback(force=force)
+            result = disks.rollback(force=force)
+            done(result)
+            return result
+        evidence = Evidence(state.resolve())  # which may be refused, and then nothing is taken back
         domain = _domain(state.resolve())
         try:
             if domain is not None:
                 _make_free(domain, state.resolve(), say)
             result = disks.rollback(force=force)
-            Evidence(state.resolve()).throw_away()
+            done(result)
+            evidence.throw_away()
             if domain is not None:
-                done = forget(domain.virt, domain.name, domain.uuid, state.resolve())
-                if done:
-                    say(done)
+                told = forget(domain.virt, domain.name, domain.uuid, state.resolve())
+                if told:
+                    say(told)
         finally:
             if domain is not None:
                 domain.virt.close()

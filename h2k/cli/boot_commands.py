@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 import click
 
-from h2k.base.errors import NOT_READY, READY
+from h2k.base.errors import NOT_READY, READY, H2kError
 from h2k.base.libvirt_connection import DEFAULT_URI
 from h2k.base.steps import counted
 from h2k.boot.cycle import BootRequest, boot
+from h2k.boot.phase_domain import read_description_of
 from h2k.boot.record import explain as explain_boot
 from h2k.boot.record import word
 from h2k.boot.validate import explain as explain_checks
@@ -18,6 +20,7 @@ from h2k.boot.validate import validate_target
 from h2k.cli.handles import record_directory
 from h2k.cli.options import json_option, new_run, paths, table_option, verbose_option
 from h2k.config.policy import load_policy
+from h2k.domain.guest_files import GuestFiles
 from h2k.engine.ending import guarded
 from h2k.engine.outcome import Outcome
 from h2k.engine.request import Request
@@ -54,17 +57,25 @@ def boot_command(
     def work() -> Outcome:
         Request.of({"allow_under": allow_under})
         directory = record_directory(guest, connect)
-        run.records = directory
+        run.records, run.files = directory, _disks_of(directory)
         policy = load_policy(paths(policies))
         run.wants_page = policy.page
         request = BootRequest(directory, connect, keep_overlay, skip_bootstrap, policy)
-        report = boot(request, run.steps)
+        report = boot(request, run.steps, run.commit)
         run.report.more["boot"] = report.as_json()
         run.report.more["details"] = list(explain_boot(report))[1:]
         run.committed = report.verdict
         return Outcome(report.status, word(report.status), report.verdict)
 
     return guarded(run, work)
+
+
+def _disks_of(directory: Path) -> Optional[GuestFiles]:
+    """The guest's disks, which the record tells of; None where final.xml is what the boot is refused for."""
+    try:
+        return GuestFiles(read_description_of(directory, "final").disks, directory)
+    except H2kError:
+        return None
 
 
 @click.command(name="validate")

@@ -136,6 +136,7 @@ def domains(images: Sequence[str], report: Optional[str], as_json: bool, **wishe
         with opened(run, images, report, wishes):
             if run.domain is None:
                 raise UsageError("domains needs a description of the guest", hint="h2k domains NAME.xml")
+            run.records = run.guest_files.state
             with locked_directory(run.guest_files.state):  # what is read must still be so when the domains are written
                 seen = look(run, RESULT)
                 outcome = _for_domains(run, seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Optional
 
 import click
 
@@ -51,20 +51,33 @@ def list_command(extra: Sequence[str], words: bool, as_json: bool) -> int:
 
     Example: h2k hooks list
     """
+    return _list(extra, as_json, words)
+
+
+def _list(extra: Sequence[str], as_json: bool, words: bool = False) -> int:
+    status, found = _found(lambda: find_hooks([Path(d) for d in extra]), as_json)
+    if found is None:
+        return status
     if words:
-        click.echo(" ".join(hook.name for hook in find_hooks([Path(d) for d in extra])))
-        return READY
-    return _list(extra, as_json)
-
-
-def _list(extra: Sequence[str], as_json: bool) -> int:
-    found = find_hooks([Path(d) for d in extra])
-    if as_json:
-        print_json({"status": READY, "hooks": [_described(h) for h in found]})
+        click.echo(" ".join(hook.name for hook in found))
+    elif as_json:
+        print_json({"status": status, "hooks": [_described(h) for h in found]})
     else:
         for hook in found:
             click.echo(f"{hook.path.name:<26} {hook.summary}")
-    return READY
+    return status
+
+
+def _found(hooks_of: Callable[[], Sequence[Hook]], as_json: bool) -> tuple[int, Optional[Sequence[Hook]]]:
+    """The exit status, and the hooks; None where they could not be had, which is told."""
+    found: list[Sequence[Hook]] = []
+
+    def work() -> Outcome:
+        found.append(hooks_of())
+        return Outcome(READY, "HOOKS", "")
+
+    status = guarded(new_run(as_json), work, quiet=True)
+    return status, found[0] if found else None
 
 
 def _described(hook: Hook) -> dict[str, Any]:
@@ -80,14 +93,16 @@ def check(files: Sequence[str], as_json: bool) -> int:
 
     Example: h2k hooks check ./76-mine.py
     """
-    loaded = [load_hook(Path(name)) for name in files]
+    status, loaded = _found(lambda: [load_hook(Path(name)) for name in files], as_json)
+    if loaded is None:
+        return status
     if as_json:
-        print_json({"status": READY, "hooks": [_described(hook) for hook in loaded]})
-        return READY
+        print_json({"status": status, "hooks": [_described(hook) for hook in loaded]})
+        return status
     for hook in loaded:
         click.echo(f"{hook.path}: {hook.name}: {hook.summary}")
         click.echo(f"  answers: {', '.join(hook.answers) or 'nothing'}" + ("; a refusal stops later hooks" if hook.gate else ""))
-    return READY
+    return status
 
 
 @hooks.command()

@@ -112,12 +112,17 @@ def doctor(as_json: bool) -> int:
 
     Example: h2k doctor
     """
-    checks = (*host_doctor(), _writer_check())
-    status = READY if all(check.ok for check in checks) else NOT_READY
-    if as_json:
+    checks: list[Check] = []
+
+    def work() -> Outcome:
+        checks.extend((*host_doctor(), _writer_check()))
+        return Outcome(READY if all(check.ok for check in checks) else NOT_READY, "DOCTOR", "")
+
+    status = guarded(new_run(as_json), work, quiet=True)
+    if checks and as_json:
         print_json({"status": status, "checks": [dataclasses.asdict(c) for c in checks]})
-        return status
-    click.echo("\n".join(lines(checks)))
+    elif checks:
+        click.echo("\n".join(lines(checks)))
     return status
 
 

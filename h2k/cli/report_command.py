@@ -16,8 +16,8 @@ from h2k.cli.options import json_option, new_run, verbose_option
 from h2k.engine.ending import guarded, print_json, told
 from h2k.engine.guest_pages import write_guest_page
 from h2k.engine.outcome import Outcome
-from h2k.engine.records import command_line, records
-from h2k.engine.standing import standing
+from h2k.engine.records import command_line, judging_record, records
+from h2k.engine.standing import Standing, standing
 
 
 @click.command()
@@ -30,10 +30,14 @@ from h2k.engine.standing import standing
 def report(guest: str, history: bool, html: Optional[str], connect: Optional[str], as_json: bool) -> int:
     """Show the record of the last run, and what it is worth now.
 
+    A run that was refused for what is around the guest (its name is taken, somebody has the disks) says nothing of it:
+    the record before it is shown, and the newer one told in a line.
+
     Example: h2k report NAME.h2k
     """
     run = new_run(as_json)
     found: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
 
     def work() -> Outcome:
         directory = record_directory(guest, connect)
@@ -42,28 +46,42 @@ def report(guest: str, history: bool, html: Optional[str], connect: Optional[str
             raise UsageError(f"{directory}: no record of h2k here", hint="h2k report NAME.h2k")
         if html is not None:
             write_guest_page(Path(html), directory, found)
-        return Outcome(READY, "READ", "")
+        judging = judging_record(found)
+        now = standing(judging)
+        shown.append(_worth_now(judging, now, found[-1]))
+        return Outcome(READY if history else now.status(int(judging["status"])), "READ", "")
 
     status = guarded(run, work, quiet=True)
-    if not found:
+    if not shown:
         return status
     if history:
         return _history(found, as_json)
-    now = standing(found[-1])
-    record: dict[str, Any] = {**found[-1], "standing": dataclasses.asdict(now)}
+    told(shown[0], as_json=as_json)
+    return status
+
+
+def _worth_now(judging: dict[str, Any], now: Standing, newest: dict[str, Any]) -> dict[str, Any]:
+    """A record with what it is worth now, and the newer run that was kept out, where there is one."""
+    record: dict[str, Any] = {**judging, "standing": dataclasses.asdict(now)}
     if now.sentence:
-        record["verdict"] = f"{record['verdict']}; but now: {now.sentence}"
+        record["verdict"] = f"{record['verdict']}; {'since then' if now.holds else 'but now'}: {now.sentence}"
+    if not now.holds:
         record["word"] = f"{record.get('word', 'READY')}, {now.state.upper()}"
-    told(record, as_json=as_json)
-    return now.status(int(record["status"]))
+    if newest is not judging:
+        record["newer"] = {key: newest.get(key) for key in ("run", "command", "started", "status", "word", "verdict")}
+        details = record.get("details")
+        line = f"  newer:     {command_line(newest)}: {newest.get('word')}: {newest.get('verdict')}"
+        record["details"] = [*(details if isinstance(details, list) else ()), line]
+    return record
 
 
 def _history(found: Sequence[dict[str, Any]], as_json: bool) -> int:
     if as_json:
         print_json({"status": READY, "runs": list(found)})
         return READY
-    for number, record in enumerate(found):
-        state = standing(record).state if number == len(found) - 1 else ""
+    judging = judging_record(found)
+    for record in found:
+        state = standing(record).state if record is judging else ""
         word = record.get("word") or json.dumps(record.get("status"))
         click.echo(f"{record.get('started', '?'):<26} {word:<14} {command_line(record)}" + (f"  [{state}]" if state else ""))
     return READY

@@ -11,6 +11,7 @@ import click
 from h2k.base.errors import READY
 from h2k.boot.take_back import take_back
 from h2k.cli.options import guest_argument, json_option, new_run, table_option, verbose_option
+from h2k.disk.overlay import RollbackResult
 from h2k.domain.handles import open_guest_files
 from h2k.engine.ending import guarded
 from h2k.engine.outcome import Outcome
@@ -31,12 +32,15 @@ def rollback(images: Sequence[str], report: Optional[str], allow_under: Sequence
     """
     run = new_run(as_json)
 
+    def done(result: RollbackResult) -> None:
+        run.commit(str(result))
+        run.report.more["rollback"] = dataclasses.asdict(result)
+
     def work() -> Outcome:
         Request.of({"allow_under": allow_under})
         run.files = open_guest_files(images, report)
-        result = take_back(run.files.writable(), run.files.state, force, run.steps.say)
         run.records = run.files.state
-        run.report.more["rollback"] = dataclasses.asdict(result)
+        result = take_back(run.files.writable(), run.files.state, force, run.steps.say, done)
         return Outcome(READY, "ROLLED BACK", str(result))
 
     return guarded(run, work)

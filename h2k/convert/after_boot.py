@@ -14,6 +14,7 @@ def boot_too(run: Run, outcome: Outcome) -> Outcome:
     if outcome.status != READY or "bootstrap" not in run.report.files:
         return outcome
     run.committed = run.committed or outcome.sentence
-    report = boot(BootRequest(run.guest_files.state, policy=run.opened.policy), run.steps)
+    request = BootRequest(run.guest_files.state, policy=run.opened.policy)
+    report = boot(request, run.steps, lambda what: run.commit(f"{outcome.sentence}; {what}"))
     run.report.more["boot"] = report.as_json()
     return Outcome(report.status, boot_word(report.status), f"{outcome.sentence}; {report.verdict}", outcome.next)

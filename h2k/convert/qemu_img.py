@@ -165,7 +165,7 @@ def _convert(run: Run, command: ConvertCommand, places: Places) -> Outcome:
             return dataclasses.replace(looked, sentence=f"{looked.sentence}; nothing was written")
         require_space(places.out.absolute().parent, needed([image], False), domain.name)
         run.files = _result_files(command, places, domain)
-        domains = build_domains(run, seen) if seen.windows else {}
+        domains = _domains(run, places, image, seen)
         with converting(places.state):
             return _converted(run, command, places, image, domains, seen)
 
@@ -177,15 +177,23 @@ def _converted(run: Run, command: ConvertCommand, places: Places, image: Image, 
     with _overlay(image, places) as overlay:
         if seen.windows:
             seen = _repaired(run, image, overlay, seen)
-        elif not _another_system(image):
+        elif not domains:
             run.records = None  # a disk of data is nobody's guest
-            _copy(command, places, overlay, run.steps.say)
+            _copy(run, command, places, overlay)
             return Outcome(READY, LEFT_ALONE, "no operating system on this disk: it was copied as it is, without a domain")
         else:
             _in_place(run, command, overlay, run.domain)
         with run.steps.step("convert", f"qemu-img convert, from the overlay to {places.out}"):
-            _copy(command, places, overlay, run.steps.say, lambda part: _read_back(run, part, seen))
+            _copy(run, command, places, overlay, seen)
     return _finish(run, command, places, domains, seen)
+
+
+def _domains(run: Run, places: Places, image: Image, seen: Examination) -> Domains:
+    """The domains as they will be written: what can be refused of them is refused before the copy. A disk of data has none."""
+    if seen.windows:
+        return build_domains(run, seen)
+    assert run.domain is not None
+    return {"final": _production(places, run.domain)} if _another_system(image) else {}
 
 
 def _before_the_copy(run: Run, seen: Examination, looked: Outcome) -> Outcome:
@@ -335,10 +343,8 @@ def _in_place(run: Run, command: ConvertCommand, overlay: Path, domain: DomainFa
 # The copy, and what is written about it
 
 
-def _copy(
-    command: ConvertCommand, places: Places, overlay: Path, say: Callable[[str], None], prove: Optional[Callable[[Image], None]] = None
-) -> None:
-    """qemu-img's own copy, under another name until it is whole and `prove` has seen it. What is said of an earlier
+def _copy(run: Run, command: ConvertCommand, places: Places, overlay: Path, seen: Optional[Examination] = None) -> None:
+    """qemu-img's own copy, under another name until it is whole and, where it is a guest's, proven. What is said of an earlier
     disk of the same name goes first, so that no domain is ever beside a disk that it does not describe."""
     part = places.part
     try:
@@ -347,14 +353,15 @@ def _copy(
         status = pass_through(with_bar(command.argv(str(overlay), "qcow2", str(part))))
         if status != 0:
             raise _ended("qemu-img convert", status)
-        if prove is not None:
-            prove((part, command.target_format))
+        if seen is not None:
+            _read_back(run, (part, command.target_format), seen)
         require_unused([places.out] if part != places.out else [])  # an hour may have passed since this was asked first
-        _keep_edited(places, say)
+        _keep_edited(places, run.steps.say)
         for path in (places.xml, *(places.state / name for name in _TOLD)):
             path.unlink(missing_ok=True)
         if part != places.out:
             os.replace(part, places.out)
+        run.committed = _done(run, seen).sentence if seen is not None else f"{places.out} is written"
     finally:
         if part != places.out:
             part.unlink(missing_ok=True)
@@ -390,19 +397,19 @@ def _read_back(run: Run, part: Image, seen: Examination) -> None:
 def _finish(run: Run, command: ConvertCommand, places: Places, domains: Domains, seen: Examination) -> Outcome:
     for disk in run.report.guest["disks"]:
         disk.update(path=str(places.out), format=command.target_format)
-    if not seen.windows:
-        assert run.domain is not None
-        outcome = Outcome(READY, WORDS[READY], "not Windows: converted by virt-v2v-in-place")
-        domains = {"final": _production(places, run.domain)}
-    elif seen.todo:
-        outcome = outcomes.of_repair(run.report.findings, len(seen.todo), (), "repaired, verified and converted")
-    else:
-        outcome = dataclasses.replace(outcomes.of_repair(run.report.findings, 0, ()), sentence="healthy, and converted")
-    run.committed = outcome.sentence
-    outcome = finished(run, seen, outcome, domains)
+    outcome = finished(run, seen, _done(run, seen), domains)
     write_bytes(places.xml, MARK + b"\n" + (places.state / "final.xml").read_bytes(), SHARED)
     run.report.files["domain"] = str(places.xml)
     return dataclasses.replace(outcome, next=next_commands(run, False))
+
+
+def _done(run: Run, seen: Examination) -> Outcome:
+    """How a conversion ended whose disk is in its place."""
+    if not seen.windows:
+        return Outcome(READY, WORDS[READY], "not Windows: converted by virt-v2v-in-place")
+    if seen.todo:
+        return outcomes.of_repair(run.report.findings, len(seen.todo), (), "repaired, verified and converted")
+    return dataclasses.replace(outcomes.of_repair(run.report.findings, 0, ()), sentence="healthy, and converted")
 
 
 def _production(places: Places, domain: DomainFacts) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from h2k.base.errors import H2kError
 from h2k.base.text import shown
 from h2k.config.policy import load_policy
-from h2k.engine.records import command_line, records
+from h2k.engine.records import command_line, judging_record, records
 from h2k.engine.standing import standing
 from h2k.pages.guest_page import PAGE, GuestRecords, write_page
 
@@ -37,6 +37,7 @@ def write_guest_page(path: Path, report_dir: Path, history: Optional[Sequence[di
 
 
 def gathered(report_dir: Path, history: Sequence[dict[str, Any]]) -> GuestRecords:
-    """What the page is made of: the records, their command lines, and what the last one is worth now."""
-    now, made = standing(history[-1]), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return GuestRecords(report_dir, tuple(history), tuple(command_line(r) for r in history), now.state, now.sentence, made)
+    """What the page is made of: the records, their command lines, and what the one that judges is worth now."""
+    number = next(n for n, record in enumerate(history) if record is judging_record(history))
+    now, made = standing(history[number]), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return GuestRecords(report_dir, tuple(history), tuple(command_line(r) for r in history), now.state, now.sentence, made, number)

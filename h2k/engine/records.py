@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from h2k import __version__
-from h2k.base.errors import NOT_READY, REFUSED, H2kError, UsageError
+from h2k.base.errors import NOT_READY, READY, REFUSED, H2kError, UsageError
 from h2k.base.files import own_directory, write_json
 from h2k.base.run import CommandFailed, run
 from h2k.base.text import mask_argv
@@ -70,11 +70,23 @@ def ready_record(report_dir: Path) -> Optional[dict[str, Any]]:
         command = str(record.get("command", ""))
         undone = record.get("rollback", {}).get("kind") if isinstance(record.get("rollback"), dict) else None
         if command.endswith(" rollback"):
-            if undone not in ("boot", "kept overlay", "unfinished boot") and current is not None and record.get("status") == 0:
+            if undone not in ("boot", "kept overlay", "unfinished boot") and current is not None and took_back(record):
                 current = {**current, "status": NOT_READY, "verdict": "the repair was rolled back"}
         elif not command.endswith((" boot", " validate")) and not _was_kept_out(record):
             current = record
     return current
+
+
+def judging_record(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The record that tells how the guest is, of a history that is not empty: that of the last run that was not kept
+    out. Where all were, it is the last."""
+    return next((record for record in reversed(history) if not _was_kept_out(record)), history[-1])
+
+
+def took_back(record: dict[str, Any]) -> bool:
+    """Whether it is of a rollback that gave the disks back what they held; something may have failed after that."""
+    done = record.get("status") == READY or isinstance(record.get("rollback"), dict)
+    return done and str(record.get("command", "")).endswith(" rollback")
 
 
 def _was_kept_out(record: dict[str, Any]) -> bool:

@@ -111,6 +111,10 @@ class Run:
         if self.opened.request.bus is None:
             self.tools = dataclasses.replace(self.opened, request=dataclasses.replace(self.opened.request, bus=bus))
 
+    def commit(self, what: str) -> None:
+        """From here on something is written, and nothing is a refusal: `what` was done."""
+        self.committed = what
+
     def spelled(self, text: str) -> str:
         """A text with the options as this command spells them."""
         return spelled(text, self.command)

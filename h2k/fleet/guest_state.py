@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 from h2k.base.errors import READY, REFUSED, H2kError
 from h2k.base.files import own_directory, write_json
-from h2k.engine.records import read_json, ready_record, records
+from h2k.engine.records import read_json, ready_record, records, took_back
 from h2k.engine.standing import GONE, standing
 from h2k.fleet.waves import Entry
 
@@ -75,7 +75,7 @@ def _booted(history: Iterable[dict[str, Any]]) -> bool:
         command = str(record.get("command", ""))
         if command.endswith(" boot"):
             good = record.get("status") == READY
-        elif command.endswith(" rollback") and record.get("status") == READY:
+        elif took_back(record):
             good = False
     return good
 
@@ -92,7 +92,8 @@ def _undone(mark: dict[str, Any], history: list[dict[str, Any]]) -> tuple[str, s
     """The state of a guest that is neither running nor done, by the mark and the newest record of its run."""
     if not mark and not history:
         return WAITING, ""
-    record = history[-1] if history and _seconds(history[-1]) >= int(mark.get("began", 0)) else None
+    told = [r for r in history if not str(r.get("command", "")).endswith(" rollback") or took_back(r)]
+    record = told[-1] if told and _seconds(told[-1]) >= int(mark.get("began", 0)) else None
     status = record.get("status") if record is not None else mark.get("status")
     reason = str(record.get("verdict", "") if record is not None else mark.get("reason", ""))
     if mark.get("state") == INTERRUPTED or status is None or status in _BY_SIGNAL or status < 0 or reason.startswith("interrupted"):

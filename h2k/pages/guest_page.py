@@ -26,8 +26,8 @@ _WEIGHT = {"refused": 0, "broken": 1, "repaired": 2, "warning": 3, "ok": 4}
 
 @dataclasses.dataclass(frozen=True)
 class GuestRecords:
-    """What a page is made of: NAME.h2k, its records (oldest first) with their command lines, and what the last one is
-    worth at the time `made`: `state` in a word, `sentence` for people, "" where it stands."""
+    """What a page is made of: NAME.h2k, its records (oldest first) with their command lines, and what the one at
+    `judging`, the last that judged the disks, is worth at the time `made`: `state` in a word, `sentence` for people."""
 
     directory: Path
     history: tuple[dict[str, Any], ...]
@@ -35,6 +35,7 @@ class GuestRecords:
     state: str = ""
     sentence: str = ""
     made: str = ""
+    judging: int = -1
 
 
 def write_page(path: Path, guest: GuestRecords) -> None:
@@ -45,13 +46,14 @@ def write_page(path: Path, guest: GuestRecords) -> None:
 def page(guest: GuestRecords) -> str:
     """The HTML of the page."""
     directory, history = guest.directory.absolute(), _with_boot(guest.directory, [clean(record) for record in guest.history])
-    newest, record = history[-1], _telling(history)
+    newest, record = history[guest.judging], _telling(history)
     final = disks_of(directory, "final")
     network = clean(_document(directory / "network.json"))
     return render(
         "guest.html.j2",
         record=record,
         newest=newest,
+        last=history[-1],
         name=name_of(directory, "final") or clean(directory.stem),
         standing={"state": guest.state, "sentence": clean(guest.sentence)},
         chain=chain_of(record, ", ".join(dict.fromkeys(disk["bus"] for disk in final)), _checks_after(history, record)),
@@ -103,7 +105,7 @@ def _can_go_back(history: Sequence[dict[str, Any]]) -> bool:
     """Whether a repair or a boot stands that rollback takes back: each command that makes one names it as a next one."""
     for record in reversed(history):
         command = str(record.get("command", ""))
-        if record.get("status") == 0 and command.endswith(" rollback"):
+        if command.endswith(" rollback") and (record.get("status") == 0 or record.get("rollback")):
             return False
         if command.endswith(" boot") or any(" rollback " in str(line) for line in record.get("next", [])):
             return True

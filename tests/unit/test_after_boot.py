@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Run:
 def boots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
 
-    def boot(request: Any, steps: Any) -> BootReport:
+    def boot(request: Any, steps: Any, done: Any) -> BootReport:
         found.append(request)
         return BootReport(0, "both phases ran", "production")
 
@@ -58,7 +58,7 @@ def test_without_a_bootstrap_domain_there_is_nothing_to_boot(run: Run, boots: li
 
 @pytest.mark.parametrize(("status", "word"), [(4, "BOOTED, NOT VALIDATED"), (5, "NOT VERIFIED")])
 def test_how_the_boots_ended_is_how_the_run_ends(run: Run, monkeypatch: pytest.MonkeyPatch, status: int, word: str) -> None:
-    monkeypatch.setattr(after_boot, "boot", lambda request, steps: BootReport(status, "why"))
+    monkeypatch.setattr(after_boot, "boot", lambda request, steps, done: BootReport(status, "why"))
     outcome = boot_too(run, READY)
     assert (outcome.status, outcome.word) == (status, word)
 
@@ -67,7 +67,7 @@ def test_how_the_boots_ended_is_how_the_run_ends(run: Run, monkeypatch: pytest.M
 def test_a_boot_that_fails_comes_after_something_was_written(
     run: Run, monkeypatch: pytest.MonkeyPatch, committed: str, said: str
 ) -> None:
-    def boot(request: Any, steps: Any) -> BootReport:
+    def boot(request: Any, steps: Any, done: Any) -> BootReport:
         raise Refused("no libvirt")
 
     monkeypatch.setattr(after_boot, "boot", boot)
@@ -75,3 +75,14 @@ def test_a_boot_that_fails_comes_after_something_was_written(
     with pytest.raises(Refused):
         boot_too(run, READY)
     assert run.committed == said
+
+
+def test_what_fails_after_the_boots_were_committed_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def boot(request: Any, steps: Any, done: Any) -> BootReport:
+        done("both boots observed and committed")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(after_boot, "boot", boot)
+    with pytest.raises(OSError, match="No space"):
+        boot_too(run, READY)
+    assert run.committed == f"{READY.sentence}; both boots observed and committed"

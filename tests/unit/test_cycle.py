@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from h2k.base.errors import NOT_READY, READY, BadData, H2kError, NotVerified, Refused, UsageError
+from h2k.base.errors import FAILED, NOT_READY, READY, BadData, H2kError, NotVerified, Refused, UsageError
 from h2k.base.libvirt_connection import LibvirtGone, State
 from h2k.base.steps import Steps
 from h2k.boot import cycle, disk_evidence
@@ -191,8 +191,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def go(world: World, **wishes: Any) -> BootReport:
-    return boot(BootRequest(world.state, policy=Policy(), **wishes), Steps(quiet=True))
+def go(world: World, done: Callable[[str], None] = lambda what: None, **wishes: Any) -> BootReport:
+    return boot(BootRequest(world.state, policy=Policy(), **wishes), Steps(quiet=True), done)
 
 
 def killed_with(number: signal.Signals) -> Callable[[], None]:
@@ -309,6 +309,48 @@ def test_told_to_stop_while_cleaning_up(world: World) -> None:
     with pytest.raises(NotVerified, match="stopped by SIGTERM"):
         go(world)
     assert world.log.count("discard") == 1 and world.phase == "idle"
+
+
+FULL = OSError(28, "No space left on device", "/tmp/x")
+
+
+@pytest.mark.parametrize(("keep", "reached"), [(False, "committed"), (True, "kept")])
+@pytest.mark.parametrize("at", ["define", "watch production", "close", "unlock"])
+def test_a_file_system_that_takes_nothing_after_the_boots_is_no_refusal(at: str, keep: bool, reached: str, world: World) -> None:
+    world.at, heard = {at: raising(FULL)}, []
+    with pytest.raises(H2kError, match=r"/tmp/x: No space left") as caught:
+        go(world, heard.append, keep_overlay=keep)
+    assert caught.value.exit_status == FAILED and "h2k boot" in caught.value.hint
+    assert heard == [f"both boots observed and {reached}"] and "discard" not in world.log
+    assert world.record["verdict"].startswith(f"{heard[0]}; but g: /tmp/x") and world.record["status"] == FAILED
+
+
+def test_nor_is_it_one_where_an_earlier_run_had_committed(world: World) -> None:
+    world.at = {"define": raising(FULL)}
+    with pytest.raises(H2kError):
+        go(world)
+    heard: list[str] = []
+    with pytest.raises(H2kError) as caught:
+        go(world, heard.append)
+    assert caught.value.exit_status == FAILED and heard == ["both boots observed and committed"]
+    world.at = {}
+    assert go(world).status == READY and world.stack == ["fix", "boot"]
+
+
+@pytest.mark.parametrize("error", [FULL, H2kError("the journal can't be written", hint="free some space")])
+def test_overlays_that_can_not_be_kept_are_thrown_away(error: Exception, world: World) -> None:
+    world.at, heard = {"keep": raising(error)}, []
+    with pytest.raises(NotVerified, match=r"the overlays could not be kept: .*; the disks are what they were"):
+        go(world, heard.append, keep_overlay=True)
+    assert heard == [] and world.phase == "idle" and world.record["stage"] == "failed"
+
+
+def test_before_there_is_no_way_back_nothing_is_said_to_be_done(world: World) -> None:
+    heard: list[str] = []
+    world.failed = {"final": [Check("virtio-bound", "failed", "virtio-blk", "Windows never met it")]}
+    with pytest.raises(NotVerified):
+        go(world, heard.append)
+    assert heard == []
 
 
 @pytest.mark.parametrize("at", ["commit", "define", "watch production"])

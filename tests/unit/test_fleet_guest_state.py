@@ -104,6 +104,15 @@ def test_a_guest_that_was_converted_waits_for_its_boot(entry: Entry) -> None:
     assert found.state == FAILED and found.converted  # a retry boots it, and converts nothing
 
 
+def test_a_rollback_that_was_refused_changes_nothing_and_one_that_failed_late_took_it_back(entry: Entry) -> None:
+    record(entry, 1, 0)
+    record(entry, 2, 3, "h2k rollback")
+    assert state_of(entry, boot=True).state == WAITING and state_of(entry).state == DONE
+    record(entry, 3, 0, "h2k boot")
+    record(entry, 4, 1, "h2k rollback", rollback={"kind": "boot"})
+    assert not state_of(entry, boot=True).booted
+
+
 def test_disks_that_are_gone_are_told_and_the_guest_stays_done(entry: Entry) -> None:
     record(entry, 1, 0, disks=[{"path": "/nowhere/web", "bytes": 1, "mtime": 1}])
     assert state_of(entry).state == DONE and "No such file" in state_of(entry).reason

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
+import jsonschema
 import pytest
 
+from h2k.base.errors import Refused
 from h2k.cli.main import main
+from h2k.engine import records
 from h2k.engine.runs import Run
 from tests.unit.engine_world import World, made_domain, made_guest
+
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "schemas" / "record.json"
 
 
 @pytest.fixture
@@ -63,6 +69,35 @@ def test_domains_takes_the_lock_before_it_looks(world: World, monkeypatch: pytes
         world.done.append("unlock")
 
     monkeypatch.setattr("h2k.cli.guest_commands.locked_directory", locked)
+    monkeypatch.setattr(records, "versions", records.own_version)
     assert main(["domains", "web.xml"]) == 0
     assert world.done[0] == "lock" and world.done[-1] == "unlock" and any(step.startswith("read") for step in world.done), world.done
     assert (world.state / "final.xml").exists()
+
+
+@pytest.mark.parametrize(("start", "status"), [(0, 0), (3, 4)], ids=["healthy", "to repair"])
+def test_domains_keeps_a_record(start: int, status: int, world: World, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    world.image, world.domain = made_guest(start), made_domain("web")
+    monkeypatch.setattr(records, "versions", records.own_version)
+    assert main(["domains", "web.xml", "--json"]) == status
+    kept = json.loads((world.state / "report.json").read_text())
+    jsonschema.validate(kept, json.loads(SCHEMA.read_text()))
+    assert kept == json.loads(capsys.readouterr().out) and (kept["command"], kept["status"], kept["run"]) == ("h2k domains", status, 1)
+    assert ("final" in kept["files"]) == (status == 0) == (world.state / "final.xml").exists()
+
+
+def test_domains_that_are_refused_leave_a_record_too(world: World, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    world.image, world.domain = made_guest(0), made_domain("web")
+    monkeypatch.setattr(records, "versions", records.own_version)
+
+    def refuse(run: Any, seen: Any) -> Any:
+        raise Refused("no UEFI firmware on this host")
+
+    monkeypatch.setattr("h2k.cli.guest_commands.build_domains", refuse)
+    assert main(["domains", "web.xml"]) == 3
+    kept = records.records(world.state)
+    assert [(r["command"], r["word"]) for r in kept] == [("h2k domains", "REFUSED")] and not (world.state / "final.xml").exists()
+
+
+def test_domains_without_a_description_has_no_record(world: World) -> None:
+    assert main(["domains", "disk.qcow2"]) == 2 and not world.state.exists()

@@ -267,6 +267,21 @@ def test_the_verdict_is_coloured_by_what_it_is_worth_now(standing: str, status: 
     assert verdict.get("class") == f"verdict {kind}" and standing in verdict.text_content()
 
 
+def test_a_run_that_was_kept_out_is_told_below_the_verdict_that_stands(tmp_path: Path) -> None:
+    history = (guest_record(run=1), guest_record(run=2, word="REFUSED", status=3, command="h2k boot", verdict="the name is taken"))
+    found = parsed(page(GuestRecords(tmp_path / "g.h2k", history, ("h2k fix g.xml", "h2k boot g.h2k"), judging=0)))
+    (verdict,) = found.find_class("verdict")
+    assert verdict.get("class") == "verdict good" and "READY" in verdict.text_content()
+    assert "Since then h2k boot was kept out: REFUSED: the name is taken" in verdict.text_content()
+    assert "kept out" not in parsed(page(GuestRecords(tmp_path / "g.h2k", history, ("a", "b")))).text_content()
+
+
+def test_a_guest_in_production_writes_and_its_verdict_stays(tmp_path: Path) -> None:
+    found = page_of(tmp_path / "g.h2k", guest_record(), state="in production", sentence="g was written since, as a guest that runs does")
+    (verdict,) = found.find_class("verdict")
+    assert verdict.get("class") == "verdict good" and "written since" in verdict.text_content()
+
+
 @pytest.mark.parametrize(
     "change",
     [{"guest": {}}, {"findings": []}, {"boot": {"phases": [], "checks": []}}, {"status": 3, "word": "REFUSED"}, {"changes": [{}], "guest": {"disks": [{}]}}],

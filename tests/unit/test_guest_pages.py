@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import pytest
 
-from h2k.base.errors import H2kError
+from h2k.base.errors import H2kError, Refused
 from h2k.config.policy import Policy
 from h2k.domain.facts import DiskFacts, DomainFacts, NicFacts
 from h2k.engine import guest_pages, records
@@ -101,3 +101,15 @@ def test_the_record_has_the_machine_that_was_converted(tmp_path: Path) -> None:
     assert record_of(run, Outcome(0, "READY", ""))["source_machine"] == {
         "firmware": "bios", "disks": [{"bus": "scsi", "target": "sda"}], "nics": [{"mac": "52:54:00:00:00:01", "model": "vmxnet3"}],
     }  # fmt: skip
+
+
+def test_the_page_is_of_the_record_that_tells_how_the_guest_is(tmp_path: Path) -> None:
+    ended(tmp_path / "g.h2k")
+    run = Run("h2k boot", ("boot", "g.h2k"), records=tmp_path / "g.h2k", as_json=True, wants_page=True)
+
+    def refuse() -> Outcome:
+        raise Refused("the name 'g' is taken")
+
+    assert guarded(run, refuse) == 3
+    made = guest_pages.gathered(tmp_path / "g.h2k", records.records(tmp_path / "g.h2k"))
+    assert made.judging == 0 and "is taken" in (tmp_path / "g.h2k" / "page.html").read_text()

@@ -1,4 +1,4 @@
-"""`h2k drivers`: a table of what a guest gets, for its own bus; status 4 where a package is missing."""
+"""`h2k drivers`: a table of what a guest gets, for its own bus; status 4 where a package is missing. `h2k doctor`: its one end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from h2k.base.errors import H2kError
+from h2k.base.doctor import Check
+from h2k.base.errors import H2kError, UsageError
 from h2k.cli import host_commands
 from h2k.cli.main import main
 from h2k.config.driver_plan import load_plan
@@ -86,3 +87,31 @@ def test_a_missing_package_is_told_and_is_status_4(source: Source, capsys: pytes
     assert any(line.startswith("virtio-net") and "MISSING: no netkvm.inf" in line for line in told.splitlines()) and "\x1b" not in told
     assert main(["drivers", "g", "--json"]) == 4
     assert [row["role"] for row in json.loads(capsys.readouterr().out)["drivers"] if "missing" in row] == ["virtio-net"]
+
+
+# doctor
+
+
+@pytest.mark.parametrize(("fine", "status"), [(True, 0), (False, 4)])
+def test_doctor_prints_its_checks_and_its_status(
+    fine: bool, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host_commands, "host_doctor", lambda: [Check("KVM", fine, "as it is", "install it")])
+    monkeypatch.setattr(host_commands, "_writer_check", lambda: Check("writer", True, "direct", needed=""))
+    assert main(["doctor", "--json"]) == status
+    content = json.loads(capsys.readouterr().out)
+    assert content["status"] == status and [c["name"] for c in content["checks"]] == ["KVM", "writer"]
+    assert main(["doctor"]) == status and "KVM" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError("by zero"), 1), (OSError(5, "Input/output error", "/boot"), 1), (UsageError("policy.yaml: no"), 2)])
+def test_doctor_that_fails_ends_as_every_run_does(
+    error: Exception, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Any:
+        raise error
+
+    monkeypatch.setattr(host_commands, "host_doctor", fail)
+    assert main(["doctor", "--json"]) == status
+    seen = capsys.readouterr()
+    assert json.loads(seen.out)["status"] == status and seen.err.startswith("h2k: ") and "Traceback" not in seen.err

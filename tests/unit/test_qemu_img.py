@@ -285,6 +285,50 @@ def test_another_system_goes_through_virt_v2v_in_place(other: Disk) -> None:
     assert "hyperv" not in final and "virtio" in final and record(other)["verdict"] == "not Windows: converted by virt-v2v-in-place"
 
 
+@pytest.mark.parametrize("lacks", ["firmware", "final.xml"])
+def test_a_domain_that_can_not_be_is_refused_before_the_copy(lacks: str, other: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    other.out.write_bytes(b"an earlier disk")
+    other.state.mkdir()
+    old = [other.place / "web.xml", other.state / "plan.json"]
+    for path in old:
+        path.write_bytes(MARK)
+    if lacks == "firmware":
+        monkeypatch.setattr(qemu_img, "_firmware", lambda command, image: "uefi")
+
+        def none() -> Any:
+            raise Refused("no UEFI firmware on this host")
+
+        monkeypatch.setattr(qemu_img, "choose_firmware", none)
+    else:
+        (other.state / "final.xml").write_text("<domain")
+    assert convert(other) == 3
+    assert other.tool == [] and other.out.read_bytes() == b"an earlier disk"
+    assert all(path.exists() for path in old) and record(other)["word"] == "REFUSED"
+
+
+def test_a_disk_without_a_system_needs_no_firmware(other: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu_img, "_firmware", lambda command, image: "uefi")
+    monkeypatch.setattr(qemu_img, "holds_another_system", lambda reader: False)
+    monkeypatch.setattr(qemu_img, "choose_firmware", lambda: pytest.fail("there is no domain"))
+    assert convert(other) == 0 and other.out.exists()
+
+
+@pytest.mark.parametrize("system", ["Windows", "another"])
+def test_what_fails_once_the_disk_is_in_its_place_is_no_refusal(system: str, world: Disk, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if system == "another":
+        request.getfixturevalue("other")
+
+    def refuse(*_: Any) -> Any:
+        raise Refused("the lock is gone")
+
+    monkeypatch.setattr(qemu_img, "_finish", refuse)
+    assert convert(world) == 1
+    found = record(world)
+    assert world.out.read_bytes() == b"the new disk" and found["word"] == "FAILED"
+    done = "repaired, verified and converted: 1 change" if system == "Windows" else "not Windows: converted by virt-v2v-in-place"
+    assert found["verdict"] == f"{done}; but the lock is gone"
+
+
 @pytest.mark.parametrize("status", [1, 2, 77])
 def test_its_failure_is_passed_on(other: Disk, status: int) -> None:
     other.status = status

@@ -88,6 +88,9 @@ def test_command_lines_are_kept_without_secrets() -> None:
         ([record(), record("h2k fix", 3)], 0),  # rights, say: nothing is said of the guest
         ([record(), record("h2k fix", 3, findings=[{"id": "source-running", "state": "refused"}])], 0),
         ([record("h2k boot", 5)], None),
+        ([record(), record("h2k rollback", 1, rollback={"kind": "fix"})], 4),  # it was taken back, and something failed after that
+        ([record(), record("h2k rollback", 1, rollback={"kind": "kept overlay"})], 0),
+        ([record(), record("h2k domains", 4)], 4),
     ],
 )
 def test_the_record_that_says_whether_a_guest_is_ready(tmp_path: Path, runs: list[dict[str, Any]], status: Any) -> None:
@@ -112,6 +115,23 @@ def test_the_record_that_says_whether_a_guest_is_ready(tmp_path: Path, runs: lis
 )
 def test_what_leaves_it_standing(tmp_path: Path, runs: list[dict[str, Any]], status: Any) -> None:
     test_the_record_that_says_whether_a_guest_is_ready(tmp_path, runs, status)
+
+
+@pytest.mark.parametrize(
+    ("runs", "number"),
+    [
+        ([record()], 0),
+        ([record(), record("h2k boot", 3)], 0),  # its name is taken
+        ([record(), record("h2k boot", 0), record("h2k rollback", 3)], 1),
+        ([record(), record("h2k boot", 5), record("h2k boot", 3)], 1),
+        ([record(), record("h2k fix", 3, findings=[{"id": "source-running", "state": "refused"}])], 0),
+        ([record(), record("h2k-v2v", 3, findings=[{"id": "hive-corrupt", "state": "refused"}])], 1),
+        ([record(), record("h2k fix", 1)], 1),
+        ([record("h2k fix", 3), record("h2k fix", 3)], 1),
+    ],
+)
+def test_the_record_that_tells_how_a_guest_is(runs: list[dict[str, Any]], number: int) -> None:
+    assert records.judging_record(runs) is runs[number]
 
 
 def test_a_repair_that_was_rolled_back_says_so(tmp_path: Path) -> None:
@@ -246,6 +266,19 @@ def test_the_first_disk_that_is_another_is_named(image: Path, tmp_path: Path) ->
     known = record(disks=[disk(image), disk(other)])
     other.write_bytes(b"x")
     assert str(other) in standing(known).sentence
+
+
+@pytest.mark.parametrize(
+    ("stage", "state", "status"), [("production", "in production", 0), ("kept", "changed since", 4), ("failed", "changed since", 4)]
+)
+def test_a_guest_that_a_boot_left_running_may_write(stage: str, state: str, status: int, image: Path) -> None:
+    known = record("h2k boot", disks=[disk(image)], boot={"stage": stage})
+    assert standing(known).state == "stands"
+    image.write_bytes(b"y" * 1024)
+    now = standing(known)
+    assert (now.state, now.status(0)) == (state, status) and str(image) in now.sentence
+    image.unlink()
+    assert standing(known).state == "gone"
 
 
 def test_a_ready_record_that_names_no_disks_is_unknown() -> None:

@@ -114,6 +114,22 @@ def test_without_libvirt_qemu_s_own_lock_decides(world: World, tmp_path: Path, m
     assert world.log == ["lock", "rollback"]
 
 
+@pytest.mark.parametrize("world", ["kept", "applying"], indirect=True)
+def test_evidence_that_is_not_ours_is_refused_before_anything_is_taken_back(world: World, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "boot").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match="a link"):
+        take_back([], tmp_path)
+    assert "rollback" not in world.log and "destroy" not in world.log
+
+
+@pytest.mark.parametrize("world", ["kept", "idle"], indirect=True)
+def test_what_was_taken_back_is_told_before_the_rest(world: World, tmp_path: Path) -> None:
+    take_back([], tmp_path, done=lambda result: world.log.append(str(result)))
+    at = world.log.index("rollback")
+    assert world.log[at + 1] == "the kept overlay is undone: " and "forget" not in world.log[:at]
+
+
 def test_nothing_is_stopped_without_the_lock(world: World, tmp_path: Path) -> None:
     """Another h2k boots this guest, which runs with our mark."""
     world.running, world.lock_taken = MARKED.format(tmp_path), True
