@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from h2k.base.errors import BadData, UsageError
 from h2k.base.xml import parse_xml
-from h2k.domain.facts import NicFacts, Topology
-from h2k.domain.qemu_script import read_target, script
+from h2k.domain import qemu_script
+from h2k.domain.facts import MAX_DISKS, MAX_NICS, NicFacts, Topology
+from h2k.domain.qemu_script import read_target, script, write_scripts
 from tests.guests.stand_in_outputs import MAC, SCRIPT
 from tests.unit.helpers import many
 
@@ -99,3 +101,91 @@ def test_names_are_quoted() -> None:
     xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_text().replace("<name>guest</name>", "<name>a, 'b'; $(touch x)\n</name>")
     words = shlex.split(script(xml.encode(), "final"), comments=True)
     assert words[words.index("-name") + 1] == "guest=a,, 'b'; $(touch x)\n"
+
+
+# What virt-v2v's script says, word by word
+
+
+def facts_of(words: str) -> Any:
+    found = read_target(f"#!/bin/sh -\nqemu-system-x86_64 -drive file=/g,format=raw,media=disk {words}\n".encode(), "web.sh", Path("/b"), Path("/s")).domain
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [("", "web"), ("-name a", "a"), ("-name guest=a,debug-threads=on", "a"), ("-name guest=a,,b", "a,b"), ("-name first -name second", "first")]
+)
+def test_the_name(words: str, name: str) -> None:
+    assert facts_of(words).name == name
+
+
+@pytest.mark.parametrize(
+    ("words", "vcpus", "topology"),
+    [
+        ("", 1, None), ("-smp 4", 4, None), ("-smp cpus=4", 4, None), ("-smp 4,sockets=2,cores=2,threads=1", 4, Topology(2, 2, 1)),
+        ("-smp 4,sockets=1,cores=2,threads=1", 4, None), ("-smp 1,sockets=1", 1, None),
+    ],
+)  # fmt: skip
+def test_the_cpus(words: str, vcpus: int, topology: Any) -> None:
+    found = facts_of(words)
+    assert (found.vcpus, found.topology) == (vcpus, topology), "one that does not make their number would be refused by libvirt"
+
+
+def test_memory_firmware_disks_and_cards() -> None:
+    found = facts_of("-m 4096 -drive if=pflash,file=/fw -drive file=/x.iso,media=cdrom -device e1000e,netdev=n,mac=52:54:00:AA:00:01 -device vmxnet3,netdev=m,mac=x -device usb-tablet")
+    assert (found.memory, found.firmware, found.secure_boot) == (4096 << 20, "uefi", False)
+    assert [(disk.path, disk.format, disk.target) for disk in found.disks] == [(Path("/g"), "raw", "vda")]
+    assert [nic.mac for nic in found.nics] == ["52:54:00:AA:00:01", None], "a card without a MAC gets one later"
+    assert (facts_of("").memory, facts_of("").firmware) == (2048 << 20, "bios")
+
+
+@pytest.mark.parametrize("words", ["-m 0", "-m 4G", "-m -1", "-m 99999999999", "-smp 4097", "-smp 2,cores=x", "-m \u0664"])
+def test_numbers_have_bounds(words: str) -> None:
+    with pytest.raises(BadData, match=r"web\.sh: '.*' is not a number from 1 to"):
+        facts_of(words)
+
+
+def test_disks_cards_and_the_script_have_bounds() -> None:
+    assert len(facts_of("-drive file=/h,media=disk " * (MAX_DISKS - 1)).disks) == MAX_DISKS
+    for words in ("-drive file=/h,media=disk " * MAX_DISKS, "-device x,netdev=n " * (MAX_NICS + 1)):
+        with pytest.raises(BadData, match="more than 64 disks or 32 network cards"):
+            facts_of(words)
+    with pytest.raises(BadData, match="no run script of virt-v2v"):
+        read_target(b"qemu-system-x86_64 " + b"#" * qemu_script.SCRIPT_LIMIT, "web.sh", Path("/b"), Path("/s"))
+
+
+def test_what_stands_before_qemu_is_no_option_of_it() -> None:
+    script_text = b"true -name no\n/usr/libexec/qemu-kvm -drive file=/g,media=disk -name yes # -m 7\n"
+    found = read_target(script_text, "web.sh", Path("/b"), Path("/s")).domain
+    assert found is not None and (found.name, found.memory) == ("yes", 2048 << 20)
+
+
+# Both of ours in the report directory
+
+
+def test_both_scripts_are_written_as_programs(tmp_path: Path) -> None:
+    for phase in qemu_script.PHASES:
+        (tmp_path / f"{phase}.xml").write_bytes((GOLDEN / f"secure-q35-virtio-1.{phase}.xml").read_bytes())
+    assert write_scripts(tmp_path) == {f"{phase}-script": str(tmp_path / f"{phase}.sh") for phase in qemu_script.PHASES}
+    for phase in qemu_script.PHASES:
+        path = tmp_path / f"{phase}.sh"
+        assert path.stat().st_mode & 0o100 and path.read_text().startswith(f"#!/bin/sh -\n# The {phase} phase of guest, in QEMU.\nset -e\n")
+        assert path.read_text().rstrip().endswith('"$@"'), "its own arguments are QEMU's too"
+
+
+def test_a_bootstrap_reaches_no_network_and_a_final_does() -> None:
+    for phase, alone in (("bootstrap", True), ("final", False)):
+        words = shlex.split(script((GOLDEN / f"bios-pc-sata-3.{phase}.xml").read_bytes(), phase), comments=True)
+        nets = [value for option, value in zip(words, words[1:]) if option == "-netdev"]
+        assert nets and all(("restrict=on" in net) is alone for net in nets)
+
+
+def test_a_name_of_several_lines_stays_a_comment() -> None:
+    xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_text().replace("<name>guest</name>", "<name>a\nrm -rf x</name>")
+    assert not any(line.startswith("rm ") for line in script(xml.encode(), "final").splitlines()[:3])
+
+
+def test_an_emulated_domain_asks_for_no_cpu_of_the_host() -> None:
+    xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_text()
+    words = shlex.split(script(xml.replace('type="kvm"', 'type="qemu"', 1).replace("type='kvm'", "type='qemu'", 1).encode(), "final"), comments=True)
+    assert words[words.index("-cpu") + 1] == "max"

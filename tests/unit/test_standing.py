@@ -57,3 +57,22 @@ def test_the_first_disk_that_is_another_is_named(image: Path, tmp_path: Path) ->
 
 def test_a_ready_record_that_names_no_disks_is_unknown() -> None:
     assert standing(record()).state == "unknown" and standing(record(status=3)).state == "stands"
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [({"disks": []}, "unknown"), ({"disks": None, "status": 3}, "stands"), ({"status": 0}, "unknown"), ({"status": 5}, "stands")],
+)
+def test_a_record_without_disks(found: dict[str, Any], state: str) -> None:
+    now = standing(found)
+    assert now.state == state and bool(now.sentence) is (state == "unknown") and now.status(0) == (0 if state == "stands" else 4)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"bytes": 512}, {"bytes": "512", "mtime": "x"}])
+def test_a_disk_of_which_a_record_says_less_has_changed(wrong: dict[str, Any], image: Path) -> None:
+    now = standing({"status": 0, "disks": [{"path": str(image), **wrong}]})
+    assert now.state == "changed since" and now.status(0) == now.status(3) == 4
+
+
+def test_a_disk_without_a_path_is_another() -> None:
+    assert standing({"status": 0, "disks": [{}]}).state in ("changed since", "gone")
