@@ -20,6 +20,7 @@ AGENT_LIMIT = 4 * 1024 * 1024  # bytes of one answer of the guest agent
 STOP_SECONDS = 60  # libvirt waits 15 s for a QEMU that it has killed, and one that waits for a slow disk takes longer
 AGENT_SECONDS = 5  # for one answer of the guest agent; libvirt itself would wait for ever
 START_DAEMON = "systemctl start libvirtd (or virtqemud)"
+_LISTING = "virsh -r -c URI list --all shows what it has"
 T = TypeVar("T")
 
 
@@ -68,12 +69,16 @@ def connected(uri: Optional[str] = None, write: bool = False) -> Iterator[Any]:
     libvirt = _import()
     try:
         connection = libvirt.open(uri or None) if write else libvirt.openReadOnly(uri or None)
+    except libvirt.libvirtError as e:
+        text = " ".join(str(e).split())
+        raise H2kError(f"{uri}: libvirt does not answer: {text}" if uri else f"libvirt does not answer: {text}", hint=_LISTING) from e
+    try:
         try:
             yield connection
         finally:
             connection.close()
     except libvirt.libvirtError as e:
-        raise H2kError(f"libvirt{f' {uri}' if uri else ''}: {' '.join(str(e).split())}", hint="virsh list --all shows what it has") from e
+        raise H2kError(f"libvirt{f' {uri}' if uri else ''}: {' '.join(str(e).split())}", hint=_LISTING) from e
 
 
 class Virt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import re
@@ -154,7 +153,7 @@ def _start(domain: Domain, xml: bytes) -> None:
     except H2kError as e:
         if "network backend 'user'" not in e.message:
             raise
-        tree = copy.deepcopy(etree.fromstring(xml))
+        tree = parse_xml(xml, "the scratch copy")
         for interface in tree.findall("devices/interface"):
             tree.find("devices").remove(interface)
         domain.start(etree.tostring(tree).decode(), paused=True, with_us=True)

@@ -31,7 +31,7 @@ _connect = click.option("--connect", metavar="URI", default=DEFAULT_URI, show_de
 @click.command(name="boot")
 @click.argument("guest", metavar="NAME|NAME.xml|NAME.h2k|DOMAIN")
 @_connect
-@click.option("--policy", "policies", multiple=True, metavar="FILE", help="time-outs, validation, bootstrap")
+@table_option("policy")
 @click.option("--keep-overlay", is_flag=True, help="do not commit: leave the guest running on its overlays")
 @click.option("--skip-bootstrap", is_flag=True, help="boot the final domain at once, if the guest has bound VirtIO already")
 @table_option("allow-under")
@@ -81,7 +81,7 @@ def _disks_of(directory: Path) -> Optional[GuestFiles]:
 @click.command(name="validate")
 @click.argument("name", metavar="DOMAIN|NAME.h2k")
 @_connect
-@click.option("--policy", "policies", multiple=True, metavar="FILE", help="what is to be validated")
+@table_option("policy")
 @json_option
 @verbose_option
 def validate_command(name: str, connect: str, policies: Sequence[str], as_json: bool) -> int:

@@ -15,7 +15,7 @@ from h2k.engine.hooks import find_hooks
 
 def hook_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The hooks that this command line would find, --hooks DIR included."""
-    extra: Any = context.params.get("hooks") or context.params.get("extra") or ()
+    extra: Any = context.params.get("hooks") or ()
     try:
         return _items((hook.name for hook in find_hooks([Path(d) for d in extra])), incomplete)
     except H2kError:

@@ -14,7 +14,7 @@ from h2k.base.finding import Finding
 from h2k.base.option_table import did_you_mean
 from h2k.cli.command_help import Group
 from h2k.cli.completion import hook_names
-from h2k.cli.options import guest_argument, json_option, new_run, request_options, verbose_option
+from h2k.cli.options import guest_argument, json_option, new_run, request_options, table_option, verbose_option
 from h2k.disk.open_reader import open_reader
 from h2k.domain.handles import known_bus, open_guest_files
 from h2k.engine.ending import guarded, print_json
@@ -26,32 +26,30 @@ from h2k.engine.verdict import summary
 from h2k.guest.changes import as_json as change_json
 from h2k.guest.guest import Guest
 
-_extra = click.option("--hooks", "extra", multiple=True, metavar="DIR", help="a directory with more hooks")
-
 
 @click.group(cls=Group, invoke_without_command=True)
-@_extra
+@table_option("hooks")
 @json_option
 @click.pass_context
-def hooks(context: click.Context, extra: Sequence[str], as_json: bool) -> int:
+def hooks(context: click.Context, hooks: Sequence[str], as_json: bool) -> int:
     """List, run and check hooks.
 
     Example: h2k hooks list
     """
-    return _list(extra, as_json) if context.invoked_subcommand is None else READY
+    return _list(hooks, as_json) if context.invoked_subcommand is None else READY
 
 
 @hooks.command(name="list")
-@_extra
+@table_option("hooks")
 @click.option("--words", is_flag=True, help="print the names alone, for completion")
 @json_option
 @verbose_option
-def list_command(extra: Sequence[str], words: bool, as_json: bool) -> int:
+def list_command(hooks: Sequence[str], words: bool, as_json: bool) -> int:
     """List the hooks in the order they run.
 
     Example: h2k hooks list
     """
-    return _list(extra, as_json, words)
+    return _list(hooks, as_json, words)
 
 
 def _list(extra: Sequence[str], as_json: bool, words: bool = False) -> int:

@@ -26,8 +26,9 @@ def _click_option(option: Option) -> Callable[[F], F]:
     if not option.metavar:
         return click.option(*declaration, is_flag=True, help=option.help)
     kind = Word(option.choices) if option.choices else None
+    metavar = None if kind else option.metavar  # click shows the words of one that has some
     return click.option(
-        *declaration, metavar=option.metavar, multiple=option.many, type=kind, help=option.help, shell_complete=COMPLETES.get(option.name)
+        *declaration, metavar=metavar, multiple=option.many, type=kind, help=option.help, shell_complete=COMPLETES.get(option.name)
     )
 
 

@@ -7,8 +7,6 @@ from typing import Any, Optional
 import click
 
 from h2k.base.finding import Finding
-from h2k.base.option_table import PHASES
-from h2k.cli.command_help import Word
 from h2k.cli.options import json_option, new_run, request_options, table_option, verbose_option
 from h2k.convert.finish import repair
 from h2k.convert.outputs import open_result
@@ -22,10 +20,10 @@ from h2k.engine.request import Request, open_tools
 @table_option("report")
 @request_options
 @click.option("--connect", metavar="URI", help="libvirt, for a DOMAIN that it knows [default: its own]")
-@click.option("--define", type=Word(PHASES), default=PHASES[0], show_default=True, help="what DOMAIN is left defined as")
+@table_option("define")
 @json_option
 @verbose_option
-def post(result: str, report: Optional[str], connect: Optional[str], define: str, as_json: bool, **wishes: Any) -> int:
+def post(result: str, report: Optional[str], connect: Optional[str], define: Optional[str], as_json: bool, **wishes: Any) -> int:
     """Do to virt-v2v's result what h2k-v2v does after virt-v2v.
 
     It is repaired on an overlay, the repair is proven and committed, and both domains and the record are written.

@@ -11,8 +11,9 @@ from typing import Any, Optional
 import click
 
 from h2k.base.children import temporary_directory
-from h2k.base.errors import H2kError, UsageError
+from h2k.base.errors import UsageError
 from h2k.base.files import write_bytes, write_json, write_text
+from h2k.base.libvirt_connection import connected
 from h2k.base.steps import counted
 from h2k.base.text import shown, size_text, time_text
 from h2k.cli.options import json_option, new_run, request_options, verbose_option
@@ -94,13 +95,8 @@ def _planning(output: Optional[str]) -> list[str]:
 def _of_libvirts(uris: Sequence[str], running: bool) -> list[Source]:
     found: list[Source] = []
     for uri in uris:
-        import libvirt
-
-        libvirt.registerErrorHandler(lambda *_: None, None)
-        try:
-            found += of_libvirt(uri, libvirt.openReadOnly(uri), running)
-        except libvirt.libvirtError as e:
-            raise H2kError(f"{uri}: libvirt does not answer: {e}", hint="virsh -r -c URI list --all") from e
+        with connected(uri) as connection:
+            found += of_libvirt(uri, connection, running)
     return found
 
 

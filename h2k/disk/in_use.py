@@ -18,8 +18,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from h2k.base.errors import BadData, InUse, Refused
+from h2k.base.errors import BadData, H2kError, InUse, Refused
 from h2k.base.files import own_directory
+from h2k.base.libvirt_connection import connected
 
 _TAKEN, _GRANTED = 100, 200  # QEMU's RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE
 _CONSISTENT_READ, _WRITE, _RESIZE = 0, 1, 3  # bits of QEMU's permissions
@@ -147,19 +148,12 @@ def _running() -> Iterator[tuple[str, str, str]]:
     for uri, place in places.items():
         if not any((place / name.removesuffix("-ro" if "session" in uri else "")).exists() for name in _SOCKETS):
             continue
-        try:
+        with contextlib.suppress(H2kError), connected(uri) as connection:
             import libvirt
-        except ImportError:
-            return
-        libvirt.registerErrorHandler(lambda *_: None, None)
-        with contextlib.suppress(libvirt.libvirtError):
-            connection = libvirt.openReadOnly(uri)
-            try:
-                for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                    with contextlib.suppress(libvirt.libvirtError):
-                        yield domain.name(), domain.UUIDString(), domain.XMLDesc(0)
-            finally:
-                connection.close()
+
+            for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                with contextlib.suppress(libvirt.libvirtError):
+                    yield domain.name(), domain.UUIDString(), domain.XMLDesc(0)
 
 
 def _files(xml: str, name: str, written: bool) -> list[str]:

@@ -111,15 +111,6 @@ def test_who_goes_on_waits_for_the_note(image: Path, file: Path, monkeypatch: py
     assert written_after(file, known(image)) is None
 
 
-def test_a_note_takes_the_place_of_another(image: Path, file: Path) -> None:
-    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    alive_keeper.note(handle, [str(image), __file__])
-    alive_keeper.note(handle, [str(image)])
-    os.close(handle)
-    touch(image, 1e-9)
-    assert written_after(file, known(image)) == str(image)
-
-
 def test_a_block_device_has_no_time_stamp_that_tells(file: Path) -> None:
     noted(file, ["/dev/null"])
     assert file.read_bytes() == b"{}"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from h2k.base.errors import InUse, Refused
+from h2k.base.errors import H2kError, InUse, Refused
 from h2k.disk import in_use
 from h2k.disk.in_use import converting, holder, lock_directory, locked_directory, require_unused
 
+RUNNING = in_use._running  # itself: the tests replace it
 XML = """<domain type='kvm'><name>web</name><os><nvram>{nvram}</nvram></os><devices>
 <disk type='file' device='disk'><source file='{top}'/><backingStore type='file'><source file='{base}'/></backingStore></disk>
 <disk type='file' device='cdrom'><source file='{iso}'/><readonly/></disk></devices></domain>"""
@@ -105,6 +107,33 @@ def test_what_a_domain_only_reads_is_no_use(image: Path, monkeypatch: pytest.Mon
     found = [("web", "u-1", XML.format(**files)), ("odd", "u-2", "<domain"), ("empty", "u-3", "<domain/>")]
     monkeypatch.setattr(in_use, "_running", lambda: iter(found))
     require_unused([image])
+
+
+def test_the_domains_of_a_libvirt_that_has_a_socket_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session's own, and the system's; one that does not answer is none, and a domain that is gone by then is left out."""
+    libvirt = pytest.importorskip("libvirt")
+    asked: list[str] = []
+
+    def gone(_: int) -> str:
+        raise libvirt.libvirtError("Domain not found")
+
+    def domain(name: str, xml: Callable[[int], str]) -> SimpleNamespace:
+        return SimpleNamespace(name=lambda: name, UUIDString=lambda: f"uuid of {name}", XMLDesc=xml)
+
+    @contextmanager
+    def connected(uri: str) -> Iterator[SimpleNamespace]:
+        asked.append(uri)
+        if "system" in uri:
+            raise H2kError(f"{uri}: libvirt does not answer")
+        yield SimpleNamespace(listAllDomains=lambda flags: running if flags == libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE else [])
+
+    running = [domain("gone", gone), domain("web", lambda _: "<domain/>")]
+    monkeypatch.setattr(in_use, "connected", connected)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert "qemu:///session" not in [*RUNNING(), *asked]
+    (tmp_path / "libvirt").mkdir()
+    (tmp_path / "libvirt" / in_use._SOCKETS[0].removesuffix("-ro")).touch()
+    assert list(RUNNING()) == [("web", "uuid of web", "<domain/>")] and asked[-1] == "qemu:///session"
 
 
 def test_a_libvirt_that_hangs_does_not_hang_us(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def test_only_libvirt_on_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_libvirt() -> None:
     with pytest.raises(UsageError, match="does not answer"):
         Virt("qemu:///system?socket=/nowhere")
-    with pytest.raises(H2kError, match="libvirt qemu"), connected("qemu:///system?socket=/nowhere"):
+    with pytest.raises(H2kError, match="nowhere: libvirt does not answer"), connected("qemu:///system?socket=/nowhere"):
         pass
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import click
 import pytest
 
-from h2k.base.option_table import BY_NAME, H2K, OPTIONS, PROGRAMS, QEMU_IMG, V2V, did_you_mean, options_of, spelled
+from h2k.base.option_table import BY_NAME, H2K, OPTIONS, PROGRAMS, QEMU_IMG, V2V, as_sentence, did_you_mean, options_of, spelled
+from h2k.cli.main import every_command
 from h2k.engine.request import Request
 
 
@@ -20,9 +22,20 @@ def test_what_shapes_a_look_is_a_field_of_the_request_and_every_command_has_it()
     assert len(BY_NAME) == len(OPTIONS)
 
 
+def test_a_command_of_h2k_has_its_option_from_the_table() -> None:
+    """No command makes an option of the table by hand, with a text of its own."""
+    for command, made in every_command():
+        for option in (p for p in made.params if isinstance(p, click.Option)):
+            row = BY_NAME.get(option.opts[0].lstrip("-"))
+            if row is not None and H2K in row.programs:
+                wanted = (row.field, as_sentence(row.help), row.many, not row.metavar)
+                assert (option.name, option.help, option.multiple, option.is_flag) == wanted, (command, row.name)
+                assert tuple(getattr(option.type, "choices", ())) == row.choices, (command, row.name)
+
+
 def test_each_program_has_its_own_in_the_order_of_the_table() -> None:
     names = {program: [o.name for o in options_of(program)] for program in PROGRAMS}
-    assert set(names[V2V]) - set(names[H2K]) == {"mode", "boot", "define", "stage", "help", "version"}
+    assert set(names[V2V]) - set(names[H2K]) == {"mode", "boot", "stage", "help", "version"}
     assert set(names[QEMU_IMG]) - set(names[V2V]) == {"root", "name", "memory", "vcpus", "firmware", "domain"}
     assert names[V2V] == [o.name for o in OPTIONS if V2V in o.programs]
     assert (BY_NAME["bus"].spelling(H2K), BY_NAME["bus"].spelling(V2V), BY_NAME["bus"].spelling(QEMU_IMG)) == (

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-import shlex
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Optional
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from h2k.base.errors import BadData, H2kError, UsageError
-from h2k.base.xml import parse_xml
-from h2k.boot.phase_domain import MARK
-from h2k.convert import libvirt_result
-from h2k.convert.libvirt_result import STATE, LibvirtOutput, has_kvm, marked_xml
+from h2k.base.errors import H2kError, UsageError
 from h2k.convert.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
 from h2k.convert.v2v_command import in_two_steps, parse
-from h2k.domain.facts import NicFacts, Topology, complete
 from h2k.domain.guest_files import GuestFiles
-from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
-from h2k.domain.qemu_script import read_target, script
 from h2k.engine.report import Report
 from tests.guests.stand_in_outputs import MAC, MACHINE, SCRIPT
-from tests.unit.helpers import many
 
 GOLDEN = Path(__file__).parent / "golden"
-DOMAINS = sorted(GOLDEN.glob("*.xml"))
 DISK = "    -drive file={path},format={form},if=none,id=d{n},media=disk \\\n"
 
 
@@ -212,155 +197,7 @@ def v2v_script(disks: str) -> bytes:
     return SCRIPT.format(name="g", disks=disks, mac=MAC).encode()
 
 
-def test_virt_v2vs_script_is_read(tmp_path: Path) -> None:
-    disks = "".join(DISK.format(path=f"/out/a,,b c-sd{letter}".replace(" ", "\\ "), form=form, n=letter) for letter, form in (("a", "raw"), ("b", "qcow2")))
-    found = read_target(v2v_script(disks), "g.sh", tmp_path, tmp_path / "g.h2k")
-    assert found.images == ((Path("/out/a,b c-sda"), "raw"), (Path("/out/a,b c-sdb"), "qcow2"))
-    facts = found.domain
-    assert facts is not None
-    assert (facts.name, facts.memory, facts.vcpus, facts.topology) == ("g", 2048 << 20, 2, Topology(1, 2, 1))
-    assert (facts.firmware, facts.nics) == ("uefi", (NicFacts(MAC),))
-
-
-def test_a_firmware_that_is_found_when_the_script_runs(tmp_path: Path) -> None:
-    """By scripts of virt-v2v 2.8 and later; their command has $uefi_args for BIOS too."""
-    head = '#!/bin/sh -\n\nmachine=q35\n\n{}if [ "$uefi_code" != "" ]; then\n    uefi_args="\\\n    -drive if=pflash,format=raw,file=$uefi_code \\\n    "\nfi\n\n'
-    tail = "qemu-system-x86_64 \\\n    -machine $machine \\\n    $uefi_args \\\n    -m 2048 \\\n" + DISK.format(path="/x/g-sda", form="raw", n=0)
-    for more, firmware in (("uefi_dir=/usr/share/OVMF\n", "uefi"), ("", "bios")):
-        found = read_target((head.format(more) + tail).encode(), "g.sh", tmp_path, tmp_path).domain
-        assert found is not None and found.firmware == firmware
-
-
-DEVICES = {
-    "virtio": ["virtio-blk-pci,drive=d{n}"],
-    "virtio-scsi": ["virtio-scsi-pci,id=scsi0", "scsi-hd,bus=scsi0.0,lun={n},drive=d{n}"],
-    "scsi": ["lsi53c895a,id=scsi0", "scsi-hd,bus=scsi0.0,lun={n},drive=d{n}"],
-    "ide": ["ide-hd,bus=ide.{n},unit=0,drive=d{n}"],
-    "": ["nvme,serial=1,drive=d{n}"],
-}
-
-
-def with_device(bus: str, number: int) -> str:
-    devices = "".join(f"    -device {device.format(n=number)} \\\n" for device in DEVICES[bus])
-    return devices + DISK.format(path=f"/out/g-sd{'ab'[number]}", form="raw", n=number)
-
-
-@pytest.mark.parametrize("bus", DEVICES)
-def test_the_bus_of_a_disk_is_its_devices(bus: str, tmp_path: Path) -> None:
-    facts = read_target(v2v_script(with_device(bus, 0) + with_device("virtio", 1)), "g.sh", tmp_path, tmp_path).domain
-    assert facts is not None and [disk.bus for disk in facts.disks] == [bus, "virtio"]
-
-
-FLOPPY = "    -device isa-fdc,id=floppy-bus \\\n    -drive if=none,id=drive-floppy-0,media=disk \\\n" \
-    "    -device floppy,bus=floppy-bus.0,unit=0,drive=drive-floppy-0 \\\n"  # fmt: skip
-
-
-@pytest.mark.parametrize("floppy", [FLOPPY, FLOPPY.replace("media=disk", "media=disk,file=/x.img"), "    -drive if=none,id=x,media=disk \\\n"])
-@pytest.mark.parametrize("first", [True, False])
-def test_a_floppy_is_no_disk(floppy: str, first: bool, tmp_path: Path) -> None:
-    """virt-v2v writes its drive as a disk's, without a file."""
-    disk = with_device("virtio-scsi", 0)
-    found = read_target(v2v_script(floppy + disk if first else disk + floppy), "g.sh", tmp_path, tmp_path)
-    assert found.images == ((Path("/out/g-sda"), "raw"),) and found.domain is not None
-    assert [(disk.path, disk.target) for disk in found.domain.disks] == [(Path("/out/g-sda"), "vda")]
-    facts = dataclasses.replace(complete(found.domain), firmware="bios")
-    for write in (bootstrap_xml, final_xml):
-        domain = parse_xml(write(facts, Choices(scratch=tmp_path / "scratch.qcow2")), "g.xml")
-        assert domain.find("devices/disk[@device='disk']/source").get("file") == "/out/g-sda"
-        assert domain.find("devices/disk[@device='floppy']") is None
-
-
-def test_a_hard_disk_without_a_file_stays_one(tmp_path: Path) -> None:
-    script = with_device("virtio", 0) + with_device("virtio-scsi", 1).replace("file=/out/g-sdb,format=raw,", "")
-    facts = read_target(v2v_script(script), "g.sh", tmp_path, tmp_path).domain
-    assert facts is not None and [(disk.path, disk.bus) for disk in facts.disks] == [(Path("/out/g-sda"), "virtio"), (None, "virtio-scsi")]
-
-
-def test_a_directory_that_was_moved(tmp_path: Path) -> None:
-    (tmp_path / "g-sda").touch()
-    found = read_target(v2v_script(DISK.format(path="/gone/g-sda", form="raw", n=0)), "g.sh", tmp_path, tmp_path)
-    assert found.images == ((tmp_path / "g-sda", "raw"),)
-
-
-@pytest.mark.parametrize("text", ["", "echo hello", "qemu-system-x86_64 -m many", "qemu-system-x86_64 -smp 0", "'"])
-def test_what_is_no_script_of_virt_v2v(text: str, tmp_path: Path) -> None:
-    with pytest.raises(BadData):
-        read_target(text.encode(), "g.sh", tmp_path, tmp_path)
-
-
-@many
-@given(st.binary(max_size=300), st.booleans())
-def test_any_script(data: bytes, command: bool) -> None:
-    with contextlib.suppress(BadData, UsageError):
-        read_target((b"qemu-system-x86_64 " if command else b"") + data, "g.sh", Path("/b"), Path("/s"))
-
-
-# Ours
-
-
-CASES = ("uefi-q35-virtio-3", "bios-q35-virtio-scsi-3", "bios-pc-sata-3", "bios-pc-virtio-1", "secure-q35-virtio-1")
-
-
-@pytest.mark.parametrize("path", [p for p in DOMAINS if p.stem.partition(".")[0] in CASES], ids=lambda p: p.stem)
-def test_golden_scripts(path: Path) -> None:
-    text = script(path.read_bytes(), path.stem.rpartition(".")[2])
-    golden = path.with_suffix(".sh")
-    if os.environ.get("H2K_REGOLD") == "1":
-        golden.write_text(text)
-    assert text == golden.read_text()
-
-
-@pytest.mark.parametrize("path", DOMAINS, ids=lambda p: p.stem)
-def test_each_device_of_the_domain_is_in_its_script_once(path: Path) -> None:
-    text = script(path.read_bytes(), path.stem.rpartition(".")[2])
-    words = shlex.split(text, comments=True)
-    devices = [value for option, value in zip(words, words[1:]) if option == "-device"]
-    domain = parse_xml(path.read_bytes(), path.name).find("devices")
-    for source in domain.iterfind("disk/source"):
-        assert sum(word.endswith(f"file={source.get('file') or source.get('dev')}") for word in words) == 1
-    assert sum("netdev=" in device for device in devices) == len(domain.findall("interface"))
-    places = [device.partition(",bus=")[2] for device in devices if ",addr=" in device]
-    assert len(places) == len(set(places)), "two devices in one place"
-
-
-def test_what_a_script_gives_the_devices() -> None:
-    final, bootstrap = ((GOLDEN / f"uefi-q35-virtio-3-4kn.{phase}.xml").read_bytes() for phase in ("final", "bootstrap"))
-    words, first = (shlex.split(script(xml, phase), comments=True) for xml, phase in ((final, "final"), (bootstrap, "bootstrap")))
-    devices, drives = ([v for o, v in zip(words, words[1:]) if o == option] for option in ("-device", "-drive"))
-    disks = [device for device in devices if device.startswith("virtio-blk-pci")]
-    assert len(disks) == 3 and all("iothread=iothread1" in disk for disk in disks)
-    assert [("logical_block_size=4096,physical_block_size=4096" in disk) for disk in disks] == [False, False, True]
-    assert all("discard=unmap" in drive for drive in drives if drive.startswith("if=none,id=drive") and "cdrom" not in drive)
-    assert "rng-random,id=rng0,filename=/dev/urandom" in words and "rng-random,id=rng0,filename=/dev/urandom" not in first
-    assert "iothread,id=iothread1" in words and "iothread,id=iothread1" in first
-    assert any(device.startswith("qemu-xhci,id=usb") for device in devices)
-    assert first[first.index("-cpu") + 1] == "host,hv-relaxed"
-
-
-def test_names_are_quoted() -> None:
-    xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_text().replace("<name>guest</name>", "<name>a, 'b'; $(touch x)\n</name>")
-    words = shlex.split(script(xml.encode(), "final"), comments=True)
-    assert words[words.index("-name") + 1] == "guest=a,, 'b'; $(touch x)\n"
-
-
 # A domain that libvirt has
-
-
-@pytest.mark.parametrize(("kinds", "kvm"), [(("qemu", "kvm"), True), (("qemu",), False), ((), False)])
-def test_a_libvirt_without_kvm_gets_a_domain_that_qemu_emulates(kinds: tuple[str, ...], kvm: bool) -> None:
-    domains = "".join(f"<domain type='{kind}'/>" for kind in kinds)
-    other = "<guest><arch name='aarch64'><domain type='kvm'/></arch></guest>"
-    assert has_kvm(f"<capabilities><guest><arch name='x86_64'>{domains}</arch></guest>{other}</capabilities>") == kvm
-    xml = (GOLDEN / "uefi-q35-virtio-1.final.xml").read_bytes()
-    assert parse_xml(marked_xml(xml, Path("/x"), "final", kvm), "x").get("type") == ("kvm" if kvm else "qemu")
-
-
-def test_the_report_directory_is_in_the_metadata() -> None:
-    for path in (GOLDEN / "uefi-q35-virtio-1.bootstrap.xml", GOLDEN / "bios-pc-virtio-1.bootstrap.xml"):
-        domain = parse_xml(marked_xml(path.read_bytes(), Path("/pool/g.h2k"), "bootstrap"), "x")
-        marks = domain.findall(f"metadata/{STATE}")
-        assert [(mark.get("directory"), mark.get("phase")) for mark in marks] == [("/pool/g.h2k", "bootstrap")]
-        assert domain.find(f"metadata/{{{MARK}}}boot") is None, "h2k boot would take it for a run of its own"
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("qemu", "sh"), ("kubevirt", "yaml")])
@@ -377,36 +214,3 @@ def test_scripts_and_machines_that_their_owner_edited_are_kept(mode: str, suffix
     output.finish(files, report, said.append)
     assert (tmp_path / f"final.{suffix}.edited").read_text() == "# mine\n" != (tmp_path / f"final.{suffix}").read_text()
     assert len(said) == 1 and f"final.{suffix} had been edited" in said[0]
-
-
-def test_what_a_domain_was_defined_as_before_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By virt-v2v, without a word; by its owner, since h2k had defined it, with a line."""
-    libvirt = pytest.importorskip("libvirt")
-    defined = ["<domain><name>g</name><!-- virt-v2v --></domain>"]
-
-    class Connection:
-        def getCapabilities(self) -> str:
-            return '<capabilities><guest><arch name="x86_64"><domain type="kvm"/></arch></guest></capabilities>'
-
-        def lookupByName(self, name: str) -> Any:
-            def described(flags: int) -> str:
-                assert name == "g" and flags == libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-                return defined[-1]
-
-            return SimpleNamespace(XMLDesc=described)
-
-        def defineXML(self, xml: str) -> None:
-            defined.append(xml)
-
-    monkeypatch.setattr(libvirt_result, "connected", lambda *_, **__: contextlib.nullcontext(Connection()))
-    output, report, said = LibvirtOutput(None, None, None, "final"), Report(), []
-    (tmp_path / "final.xml").write_bytes((GOLDEN / "bios-q35-virtio-1.final.xml").read_bytes().replace(b"<name>guest</name>", b"<name>g</name>"))
-    report.files = {"bootstrap": "x", "final": "y"}
-    for _ in range(2):
-        output.finish(GuestFiles((), tmp_path), report, said.append)
-    kept = [path.name for path in tmp_path.glob("definition-before*")]
-    assert kept == ["definition-before.xml"] and "virt-v2v" in (tmp_path / kept[0]).read_text() and said == []
-    assert (tmp_path / kept[0]).stat().st_mode & 0o777 == 0o600, "it has its secrets"
-    defined.append(defined[-1].replace("</memory>", "</memory><title>mine</title>"))
-    output.finish(GuestFiles((), tmp_path), report, said.append)
-    assert "mine" in (tmp_path / "definition-before-2.xml").read_text() and len(said) == 1 and "definition-before-2.xml" in said[0]

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 
+from h2k.base import paths
 from h2k.base.errors import UsageError
 from h2k.config import driver_plan as plan_module
 from h2k.config.driver_plan import PLAN_DIRECTORIES, load_plan
 from h2k.engine.hooks import load_hook
 
 SKIP = "skip: ['%s']\n"
+
+
+@pytest.mark.parametrize("checkout", [True, False])
+def test_data_lie_beside_the_code_of_a_checkout_and_where_a_package_put_them(checkout: bool, tmp_path: Path) -> None:
+    copy = tmp_path / "h2k" / "base" / "paths.py"
+    copy.parent.mkdir(parents=True)
+    copy.write_text(Path(paths.__file__).read_text(encoding="utf-8"))
+    if checkout:
+        (tmp_path / "wrappers").mkdir()
+        (tmp_path / "wrappers" / "h2k").touch()
+    found = runpy.run_path(str(copy))
+    wanted = (tmp_path / "hooks", tmp_path / "driver-plans") if checkout else (Path("/usr/share/h2k/hooks.d"), Path("/usr/share/h2k/driver-plans"))
+    assert ((found["HOOKS"], found["PLANS"]), found["LOCAL"]) == (wanted, Path("/etc/h2k"))
+    assert paths.HOOKS.is_dir() and paths.PLANS.is_dir()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Optional
 import pytest
 
 from h2k.base.progress import with_bar
-from h2k.base.steps import Steps, counted
+from h2k.base.steps import Steps
 from tests.unit.terminal import Terminal
 
 # A terminal
@@ -92,8 +92,3 @@ def test_qemu_img_shows_its_bar_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal(*terminal_size, monkeypatch).stream if terminal_size else io.StringIO())
     assert with_bar(argv) == (expected or argv)
-
-
-@pytest.mark.parametrize(("number", "text"), [(0, "0 disks"), (1, "1 disk"), (2, "2 disks"), (0.5, "0.5 disks")])
-def test_counted(number: float, text: str) -> None:
-    assert counted(number, "disk") == text

@@ -68,6 +68,20 @@ def test_imports_point_down(module: str) -> None:
     assert not upward, f"{module} ({room(module)}) imports from a higher floor: {sorted(upward)}"
 
 
+# Modules of rows alone: they are tested as what they are rows of.
+ROWS = {f"h2k.engine.{name}": "h2k.engine.catalogue" for name in ("finding_entry", "findings_boot", "findings_disks", "findings_drivers", "findings_guest")}
+
+
+@pytest.mark.parametrize("module", [name for name, path in sorted(modules().items()) if path.name != "__init__.py"])
+def test_each_module_has_its_test_file(module: str) -> None:
+    """test_MODULE.py or test_ROOM_MODULE.py, which imports it; a command may be tested as h2k alone."""
+    tested = ROWS.get(module, module)
+    name = tested.rpartition(".")[2]
+    wanted = {tested} if room(tested) != "cli" else {tested, "h2k.cli.main"}
+    files = [ROOT / "tests" / "unit" / f"test_{stem}.py" for stem in (name, f"{room(tested)}_{name}")]
+    assert any(wanted & set(_imported(path)) for path in files if path.exists()), f"none of {', '.join(path.name for path in files)} is about {module}"
+
+
 def test_no_circle() -> None:
     done: set[str] = set()
 
