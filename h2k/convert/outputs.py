@@ -15,7 +15,7 @@ from h2k.convert.libvirt_result import LibvirtOutput
 from h2k.convert.v2v_command import V2vCommand
 from h2k.domain import kubevirt, qemu_script
 from h2k.domain.guest_files import GuestFiles, described, read_description
-from h2k.domain.handles import open_guest_files
+from h2k.domain.handles import open_guest_files, remembering
 from h2k.engine.edited import write_editable
 from h2k.engine.report import Report
 
@@ -205,8 +205,8 @@ def open_result(
         if mode == "local":
             return output, open_guest_files([argument], report)
         read_description(path)  # says what is wrong with it
-        return output, output.result(path.name[: -len(path.suffix)])
+        return output, remembering(output.result(path.name[: -len(path.suffix)]))
     if "/" in argument or path.exists():
         raise UsageError(f"{argument}: no result of virt-v2v", hint="give NAME.xml, NAME.sh, NAME.yaml or a domain of libvirt")
     output = LibvirtOutput(connection, None, report, define or "bootstrap")
-    return output, output.result(argument)
+    return output, remembering(output.result(argument))

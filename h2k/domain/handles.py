@@ -15,9 +15,9 @@ from typing import Any, Callable, Optional
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.disk.recognize import check_disk
 from h2k.domain import kubevirt, qemu_script
-from h2k.domain.facts import MAX_DISKS, DomainFacts
+from h2k.domain.facts import MAX_DISKS, DomainFacts, remembered
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
-from h2k.domain.libvirt_reader import storage_bus
+from h2k.domain.libvirt_reader import read_domain_xml, storage_bus
 from h2k.domain.ovf import read_ovf
 from h2k.domain.vmx import read_vmx
 
@@ -72,7 +72,12 @@ DOCUMENTS: dict[str, Reader] = {
 
 def open_guest_files(arguments: Sequence[str], report_dir: Optional[str] = None) -> GuestFiles:
     """The guest that is meant: NAME, NAME.xml or NAME.h2k, a .vmx, .ovf, .sh or .yaml, or disk images in the domain's
-    order. UsageError, in one line, for anything else, a file that is no disk image too."""
+    order. UsageError, in one line, for anything else, a file that is no disk image too. Of a guest that was converted
+    its facts are whole: those too that only its source told."""
+    return remembering(_named_guest(arguments, report_dir))
+
+
+def _named_guest(arguments: Sequence[str], report_dir: Optional[str]) -> GuestFiles:
     first = Path(arguments[0])
     found = _handle(first, Path(report_dir) if report_dir else None)
     if found is not None:
@@ -215,7 +220,22 @@ def _same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-# What was decided before
+# What was known and decided before
+
+
+def remembering(files: GuestFiles) -> GuestFiles:
+    """The guest with what only the source of its conversion told: virt-v2v's description leaves it out, and the domain in
+    its report directory has it."""
+    if files.domain is None or files.document == files.state / "final.xml":
+        return files
+    for name in ("final.xml", "bootstrap.xml"):
+        path = files.state / name
+        try:
+            if path.is_file():
+                return dataclasses.replace(files, domain=remembered(files.domain, read_domain_xml(read_description(path), str(path))))
+        except (H2kError, OSError) as e:
+            log.warning("what the source told is not known any more: %s", e)
+    return files
 
 
 def known_bus(target: GuestFiles) -> str:
