@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 H2K, V2V, QEMU_IMG = "h2k", "h2k-v2v", "h2k-qemu-img"
 PROGRAMS = (H2K, V2V, QEMU_IMG)
@@ -81,6 +82,17 @@ _SPELT = re.compile(r"--h2k-(" + "|".join(sorted(BY_NAME, key=len, reverse=True)
 def options_of(program: str) -> tuple[Option, ...]:
     """The options that a program has, in the order of the table."""
     return tuple(option for option in OPTIONS if program in option.programs)
+
+
+def request_words(wishes: Mapping[str, Any]) -> list[str]:
+    """The options that shape a look, by their fields, as `h2k` spells them: for the next command. What it has not, the
+    command at hand may have had: it is left out."""
+    words: list[str] = []
+    for option in (o for o in OPTIONS if o.request and H2K in o.programs):
+        given = wishes.get(option.field)
+        values = (given or ()) if option.many else [given] if given else []
+        words += [word for value in values for word in (option.spelling(H2K), str(value))]
+    return words
 
 
 def spelled(text: str, program: str) -> str:

@@ -24,15 +24,16 @@ SCRATCH = "scratch.qcow2"
 Domains = dict[str, bytes]  # "bootstrap" and "final", or "final" alone, as libvirt XML
 
 
-def build_domains(run: Run, seen: Examination) -> Domains:
+def build_domains(run: Run, seen: Examination, files: Optional[GuestFiles] = None) -> Domains:
     """Both domains as they will be written, or final alone for a guest that is not Windows; nothing where no
-    description of the guest is known. Raises Refused for what can't be a domain: a name, a firmware, a bus."""
-    files = run.guest_files
+    description of the guest is known. `files` are the guest's as they will be, where they are not the run's yet. Raises
+    Refused for what can't be a domain: a name, a firmware, a bus."""
+    files = files or run.guest_files
     if files.domain is None:
         return {}
     if not seen.windows:
         return _production(files)
-    facts, choices = _decided(run, files.domain, seen)
+    facts, choices = _decided(run, files.domain, seen, files)
     return {"bootstrap": bootstrap_xml(facts, choices), "final": final_xml(facts, choices)}
 
 
@@ -71,9 +72,9 @@ def _production(files: GuestFiles) -> Domains:
     return {"final": with_images(files.description, str(files.state), [path.resolve() for path, _ in files.images])}
 
 
-def _decided(run: Run, domain: DomainFacts, seen: Examination) -> tuple[DomainFacts, Choices]:
+def _decided(run: Run, domain: DomainFacts, seen: Examination, files: GuestFiles) -> tuple[DomainFacts, Choices]:
     """The facts of the guest's machine and the choices for its two phases, by the hooks' settings."""
-    proposal, files, bus = seen.proposal, run.guest_files, run.opened.bus
+    proposal, bus = seen.proposal, run.opened.bus
     previous = files.state / "bootstrap.xml"
     earlier = read_domain_xml(read_description(previous), str(previous)) if previous.exists() else None
     firmware = proposal.setting("firmware", domain.firmware)
