@@ -10,11 +10,12 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.disk.recognize import check_disk
-from h2k.domain import kubevirt, qemu_script
+from h2k.domain import documents
+from h2k.domain.documents import Reader
 from h2k.domain.facts import MAX_DISKS, DomainFacts, remembered
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
 from h2k.domain.libvirt_reader import read_domain_xml, storage_bus
@@ -27,8 +28,6 @@ REPORT_SUFFIX = ".h2k"
 MAX_RECORDS = 64  # earlier records that are looked at
 MAX_CANDIDATES = 64  # descriptions beside an image that are looked at
 _HINT = "give NAME, NAME.xml, NAME.h2k, a description of the guest, or its disk images"
-
-Reader = Callable[[bytes, str, Path, Path], GuestFiles]
 
 
 def _of_vmx(data: bytes, name: str, base: Path, state: Path) -> GuestFiles:
@@ -61,13 +60,7 @@ def _moved(facts: DomainFacts) -> DomainFacts:
 
 
 # In this order NAME and NAME.h2k look for the description beside them.
-DOCUMENTS: dict[str, Reader] = {
-    ".xml": described,
-    ".yaml": kubevirt.read_target,
-    ".sh": qemu_script.read_target,
-    ".vmx": _of_vmx,
-    ".ovf": _of_ovf,
-}
+DOCUMENTS: dict[str, Reader] = {**{document.suffix: document.read for document in documents.DOCUMENTS}, ".vmx": _of_vmx, ".ovf": _of_ovf}
 
 
 def open_guest_files(arguments: Sequence[str], report_dir: Optional[str] = None) -> GuestFiles:

@@ -9,6 +9,7 @@ from typing import Optional
 
 from h2k.base.files import SHARED, own_directory
 from h2k.base.run import run as run_command
+from h2k.domain.documents import DOCUMENTS
 from h2k.domain.facts import DiskFacts, DomainFacts, complete
 from h2k.domain.firmware import choose_firmware
 from h2k.domain.guest_files import GuestFiles, read_description
@@ -55,13 +56,8 @@ def write_domains(run: Run, domains: Domains, windows: bool) -> None:
 def next_commands(run: Run, committed: bool) -> tuple[str, ...]:
     """The commands that the owner can give now: boot it, take it back."""
     directory, files = shlex.quote(str(run.guest_files.state)), run.report.files
-    boot: tuple[str, ...]
-    if "bootstrap-script" in files:
-        boot = (f"sh {shlex.quote(files['bootstrap-script'])}",)
-    elif "bootstrap-machine" in files:
-        boot = (f"kubectl apply -f {shlex.quote(files['bootstrap-machine'])}",)
-    else:
-        boot = (f"h2k boot {directory}",) if "bootstrap" in files else ()
+    own = [f"{form.start} {shlex.quote(files[form.bootstrap])}" for form in DOCUMENTS if form.bootstrap in files]
+    boot = tuple(own[-1:]) or ((f"h2k boot {directory}",) if "bootstrap" in files else ())
     return (*boot, f"h2k rollback {directory}") if committed else boot
 
 
