@@ -53,7 +53,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         yield from _compressed(guest)
     if len(roots) > 1 and not guest.managed_disks:  # halves of one mirror are no two systems
         places = ", ".join(device(ref) for ref, _ in roots)
-        repair = "give the disks of one system only, or choose with --root /dev/sdXN"
+        repair = "give the disks of one system only, or choose with --h2k-root /dev/sdXN"
         yield Finding("boot-disk-ambiguous", "refused", places, "several Windows systems", repair)
     yield from _duplicates(guest)
 

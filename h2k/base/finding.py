@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from h2k.base.option_table import spelled
 from h2k.base.text import shown
 
 STATES = ("ok", "broken", "repaired", "refused", "warning")
@@ -31,6 +32,10 @@ class Finding:
         """The same finding in another state (a broken one that was repaired, say)."""
         return dataclasses.replace(self, state=state)
 
-    def as_json(self) -> dict[str, Any]:
-        """The finding as the report has it."""
-        return dataclasses.asdict(self)
+    def spelled(self, command: str) -> Finding:
+        """The finding with the options in its texts as that command spells them."""
+        return dataclasses.replace(self, evidence=spelled(self.evidence, command), repair=spelled(self.repair, command))
+
+    def as_json(self, command: str = "") -> dict[str, Any]:
+        """The finding as the report of a command has it."""
+        return dataclasses.asdict(self.spelled(command))

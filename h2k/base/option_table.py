@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 H2K, V2V, QEMU_IMG = "h2k", "h2k-v2v", "h2k-qemu-img"
 PROGRAMS = (H2K, V2V, QEMU_IMG)
@@ -39,8 +40,9 @@ class Option:
     request: bool = False
 
     def spelling(self, program: str) -> str:
-        """The option as this program spells it."""
-        return f"--{self.name}" if program == H2K else f"--h2k-{self.name}"
+        """The option as this program spells it; --root is virt-v2v's own."""
+        own = program == H2K or (program == V2V and self.name == "root")
+        return f"--{self.name}" if own else f"--h2k-{self.name}"
 
 
 OPTIONS = (
@@ -76,6 +78,7 @@ OPTIONS = (
 )  # fmt: skip
 BY_NAME = {option.name: option for option in OPTIONS}
 _SPELT = re.compile(r"--h2k-(" + "|".join(sorted(BY_NAME, key=len, reverse=True)) + r")(?![a-z-])")
+_WHOSE = re.compile(rf"(-[a-z0-9-]+ [A-Z]+) of ({V2V}|{QEMU_IMG})(, )?")
 
 
 def options_of(program: str) -> tuple[Option, ...]:
@@ -83,11 +86,31 @@ def options_of(program: str) -> tuple[Option, ...]:
     return tuple(option for option in OPTIONS if program in option.programs)
 
 
+def request_words(wishes: Mapping[str, Any]) -> list[str]:
+    """The options that shape a look, by their fields, as `h2k` spells them: for the next command. What it has not, the
+    command at hand may have had: it is left out."""
+    words: list[str] = []
+    for option in (o for o in OPTIONS if o.request and H2K in o.programs):
+        given = wishes.get(option.field)
+        values = (given or ()) if option.many else [given] if given else []
+        words += [word for value in values for word in (option.spelling(H2K), str(value))]
+    return words
+
+
 def spelled(text: str, program: str) -> str:
-    """A text with its options as the command at hand spells them: --h2k-bus is --bus for `h2k`."""
-    if program.split(" ", maxsplit=1)[0] != H2K:
+    """A text with its options as the command at hand spells them: --h2k-bus is --bus for `h2k`. Of "-on NAME of h2k-v2v,
+    --h2k-name NAME of h2k-qemu-img" a wrapper gets its own alone; `h2k`, which has neither, gets both."""
+    program = program.split(" ", maxsplit=1)[0]
+    if program in _WRAPPERS:
+        text = _WHOSE.sub(lambda match: f"{match.group(1)}{match.group(3) or ''}" if match.group(2) == program else "", text)
+    elif program != H2K:
         return text
-    return _SPELT.sub(lambda match: f"--{match.group(1)}" if H2K in BY_NAME[match.group(1)].programs else match.group(0), text)
+    return _SPELT.sub(lambda match: _respelled(BY_NAME[match.group(1)], program), text)
+
+
+def _respelled(option: Option, program: str) -> str:
+    known = program in option.programs or program == V2V
+    return option.spelling(program) if known else f"--h2k-{option.name}"
 
 
 def as_sentence(text: str) -> str:

@@ -110,7 +110,7 @@ class _Cycle:
         self.interrupts = Interrupts()
         self.evidence = Evidence(state)
         self.disks = DiskSet(final.disks, state)
-        self.report = BootReport(connect=request.uri)
+        self.report = BootReport(connect=request.uri, name=final.name)
         self.controllers: tuple[hardware.PciDevice, ...] = ()
         self.expected = Expected(heard="serial-port-taken" not in found)
         self.kvm = kvm_works()

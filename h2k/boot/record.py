@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any, Optional
 
 from h2k.base.errors import NOT_READY, NOT_VERIFIED, READY, H2kError, Refused
 from h2k.base.files import open_own, require_own, write_json
+from h2k.base.libvirt_connection import DEFAULT_URI
 from h2k.boot.disk_evidence import Check
 from h2k.boot.watcher import Observation
+from h2k.engine.outcome import WORDS
 
 REPORT_LIMIT = 64 * 1024 * 1024  # bytes of a report.json or boot.json
 
@@ -36,6 +39,7 @@ class BootReport:
     checks: list[Check] = dataclasses.field(default_factory=list)
     validation: list[Check] = dataclasses.field(default_factory=list)
     timings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    name: str = ""  # of the domain, for commands that are told
 
     def as_json(self) -> dict[str, Any]:
         """The report object."""
@@ -102,7 +106,19 @@ def read_json(path: Path, own: bool = False) -> Optional[dict[str, Any]]:
 
 def word(status: int) -> str:
     """How a boot cycle ended, in a word."""
-    return {READY: "BOOTED", NOT_READY: "BOOTED, NOT VALIDATED"}.get(status, "NOT VERIFIED")
+    return {READY: "BOOTED", NOT_READY: "BOOTED, NOT VALIDATED"}.get(status, WORDS[NOT_VERIFIED])
+
+
+def next_commands(report: BootReport, state: Path) -> tuple[str, ...]:
+    """The commands that the owner can give after a boot cycle. Nothing can be taken back below a guest that runs."""
+    directory, uri = shlex.quote(str(state)), report.connect or DEFAULT_URI
+    connect = f" --connect {shlex.quote(uri)}" if uri != DEFAULT_URI else ""
+    if report.status not in (READY, NOT_READY) or report.reached == "committed":
+        return (f"h2k boot {directory}{connect}",)
+    validate = f"h2k validate {directory}{connect}"
+    if report.status == READY:
+        return (validate,)
+    return (validate, f"virsh{connect} shutdown {shlex.quote(report.name)}", f"h2k rollback {directory}")
 
 
 def explain(report: BootReport) -> Iterator[str]:

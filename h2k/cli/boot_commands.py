@@ -14,7 +14,7 @@ from h2k.base.steps import counted
 from h2k.boot.cycle import BootRequest, boot
 from h2k.boot.phase_domain import read_description_of
 from h2k.boot.record import explain as explain_boot
-from h2k.boot.record import word
+from h2k.boot.record import next_commands, word
 from h2k.boot.validate import explain as explain_checks
 from h2k.boot.validate import validate_target
 from h2k.cli.handles import record_directory
@@ -65,7 +65,7 @@ def boot_command(
         run.report.more["boot"] = report.as_json()
         run.report.more["details"] = list(explain_boot(report))[1:]
         run.committed = report.verdict
-        return Outcome(report.status, word(report.status), report.verdict)
+        return Outcome(report.status, word(report.status), report.verdict, next_commands(report, directory))
 
     return guarded(run, work)
 

@@ -14,12 +14,12 @@ import click
 
 from h2k.base.errors import NOT_READY, READY, REFUSED, UsageError
 from h2k.base.finding import Finding
-from h2k.base.option_table import H2K, did_you_mean, spelled
+from h2k.base.option_table import H2K, did_you_mean, request_words, spelled
 from h2k.base.steps import counted
 from h2k.base.text import shown
 from h2k.cli.completion import finding_ids
 from h2k.cli.handles import opened
-from h2k.cli.options import json_option, new_run, request_options, request_words, verbose_option
+from h2k.cli.options import json_option, new_run, request_options, verbose_option
 from h2k.domain.handles import is_handle
 from h2k.engine.catalogue import ACCEPTABLE, BY_ID, ENTRIES
 from h2k.engine.ending import guarded, print_json

@@ -11,9 +11,10 @@ import click
 
 from h2k.base.errors import NOT_READY, READY, REFUSED, UsageError
 from h2k.base.libvirt_connection import DEFAULT_URI
+from h2k.base.option_table import request_words
 from h2k.cli.handles import opened
 from h2k.cli.inspect_table import inspect_table
-from h2k.cli.options import guest_argument, guest_options, json_option, new_run, request_words, table_option, verbose_option
+from h2k.cli.options import guest_argument, guest_options, json_option, new_run, table_option, verbose_option
 from h2k.disk.in_use import locked_directory
 from h2k.domain.handles import open_guest_files
 from h2k.engine.ending import guarded, print_json

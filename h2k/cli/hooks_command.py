@@ -20,7 +20,7 @@ from h2k.domain.handles import known_bus, open_guest_files
 from h2k.engine.ending import guarded, print_json
 from h2k.engine.hooks import Hook, find_hooks, load_hook, propose
 from h2k.engine.outcome import Outcome
-from h2k.engine.report import diff
+from h2k.engine.report import Report, diff
 from h2k.engine.request import Request, named_hook, open_tools
 from h2k.engine.verdict import summary
 from h2k.guest.changes import as_json as change_json
@@ -128,8 +128,9 @@ def run(name: str, images: Sequence[str], as_json: bool, **wishes: Any) -> int:
             guest = Guest(reader, tools.request.root)
             proposal = propose([_named(name, tools.hooks)], guest, tools.options("result", files.domain))
             changes = [change_json(c, guest) for c in proposal.changes if not c.holds(guest)]
-        findings = [f.as_json() for f in proposal.findings]
-        shown.append({"findings": findings, "changes": changes, "settings": [dataclasses.asdict(s) for s in proposal.settings]})
+        report = Report(findings=list(proposal.findings), changes=changes, settings=[dataclasses.asdict(s) for s in proposal.settings])
+        told = report.as_json(this.command)
+        shown.append({part: told[part] for part in ("findings", "changes", "settings")})
         return Outcome(NOT_READY if changes or proposal.broken or proposal.refused else READY, "", "")
 
     status = guarded(this, work, quiet=True)

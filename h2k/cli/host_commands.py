@@ -11,6 +11,7 @@ import click
 from h2k.base.doctor import Check, lines
 from h2k.base.doctor import doctor as host_doctor
 from h2k.base.errors import NOT_READY, READY, H2kError, UsageError
+from h2k.base.option_table import H2K, spelled
 from h2k.base.text import shown
 from h2k.cli.options import json_option, new_run, request_options, verbose_option
 from h2k.config.policy import load_policy
@@ -98,7 +99,7 @@ def _chosen(tools: Tools, files: GuestFiles) -> list[dict[str, Any]]:
             package = tools.drivers.find(tools.plan, role, windows)
             rows.append({"role": role.name, "directory": package.directory, "inf": package.inf.name})
         except H2kError as e:
-            rows.append({"role": role.name, "missing": e.message})
+            rows.append({"role": role.name, "missing": spelled(e.message, H2K)})
     return rows
 
 

@@ -12,7 +12,7 @@ import click
 
 from h2k import __version__
 from h2k.base.errors import FAILED, READY, H2kError, UsageError
-from h2k.base.option_table import H2K
+from h2k.base.option_table import H2K, spelled
 from h2k.cli.command_help import Group, complete_help, message_of
 from h2k.cli.options import log_everything
 from h2k.engine.ending import error_record, print_json, quiet_output
@@ -124,5 +124,5 @@ def _help_of(error: click.ClickException) -> str:
 def _failed(argv: Sequence[str], error: H2kError) -> int:
     if "--json" in argv:
         print_json(error_record(H2K, argv, error))
-    print(f"h2k: {error}", file=sys.stderr)
+    print(f"h2k: {spelled(str(error), H2K)}", file=sys.stderr)
     return error.exit_status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
@@ -37,16 +37,6 @@ def request_options(command: F) -> F:
     for option in reversed([o for o in OPTIONS if o.request and H2K in o.programs]):
         command = _click_option(option)(command)
     return command
-
-
-def request_words(wishes: Mapping[str, Any]) -> list[str]:
-    """The options that shape a look, as they were given: for the next command."""
-    words: list[str] = []
-    for option in (o for o in OPTIONS if o.request and H2K in o.programs):
-        given = wishes.get(option.field)
-        values = (given or ()) if option.many else [given] if given else []
-        words += [word for value in values for word in (f"--{option.name}", str(value))]
-    return words
 
 
 def table_option(name: str) -> Callable[[F], F]:

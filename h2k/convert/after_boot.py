@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from h2k.base.errors import READY
+from h2k.base.errors import NOT_READY, READY
 from h2k.boot.cycle import BootRequest, boot
+from h2k.boot.record import next_commands
 from h2k.boot.record import word as boot_word
 from h2k.engine.outcome import Outcome
 from h2k.engine.runs import Run
@@ -17,4 +18,5 @@ def boot_too(run: Run, outcome: Outcome) -> Outcome:
     request = BootRequest(run.guest_files.state, policy=run.opened.policy)
     report = boot(request, run.steps, lambda what: run.commit(f"{outcome.sentence}; {what}"))
     run.report.more["boot"] = report.as_json()
-    return Outcome(report.status, boot_word(report.status), f"{outcome.sentence}; {report.verdict}", outcome.next)
+    after = next_commands(report, run.guest_files.state) if report.status in (READY, NOT_READY) else outcome.next
+    return Outcome(report.status, boot_word(report.status), f"{outcome.sentence}; {report.verdict}", after)

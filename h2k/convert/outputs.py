@@ -15,9 +15,10 @@ from h2k.base.errors import H2kError, UsageError
 from h2k.base.run import run
 from h2k.convert.libvirt_result import LibvirtOutput
 from h2k.convert.v2v_command import V2vCommand, options_of
-from h2k.domain import kubevirt, qemu_script
-from h2k.domain.guest_files import GuestFiles, described, read_description
-from h2k.domain.handles import open_guest_files
+from h2k.domain import kubevirt
+from h2k.domain.documents import DOCUMENTS, Reader
+from h2k.domain.guest_files import GuestFiles, read_description
+from h2k.domain.handles import open_guest_files, remembering
 from h2k.engine.edited import write_editable
 from h2k.engine.report import Report
 
@@ -29,16 +30,10 @@ ALIASES = {
 }  # fmt: skip
 # The result is gone from this machine when virt-v2v ends, so that nothing can be repaired.
 LEAVING = frozenset(("glance", "openstack", "rhv", "rhv-upload", "vdsm"))
-# virt-v2v's document of the result beside its disks, and our reader of it.
-Reader = Callable[[bytes, str, Path, Path], GuestFiles]
-_DOCUMENTS: dict[str, tuple[str, Reader]] = {
-    "local": (".xml", described),
-    "qemu": (".sh", qemu_script.read_target),
-    "kubevirt": (".yaml", kubevirt.read_target),
-}
+_DOCUMENTS = {document.mode: document for document in DOCUMENTS}
 REPAIRED = (*_DOCUMENTS, "libvirt")
 _DISK = "disk="
-DOCUMENT_SUFFIXES = {suffix: mode for mode, (suffix, _) in _DOCUMENTS.items()}
+DOCUMENT_SUFFIXES = {document.suffix: document.mode for document in DOCUMENTS}
 
 
 class Output(Protocol):
@@ -125,7 +120,7 @@ class FileOutput:
 
     @property
     def _suffix(self) -> str:
-        return _DOCUMENTS[self.mode][0]
+        return _DOCUMENTS[self.mode].suffix
 
     def fails_at_once(self) -> bool:
         """Without a directory that exists."""
@@ -168,7 +163,8 @@ class FileOutput:
     def _read(self, document: Path) -> GuestFiles:
         state = self.state(document.name[: -len(self._suffix)])
         own: Reader = functools.partial(kubevirt.read_target, disks=self.own)
-        target = (own if self.own else _DOCUMENTS[self.mode][1])(read_description(document), str(document), document.parent, state)
+        read = own if self.own else _DOCUMENTS[self.mode].read
+        target = read(read_description(document), str(document), document.parent, state)
         images = tuple((path, form or self.form) for path, form in target.images)
         return dataclasses.replace(target, images=images, document=document)
 
@@ -211,14 +207,14 @@ class FileOutput:
 
     def accepts(self, domains: Mapping[str, bytes]) -> None:
         """Make this output's own form of both domains, to see that it can be made."""
-        form = {"qemu": qemu_script.script, "kubevirt": kubevirt.machine}.get(self.mode)
+        form = _DOCUMENTS[self.mode].form
         if form is not None and "bootstrap" in domains:
             for phase, xml in domains.items():
                 form(xml, phase)
 
     def finish(self, target: GuestFiles, report: Report, say: Say) -> None:
-        """Run scripts for -o qemu, virtual machines for -o kubevirt, made of the two domains."""
-        writer = {"qemu": qemu_script.write_scripts, "kubevirt": kubevirt.write_machines}.get(self.mode)
+        """Our own form of the two domains, where this output has one: run scripts for -o qemu, machines for -o kubevirt."""
+        writer = _DOCUMENTS[self.mode].write
         if writer is not None and "bootstrap" in report.files:
             report.files.update(writer(target.state, lambda path, data, mode: write_editable(path, data, say, mode)))
 
@@ -238,8 +234,9 @@ def open_result(
         if mode == "local":
             return output, open_guest_files([argument], report)
         read_description(path)  # says what is wrong with it
-        return output, output.result(path.name[: -len(path.suffix)])
+        return output, remembering(output.result(path.name[: -len(path.suffix)]))
     if "/" in argument or path.exists():
-        raise UsageError(f"{argument}: no result of virt-v2v", hint="give NAME.xml, NAME.sh, NAME.yaml or a domain of libvirt")
+        names = ", ".join(f"NAME{suffix}" for suffix in DOCUMENT_SUFFIXES)
+        raise UsageError(f"{argument}: no result of virt-v2v", hint=f"give {names} or a domain of libvirt")
     output = LibvirtOutput(connection, None, report, define or "bootstrap")
-    return output, output.result(argument)
+    return output, remembering(output.result(argument))

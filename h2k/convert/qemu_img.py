@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from h2k.base.children import cleaned_up, temporary_directory
 from h2k.base.errors import READY, REFUSED, H2kError, NotVerified, Unknown, UsageError
 from h2k.base.files import SHARED, write_bytes
 from h2k.base.host import guestfs_settings
-from h2k.base.option_table import QEMU_IMG
+from h2k.base.option_table import QEMU_IMG, request_words
 from h2k.base.progress import with_bar
 from h2k.base.run import not_called_by_h2k, pass_through
 from h2k.base.run import run as run_command
@@ -158,14 +159,14 @@ def _convert(run: Run, command: ConvertCommand, places: Places) -> Outcome:
         run.files = GuestFiles((image,), places.state, domain)
         with run.steps.step("preflight", f"reading the source: {command.source}"):
             seen = look(run, RESULT)
-        looked = seen.outcome
+        looked, result = seen.outcome, _result_files(command, places, domain)
+        domains = _domains(run, places, image, seen, result) if looked.status != REFUSED else {}
         if run.dry_run or looked.status == REFUSED:
-            return _before_the_copy(run, seen, looked)
+            return _before_the_copy(run, command, seen, looked)
         if not seen.todo and seen.proposal.broken and not outcomes.only_domains_wrong(run.report.findings, 0):
             return dataclasses.replace(looked, sentence=f"{looked.sentence}; nothing was written")
         require_space(places.out.absolute().parent, needed([image], False), domain.name)
-        run.files = _result_files(command, places, domain)
-        domains = _domains(run, places, image, seen)
+        run.files = result
         with converting(places.state):
             return _converted(run, command, places, image, domains, seen)
 
@@ -188,19 +189,27 @@ def _converted(run: Run, command: ConvertCommand, places: Places, image: Image, 
     return _finish(run, command, places, domains, seen)
 
 
-def _domains(run: Run, places: Places, image: Image, seen: Examination) -> Domains:
+def _domains(run: Run, places: Places, image: Image, seen: Examination, result: GuestFiles) -> Domains:
     """The domains as they will be written: what can be refused of them is refused before the copy. A disk of data has none."""
     if seen.windows:
-        return build_domains(run, seen)
+        return build_domains(run, seen, result)
     assert run.domain is not None
     return {"final": _production(places, run.domain)} if _another_system(image) else {}
 
 
-def _before_the_copy(run: Run, seen: Examination, looked: Outcome) -> Outcome:
+def _before_the_copy(run: Run, command: ConvertCommand, seen: Examination, looked: Outcome) -> Outcome:
     """How a run ends that does not come to the copy: refused, or a dry run."""
     if looked.status == REFUSED:
         return dataclasses.replace(looked, sentence=f"{looked.sentence}; nothing was written")
-    return dataclasses.replace(seen, side="source").outcome
+    return dataclasses.replace(dataclasses.replace(seen, side="source").outcome, next=_plan_of(command))
+
+
+def _plan_of(command: ConvertCommand) -> tuple[str, ...]:
+    """The command that shows every change as a diff, of a source that is a file: by its description, where one is named."""
+    if command.source.startswith("nbd"):
+        return ()
+    words = request_words(dataclasses.asdict(command.h2k.request))
+    return (shlex.join(["h2k", "plan", command.wanted.domain or command.source, *words]),)
 
 
 def _result_files(command: ConvertCommand, places: Places, domain: DomainFacts) -> GuestFiles:

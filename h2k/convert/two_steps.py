@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,4 +46,5 @@ def in_two_runs(run: Run, command: V2vCommand, convert: Convert) -> Outcome:
     if status != READY:
         again = (shlex.join(["virt-v2v", *second]),)
         return Outcome(status, WORDS[FAILED], f"{outcome.sentence}; the upload failed: virt-v2v ended with status {status}", again)
-    return outcome
+    # What runs from here on is the guest at its new place: no boot of the staged files, and nothing to take back there.
+    return dataclasses.replace(outcome, next=(f"h2k report {shlex.quote(str(run.guest_files.state))}",))

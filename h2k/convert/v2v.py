@@ -16,7 +16,7 @@ from h2k.base.children import cleaned_up
 from h2k.base.errors import FAILED, READY, REFUSED, H2kError, UsageError
 from h2k.base.finding import Finding
 from h2k.base.host import RUNNER_STEPS, guestfs_settings, runner_programs
-from h2k.base.option_table import V2V
+from h2k.base.option_table import V2V, request_words
 from h2k.base.run import not_called_by_h2k, pass_through, replayable
 from h2k.base.steps import Steps
 from h2k.convert import v2v_command
@@ -25,7 +25,7 @@ from h2k.convert.finish import repair, watch
 from h2k.convert.h2k_options import help_text
 from h2k.convert.log_replay import command_for, replayed, replays
 from h2k.convert.outputs import Output, choose, is_nobodys, leaves
-from h2k.convert.readiness import require_ready
+from h2k.convert.readiness import require_domains, require_ready
 from h2k.convert.source import is_missing, likely_names, name_of, open_source, require_shut_down, unknown_hives
 from h2k.convert.two_steps import in_two_runs, refusal
 from h2k.convert.v2v_command import V2vCommand
@@ -207,6 +207,8 @@ def _convert(run: Run, command: V2vCommand) -> Outcome:
             if outcome.status == REFUSED and (output is not None or run.dry_run):
                 return dataclasses.replace(outcome, sentence=f"{outcome.sentence}; nothing was written")
             source = dataclasses.replace(source, seen=seen)
+            if output is not None:
+                require_domains(run, seen, output, name_of(command, files))
         if run.dry_run:
             return dataclasses.replace(outcome, next=_plan_of(command)) if files is not None else outcome
         if output is None:
@@ -232,9 +234,9 @@ def _alone(command: V2vCommand, output: Output, files: Optional[GuestFiles]) -> 
 
 def _plan_of(command: V2vCommand) -> tuple[str, ...]:
     """The command that shows every change as a diff, where the source is a file that h2k itself can be given."""
-    drivers = ("--drivers", command.h2k.request.drivers) if command.h2k.request.drivers else ()
+    words = request_words(dataclasses.asdict(command.h2k.request))
     files = command.input_mode in ("vmx", "disk", "libvirtxml") and command.input_transport is None
-    return (shlex.join(["h2k", "plan", *command.arguments, *drivers]),) if files else ()
+    return (shlex.join(["h2k", "plan", *command.arguments, *words]),) if files else ()
 
 
 def _record_place(command: V2vCommand, output: Optional[Output], files: Optional[GuestFiles]) -> Optional[Path]:

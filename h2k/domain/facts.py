@@ -8,7 +8,7 @@ import secrets
 import uuid as uuid_module
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 MAX_DISKS = 64
 
@@ -17,6 +17,8 @@ MAX_NICS = 32
 BUSES = ("virtio", "virtio-scsi", "sata")
 
 LIBOSINFO = "http://libosinfo.org/xmlns/libvirt/domain/1.0"
+
+SOURCE = "urn:h2k:source:1"  # the namespace of our note of what the source of a conversion told; libvirt keeps one element of each
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -56,7 +58,11 @@ class NicFacts:
 
 @dataclasses.dataclass(frozen=True)
 class DomainFacts:
-    """What a domain description says, whoever wrote it; `memory` in bytes, disks and NICs in its order."""
+    """What a domain description says, whoever wrote it; `memory` in bytes, disks and NICs in its order.
+
+    `sourced` names the fields that only the source of a conversion told, as h2k notes them in its own domains; None where
+    nothing is noted.
+    """
 
     name: str
     memory: int
@@ -75,6 +81,7 @@ class DomainFacts:
     video: Optional[str] = None
     sound: Optional[str] = None
     os_id: Optional[str] = None
+    sourced: Optional[tuple[str, ...]] = None
 
 
 def complete(facts: DomainFacts, previous: Optional[DomainFacts] = None) -> DomainFacts:
@@ -106,22 +113,52 @@ AFTER_VIRT_V2V = {
     "topology": EITHER, "tpm": EITHER, "cdrom": EITHER, "sound": EITHER, "os_id": EITHER,
     "nics": EITHER,  # their MACs, where both have as many
     "secure_boot": SOURCES,
+    "sourced": RESULTS,  # with_source says it anew
 }  # fmt: skip
 
 
 def with_source(result: DomainFacts, source: DomainFacts) -> DomainFacts:
     """The facts of virt-v2v's result with what only the source told."""
-    known = {name: getattr(source, name) for name, whose in AFTER_VIRT_V2V.items() if whose == SOURCES}
-    for name, whose in AFTER_VIRT_V2V.items():
-        if whose == EITHER:
-            known[name] = getattr(result, name) or getattr(source, name)
-    topology = known["topology"]
-    if topology is not None and topology.sockets * topology.cores * topology.threads != result.vcpus:
-        known["topology"] = None
-    known["nics"] = result.nics
+    known = {name: getattr(source, name) for name in _OF_THE_SOURCE if AFTER_VIRT_V2V[name] == SOURCES or not getattr(result, name)}
+    nics = result.nics
     if len(result.nics) == len(source.nics):
-        known["nics"] = tuple(dataclasses.replace(n, mac=n.mac or s.mac) for n, s in zip(result.nics, source.nics))
-    return dataclasses.replace(result, **known)
+        nics = tuple(dataclasses.replace(n, mac=n.mac or s.mac) for n, s in zip(result.nics, source.nics))
+    return _told(dataclasses.replace(result, nics=nics), known)
+
+
+def remembered(result: DomainFacts, earlier: DomainFacts) -> DomainFacts:
+    """The facts of a result that was converted before, with what only its source told then: `earlier` is h2k's own domain
+    of that conversion, which has it. What the result itself tells by now stands above it, and what it told then and tells
+    no more is gone: its owner took it away.
+
+    A domain of an h2k that noted nothing counts as the source's wherever the result is silent.
+    """
+    if not _same_machine(result, earlier):
+        return result
+    noted = _OF_THE_SOURCE if earlier.sourced is None else [name for name in _OF_THE_SOURCE if name in earlier.sourced]
+    kept = [name for name in noted if AFTER_VIRT_V2V[name] == SOURCES or not getattr(result, name)]
+    found = _told(result, {name: getattr(earlier, name) for name in kept})
+    return found if earlier.sourced is None else dataclasses.replace(found, sourced=tuple(kept))
+
+
+_OF_THE_SOURCE = tuple(name for name, whose in AFTER_VIRT_V2V.items() if whose in (EITHER, SOURCES) and name != "nics")
+
+
+def _told(result: DomainFacts, known: dict[str, Any]) -> DomainFacts:
+    """The result with these facts of the source, as far as they fit it, and a note of those that it has not itself."""
+    topology = known.get("topology")
+    if topology is not None and topology.sockets * topology.cores * topology.threads != result.vcpus:
+        known = {**known, "topology": None}
+    if known.get("secure_boot") and result.firmware != "uefi":
+        known = {**known, "secure_boot": False}
+    sourced = tuple(name for name in known if known[name] != getattr(result, name))
+    return dataclasses.replace(result, **known, sourced=sourced)
+
+
+def _same_machine(one: DomainFacts, other: DomainFacts) -> bool:
+    """Whether two descriptions are of one machine: by its name, or, where its owner renamed it, by its disks' names."""
+    disks = [[disk.path.name for disk in facts.disks if disk.path is not None] for facts in (one, other)]
+    return one.name == other.name or (disks[0] == disks[1] != [])
 
 
 def _new_mac(taken: Iterable[Optional[str]]) -> str:

@@ -48,7 +48,11 @@ def choose_firmware(
     if not wanted:
         kind = "UEFI firmware with Secure Boot keys" if secure_boot else "UEFI firmware"
         places = ", ".join(str(d) for d in descriptor_dirs)
-        raise Refused(f"no {kind} for {machine} is described in {places}", hint="install ovmf (edk2-ovmf)")
+        raise Refused(
+            f"no {kind} for {machine} is described in {places}",
+            hint="install ovmf (EL, Fedora: edk2-ovmf), then the same command",
+            commands=("h2k doctor",),
+        )
     return wanted[0]
 
 

@@ -10,14 +10,15 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.disk.recognize import check_disk
-from h2k.domain import kubevirt, qemu_script
-from h2k.domain.facts import BUSES, MAX_DISKS, DomainFacts
+from h2k.domain import documents
+from h2k.domain.documents import Reader
+from h2k.domain.facts import BUSES, MAX_DISKS, DomainFacts, remembered
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
-from h2k.domain.libvirt_reader import storage_bus
+from h2k.domain.libvirt_reader import read_domain_xml, storage_bus
 from h2k.domain.ovf import read_ovf
 from h2k.domain.vmx import read_vmx
 
@@ -27,8 +28,6 @@ REPORT_SUFFIX = ".h2k"
 MAX_RECORDS = 64  # earlier records that are looked at
 MAX_CANDIDATES = 64  # descriptions beside an image that are looked at
 _HINT = "give NAME, NAME.xml, NAME.h2k, a description of the guest, or its disk images"
-
-Reader = Callable[[bytes, str, Path, Path], GuestFiles]
 
 
 def _of_vmx(data: bytes, name: str, base: Path, state: Path) -> GuestFiles:
@@ -61,18 +60,17 @@ def _moved(facts: DomainFacts) -> DomainFacts:
 
 
 # In this order NAME and NAME.h2k look for the description beside them.
-DOCUMENTS: dict[str, Reader] = {
-    ".xml": described,
-    ".yaml": kubevirt.read_target,
-    ".sh": qemu_script.read_target,
-    ".vmx": _of_vmx,
-    ".ovf": _of_ovf,
-}
+DOCUMENTS: dict[str, Reader] = {**{document.suffix: document.read for document in documents.DOCUMENTS}, ".vmx": _of_vmx, ".ovf": _of_ovf}
 
 
 def open_guest_files(arguments: Sequence[str], report_dir: Optional[str] = None) -> GuestFiles:
     """The guest that is meant: NAME, NAME.xml or NAME.h2k, a .vmx, .ovf, .sh or .yaml, or disk images in the domain's
-    order. UsageError, in one line, for anything else, a file that is no disk image too."""
+    order. UsageError, in one line, for anything else, a file that is no disk image too. Of a guest that was converted
+    its facts are whole: those too that only its source told."""
+    return remembering(_named_guest(arguments, report_dir))
+
+
+def _named_guest(arguments: Sequence[str], report_dir: Optional[str]) -> GuestFiles:
     first = Path(arguments[0])
     found = _handle(first, Path(report_dir) if report_dir else None)
     if found is not None:
@@ -215,7 +213,22 @@ def _same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-# What was decided before
+# What was known and decided before
+
+
+def remembering(files: GuestFiles) -> GuestFiles:
+    """The guest with what only the source of its conversion told: virt-v2v's description leaves it out, and the domain in
+    its report directory has it."""
+    if files.domain is None or files.document == files.state / "final.xml":
+        return files
+    for name in ("final.xml", "bootstrap.xml"):
+        path = files.state / name
+        try:
+            if path.is_file():
+                return dataclasses.replace(files, domain=remembered(files.domain, read_domain_xml(read_description(path), str(path))))
+        except (H2kError, OSError) as e:
+            log.warning("what the source told is not known any more: %s", e)
+    return files
 
 
 def known_bus(target: GuestFiles) -> str:

@@ -12,7 +12,7 @@ from lxml import etree
 
 from h2k.base.errors import BadData
 from h2k.base.xml import parse_xml
-from h2k.domain.facts import LIBOSINFO, MAX_DISKS, MAX_NICS, DiskFacts, DomainFacts, NicFacts, Topology
+from h2k.domain.facts import LIBOSINFO, MAX_DISKS, MAX_NICS, SOURCE, DiskFacts, DomainFacts, NicFacts, Topology
 from h2k.domain.values import MEMORY_LIMIT, NOT_XML, NUMBER, VALUE_LIMIT, VCPU_LIMIT, mac_of, topology_of
 
 # https://libvirt.org/formatdomain.html#memory-allocation: decimal and binary units, KiB when none is given.
@@ -30,6 +30,7 @@ def read_domain_xml(data: bytes, name: str) -> DomainFacts:
     reader = _XmlReader(domain, name)
     firmware, secure = reader.firmware()
     nvram = domain.find("os/nvram")
+    told, lacking = reader.note()
     return DomainFacts(
         name=reader.text("name") or reader.missing("name"),
         uuid=reader.uuid(),
@@ -37,17 +38,18 @@ def read_domain_xml(data: bytes, name: str) -> DomainFacts:
         vcpus=reader.vcpus(),
         topology=reader.topology(),
         firmware=firmware,
-        secure_boot=secure,
+        secure_boot=secure and "secure_boot" not in lacking,
         tpm=reader.attribute("devices/tpm", "model", "tpm-tis"),
         nvram=_path(reader.text("os/nvram")) if nvram is not None else None,
         nvram_template=_path(reader.attribute("os/nvram", "template")),
         disks=reader.disks(),
         nics=reader.nics(),
-        cdrom=any(disk.get("device") == "cdrom" for disk in domain.findall("devices/disk")),
+        cdrom="cdrom" not in lacking and any(disk.get("device") == "cdrom" for disk in domain.findall("devices/disk")),
         graphics=reader.attribute("devices/graphics", "type"),
         video=reader.attribute("devices/video/model", "type"),
         sound=reader.attribute("devices/sound", "model"),
         os_id=reader.attribute(f"metadata/{{{LIBOSINFO}}}libosinfo/{{{LIBOSINFO}}}os", "id"),
+        sourced=told,
     )
 
 
@@ -117,6 +119,15 @@ class _XmlReader:
         if not NUMBER.fullmatch(text) or not low <= int(text) <= high:
             raise self.bad(element, f"{text[:40]!r} is not a number from {low} to {high}")
         return int(text)
+
+    def note(self) -> tuple[Optional[tuple[str, ...]], tuple[str, ...]]:
+        """(what only the source told, what the machine has not although its XML looks so), as h2k notes it in the domains
+        that it writes; (None, ()) for the domain of somebody else."""
+        place = f"metadata/{{{SOURCE}}}source"
+        if self.domain.find(place) is None:
+            return None, ()
+        told, lacking = ((self.attribute(place, key) or "").split() for key in ("told", "lacks"))
+        return tuple(told), tuple(lacking)
 
     def uuid(self) -> Optional[str]:
         text = self.text("uuid")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Optional
 
 from lxml import etree
 
 from h2k.base.errors import Refused
-from h2k.domain.facts import BUSES, LIBOSINFO, MAX_DISKS, MAX_NICS, DomainFacts, Topology, disk_name
+from h2k.domain.facts import BUSES, LIBOSINFO, MAX_DISKS, MAX_NICS, SOURCE, DomainFacts, Topology, disk_name
 from h2k.domain.firmware import Firmware
 from h2k.domain.names import check_name
 
@@ -167,17 +167,31 @@ class _Writer:
         _add(domain, "name", facts.name)
         _add(domain, "uuid", facts.uuid)
         offset = None if self.choices.utc else self.choices.utc_offset
-        metadata = _add(domain, "metadata") if facts.os_id or offset is not None else None
+        metadata = _add(domain, "metadata")
         if facts.os_id:
             info = etree.SubElement(metadata, f"{{{LIBOSINFO}}}libosinfo", nsmap={"libosinfo": LIBOSINFO})
             etree.SubElement(info, f"{{{LIBOSINFO}}}os", {"id": facts.os_id})
         if offset is not None:
             etree.SubElement(metadata, f"{{{GUEST}}}clock", {"utc-offset": str(offset)}, nsmap={"h2k": GUEST})
+        note = {"told": " ".join(facts.sourced or ()), "lacks": " ".join(self._lacking())}
+        etree.SubElement(metadata, f"{{{SOURCE}}}source", {k: v for k, v in note.items() if v or k == "told"}, nsmap={"h2ks": SOURCE})
         _add(domain, "memory", str(facts.memory // 1024), unit="KiB")
         _add(domain, "currentMemory", str(facts.memory // 1024), unit="KiB")
         _add(domain, "vcpu", str(facts.vcpus))
         if self.choices.bus != "sata":
             _add(domain, "iothreads", "1")
+
+    def _lacking(self) -> Iterator[str]:
+        """The facts that this phase's XML looks to have, and the machine has not: noted, for who reads it back."""
+        if not self.facts.cdrom and self._iso is not None:
+            yield "cdrom"
+        if not self.facts.secure_boot and self._uefi is not None and self._uefi.smm:
+            yield "secure_boot"
+
+    @property
+    def _iso(self) -> Optional[Path]:
+        """The VirtIO ISO in the drive, which only the bootstrap has."""
+        return None if self.final else self.choices.driver_iso
 
     def _os(self, domain: etree._Element) -> None:
         os = _add(domain, "os")
@@ -288,7 +302,7 @@ class _Writer:
 
     def _cdrom(self, devices: etree._Element) -> None:
         """The drive with the VirtIO ISO, or the empty one that the source had, in one place in both phases."""
-        iso = None if self.final else self.choices.driver_iso
+        iso = self._iso
         if iso is None and not self.facts.cdrom:
             return
         cdrom = _add(devices, "disk", type="file", device="cdrom")

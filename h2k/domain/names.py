@@ -13,7 +13,7 @@ from h2k.domain.facts import DomainFacts
 ID = "domain-name-invalid"
 # Bytes: a file's name has 255 at most, and what virt-v2v, libvirt and h2k hang on to it must fit behind.
 LIMIT = 255 - len(".bootstrap-com1.log")
-WAY_OUT = "give another one: -on NAME, --h2k-name NAME, or the description's own <name>"
+WAY_OUT = "give another one: -on NAME of h2k-v2v, --h2k-name NAME of h2k-qemu-img, or the description's own <name>"
 _LABEL = 63  # characters of a label's value, which KubeVirt makes of a machine's name
 
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional
 from h2k.base.errors import USAGE, H2kError, InUse, Unknown
 from h2k.base.files import json_text, own_directory
 from h2k.base.finding import Finding
+from h2k.base.option_table import spelled
 from h2k.base.text import mask_argv, mask_secrets
 from h2k.domain.facts import DomainFacts
 from h2k.engine import outcome as outcomes
@@ -86,14 +87,12 @@ def record_of(run: Run, outcome: Outcome) -> dict[str, Any]:
         "next": list(outcome.next),
         "side": run.seen.side if run.seen is not None else "",
         "accepted": list(run.tools.request.accept) if run.tools is not None else [],
-        **run.report.as_json(),
+        **run.report.as_json(run.command),
         "timings": run.steps.timings,
         "versions": records.versions() if run.records is not None else records.own_version(),
         "virtio_win": str(run.tools.drivers_path or "") if run.tools is not None else "",
         "disks": records.disks_now(run.files.images) if run.files is not None else [],
     }
-    for finding in body["findings"]:
-        finding.update(repair=run.spelled(finding["repair"]), evidence=run.spelled(finding["evidence"]))
     return body
 
 
@@ -170,7 +169,7 @@ def error_record(command: str, argv: Sequence[str], error: H2kError) -> dict[str
         "argv": mask_argv(argv),
         "status": outcome.status,
         "word": outcome.word,
-        "verdict": error.message,
-        "hint": error.hint,
+        "verdict": spelled(error.message, command),
+        "hint": spelled(error.hint, command),
     }
 

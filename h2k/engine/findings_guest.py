@@ -121,7 +121,7 @@ GUEST = (
         "virt-v2v ends with an error after the copy, or writes files of another name",
         "displayName of a VMX, <Name> of an OVF, <name> of a domain XML, -on, --h2k-name",
         "Refuses before the copy, and before the first write.",
-        "Give another name: `-on NAME` of virt-v2v, `--h2k-name NAME`, or change it in the description.",
+        "Give another name: `-on NAME` of h2k-v2v, `--h2k-name NAME` of h2k-qemu-img, or change it in the description.",
         "libvirt's and the file systems' rules for names",
     ),
     Entry(

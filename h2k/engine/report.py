@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from h2k.base.finding import Finding
+from h2k.base.option_table import spelled
 from h2k.base.text import shown
 from h2k.guest.changes import Change, WriteFile
 from h2k.guest.disks_online import identity, to_bring_online
@@ -28,13 +29,13 @@ class Report:
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """These parts of the record (docs/schemas/record.json)."""
+    def as_json(self, command: str = "") -> dict[str, Any]:
+        """These parts of the record (docs/schemas/record.json), in which options are spelled as `command` spells them."""
         return {
             "guest": self.guest,
-            "findings": [f.as_json() for f in self.findings],
+            "findings": [f.as_json(command) for f in self.findings],
             "changes": self.changes,
-            "settings": self.settings,
+            "settings": [{**setting, "why": spelled(setting["why"], command)} for setting in self.settings],
             "files": self.files,
             "digests": self.digests,
             **self.more,

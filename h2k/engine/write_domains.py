@@ -9,6 +9,7 @@ from typing import Optional
 
 from h2k.base.files import SHARED, own_directory
 from h2k.base.run import run as run_command
+from h2k.domain.documents import DOCUMENTS
 from h2k.domain.facts import DiskFacts, DomainFacts, complete
 from h2k.domain.firmware import choose_firmware
 from h2k.domain.guest_files import GuestFiles, read_description
@@ -24,15 +25,16 @@ SCRATCH = "scratch.qcow2"
 Domains = dict[str, bytes]  # "bootstrap" and "final", or "final" alone, as libvirt XML
 
 
-def build_domains(run: Run, seen: Examination) -> Domains:
+def build_domains(run: Run, seen: Examination, files: Optional[GuestFiles] = None) -> Domains:
     """Both domains as they will be written, or final alone for a guest that is not Windows; nothing where no
-    description of the guest is known. Raises Refused for what can't be a domain: a name, a firmware, a bus."""
-    files = run.guest_files
+    description of the guest is known. `files` are the guest's as they will be, where they are not the run's yet. Raises
+    Refused for what can't be a domain: a name, a firmware, a bus."""
+    files = files or run.guest_files
     if files.domain is None:
         return {}
     if not seen.windows:
         return _production(files)
-    facts, choices = _decided(run, files.domain, seen)
+    facts, choices = _decided(run, files.domain, seen, files)
     return {"bootstrap": bootstrap_xml(facts, choices), "final": final_xml(facts, choices)}
 
 
@@ -54,13 +56,8 @@ def write_domains(run: Run, domains: Domains, windows: bool) -> None:
 def next_commands(run: Run, committed: bool) -> tuple[str, ...]:
     """The commands that the owner can give now: boot it, take it back."""
     directory, files = shlex.quote(str(run.guest_files.state)), run.report.files
-    boot: tuple[str, ...]
-    if "bootstrap-script" in files:
-        boot = (f"sh {shlex.quote(files['bootstrap-script'])}",)
-    elif "bootstrap-machine" in files:
-        boot = (f"kubectl apply -f {shlex.quote(files['bootstrap-machine'])}",)
-    else:
-        boot = (f"h2k boot {directory}",) if "bootstrap" in files else ()
+    own = [f"{form.start} {shlex.quote(files[form.bootstrap])}" for form in DOCUMENTS if form.bootstrap in files]
+    boot = tuple(own[-1:]) or ((f"h2k boot {directory}",) if "bootstrap" in files else ())
     return (*boot, f"h2k rollback {directory}") if committed else boot
 
 
@@ -71,9 +68,9 @@ def _production(files: GuestFiles) -> Domains:
     return {"final": with_images(files.description, str(files.state), [path.resolve() for path, _ in files.images])}
 
 
-def _decided(run: Run, domain: DomainFacts, seen: Examination) -> tuple[DomainFacts, Choices]:
+def _decided(run: Run, domain: DomainFacts, seen: Examination, files: GuestFiles) -> tuple[DomainFacts, Choices]:
     """The facts of the guest's machine and the choices for its two phases, by the hooks' settings."""
-    proposal, files, bus = seen.proposal, run.guest_files, run.opened.bus
+    proposal, bus = seen.proposal, run.opened.bus
     previous = files.state / "bootstrap.xml"
     earlier = read_domain_xml(read_description(previous), str(previous)) if previous.exists() else None
     firmware = proposal.setting("firmware", domain.firmware)

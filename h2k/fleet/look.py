@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from h2k.base.errors import REFUSED, H2kError, InUse, Refused, Unknown, UsageError
 from h2k.base.finding import Finding
+from h2k.base.option_table import H2K, spelled
 from h2k.convert.h2k_options import H2kOptions
 from h2k.convert.source import open_source, require_unwritten
 from h2k.convert.v2v_command import V2vCommand
@@ -148,8 +149,8 @@ def row_of(ended: Ended) -> Row:
         row: Row = ended.result
     else:
         refused = ended.exit_status == REFUSED
-        row = {**blank(source), "class": REFUSED_CLASS if refused else UNKNOWN, "reason": _without_path(ended.error, source)}
-        row["actions"] = [ended.hint] if ended.hint else []
+        row = {**blank(source), "class": REFUSED_CLASS if refused else UNKNOWN, "reason": spelled(_without_path(ended.error, source), H2K)}
+        row["actions"] = [spelled(ended.hint, H2K)] if ended.hint else []
         if source.kind == DISK:
             row["bytes"], place = _on_disk([source.place]), Path(source.place)
             row["flags"] = [SNAPSHOT] if is_checkpoint(place) or checkpoint_beside(place) is not None else []
@@ -178,13 +179,14 @@ def blank(source: Source) -> Row:
 
 def _seen(seen: Examination, domain: Optional[DomainFacts]) -> Row:
     outcome = seen.outcome
-    row: Row = {"reason": outcome.sentence, "findings": [f.as_json() for f in seen.report.findings if f.state != "ok"]}
+    findings = [f.spelled(H2K) for f in seen.report.findings if f.state != "ok"]
+    row: Row = {"reason": spelled(outcome.sentence, H2K), "findings": [f.as_json() for f in findings]}
     if not seen.windows:
         return {**row, "class": UNKNOWN, "reason": f"not Windows ({seen.system}): h2k leaves it as it is"}
     row["repairs"] = [found for found in seen.repairs if found not in _OF_THE_MOVE]
     row["class"] = REFUSED_CLASS if outcome.status == REFUSED else REPAIRS if row["repairs"] else READY
     row["installs"] = list(installed_drivers(seen.todo))
-    row["actions"] = actions(seen.report.findings)
+    row["actions"] = actions(findings)
     row["nics"] = _nics(seen.report.documents.get("network.json", {}), domain)
     return row
 

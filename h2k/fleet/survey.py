@@ -13,6 +13,7 @@ from typing import Any, Optional
 from h2k import __version__
 from h2k.base.errors import NOT_READY, REFUSED, UsageError
 from h2k.base.errors import READY as READY_STATUS
+from h2k.base.option_table import BY_NAME, H2K
 from h2k.config.schema_check import first_fault
 from h2k.engine.catalogue import ACCEPTABLE
 from h2k.engine.records import read_json
@@ -89,7 +90,7 @@ def _action(key: tuple[str, str], text: str) -> str:
     if key[1] == "broken":
         return "h2k repairs it on the way: h2k fleet run"
     if key[1] == "refused" and key[0] in ACCEPTABLE:
-        return f"{text}; or go on in spite of it: --h2k-accept {key[0]}"
+        return f"{text}; or go on in spite of it: {BY_NAME['accept'].spelling(H2K)} {key[0]}"
     return text
 
 

@@ -97,7 +97,7 @@ class Guest:
             raise NotWindows(f"{images}: no Windows system root on any NTFS volume")
         if len(roots) > 1:
             places = ", ".join(device(ref) for ref, _ in roots)
-            raise Refused(f"several Windows systems: {places}", hint="choose one with --root /dev/sdXN")
+            raise Refused(f"several Windows systems: {places}", hint="choose one with --h2k-root /dev/sdXN")
         return roots[0]
 
     @property

@@ -32,7 +32,7 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def boot(request: Any, steps: Any, done: Any) -> BootReport:
         found.append(request)
-        return BootReport(0, "both phases ran", "production")
+        return BootReport(0, "both phases ran", "production", name="web")
 
     monkeypatch.setattr(after_boot, "boot", boot)
     return found
@@ -40,7 +40,8 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_a_ready_guest_is_booted_and_the_record_has_it(run: Run, boots: list[Any]) -> None:
     outcome = boot_too(run, READY)
-    assert outcome == Outcome(0, "BOOTED", "repaired and verified: 1 change; both phases ran", READY.next)
+    validate = f"h2k validate {run.guest_files.state}"
+    assert outcome == Outcome(0, "BOOTED", "repaired and verified: 1 change; both phases ran", (validate,))
     assert [(r.state, r.policy, r.keep_overlay, r.skip_bootstrap) for r in boots] == [(run.guest_files.state, Policy(), False, False)]
     assert run.report.as_json()["boot"]["verdict"] == "both phases ran"
 
@@ -58,9 +59,12 @@ def test_without_a_bootstrap_domain_there_is_nothing_to_boot(run: Run, boots: li
 
 @pytest.mark.parametrize(("status", "word"), [(4, "BOOTED, NOT VALIDATED"), (5, "NOT VERIFIED")])
 def test_how_the_boots_ended_is_how_the_run_ends(run: Run, monkeypatch: pytest.MonkeyPatch, status: int, word: str) -> None:
-    monkeypatch.setattr(after_boot, "boot", lambda request, steps, done: BootReport(status, "why"))
+    monkeypatch.setattr(after_boot, "boot", lambda request, steps, done: BootReport(status, "why", "production", name="web"))
     outcome = boot_too(run, READY)
     assert (outcome.status, outcome.word) == (status, word)
+    state = run.guest_files.state
+    running = (f"h2k validate {state}", "virsh shutdown web", f"h2k rollback {state}")
+    assert outcome.next == (running if status == 4 else READY.next), "nothing is booted, or taken back, below a guest that runs"
 
 
 @pytest.mark.parametrize(("committed", "said"), [("", READY.sentence), ("converted", "converted")])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from h2k.base.errors import BadData, UsageError
-from h2k.convert.outputs import FileOutput
+from h2k.convert.outputs import FileOutput, open_result
 from h2k.domain.guest_files import GuestFiles
 from h2k.domain.handles import known_bus, open_guest_files
 from tests.guests.ova import ovf_text
@@ -254,3 +254,45 @@ def test_after_a_rollback_the_record_before_it_names_the_disks(tmp_path: Path) -
         (state / "runs" / f"{number:05d}-x.json").write_text(json.dumps(record))
     (state / "report.json").write_text(json.dumps({"guest": {}}))
     assert open_guest_files([str(state)]).images == ((tmp_path / "g.qcow2", "qcow2"),)
+
+
+# A guest that was converted before
+
+TOLD = """<domain type='kvm'><name>web</name><metadata><s:source xmlns:s='urn:h2k:source:1' told='tpm sound'/></metadata>
+<memory unit='MiB'>3072</memory><devices><tpm model='tpm-crb'/><sound model='ich9'/></devices></domain>"""
+
+
+@pytest.mark.parametrize("handle", [["web"], ["web.xml"], ["web.h2k"], ["web-sda", "web-sdb"]])
+@pytest.mark.parametrize("name", ["final.xml", "bootstrap.xml"])
+def test_what_only_the_source_told_is_known_by_every_handle(guest: Path, handle: list[str], name: str) -> None:
+    (guest / "web.h2k" / name).write_text(TOLD)
+    domain = open_guest_files([str(guest / word) for word in handle]).domain
+    assert domain is not None and (domain.tpm, domain.sound, domain.cdrom) == ("tpm-crb", "ich9", False)
+    assert len(domain.disks) == 2 and set(domain.sourced or ()) == {"tpm", "sound"}
+
+
+def test_it_is_known_of_what_virt_v2v_wrote_elsewhere_too(guest: Path) -> None:
+    (guest / "web.h2k" / "final.xml").write_text(TOLD)
+    (guest / "web.xml").unlink()
+    (guest / "web.yaml").write_text(
+        "{kind: VirtualMachine, metadata: {name: web}, spec: {template: {spec: {domain: {devices: {disks: [{disk: {bus: virtio},"
+        " name: d}]}}, volumes: [{hostDisk: {path: /x/web-sda}, name: d}]}}}}"
+    )
+    domain = open_result(str(guest / "web.yaml"))[1].domain
+    assert domain is not None and (domain.tpm, domain.sound) == ("tpm-crb", "ich9")
+
+
+def test_final_xml_that_is_the_description_itself_says_all(guest: Path) -> None:
+    (guest / "web.xml").unlink()
+    (guest / "web.h2k" / "final.xml").write_text(domain_xml("../web-sda"))
+    (guest / "web.h2k" / "bootstrap.xml").write_text(TOLD)
+    domain = open_guest_files([str(guest / "web.h2k")]).domain
+    assert domain is not None and domain.tpm is None
+
+
+def test_a_domain_that_is_broken_is_told_and_hinders_nothing(guest: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (guest / "web.h2k" / "final.xml").write_text("<domain")
+    (guest / "web.h2k" / "bootstrap.xml").write_text(TOLD)
+    domain = open_guest_files([str(guest / "web.xml")]).domain
+    assert domain is not None and domain.tpm == "tpm-crb"
+    assert "what the source told is not known any more" in caplog.text and "final.xml" in caplog.text

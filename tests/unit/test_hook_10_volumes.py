@@ -94,7 +94,7 @@ def test_several_systems_are_the_owner_s_to_choose_from() -> None:
     reader.files[VolumeRef(1, 1)] = reader.files[WINDOWS]
     (finding,) = ask("volumes", Guest(reader)).findings
     assert (finding.id, finding.state, finding.evidence) == ("boot-disk-ambiguous", "refused", "several Windows systems")
-    assert finding.subject == "/dev/sda2, /dev/sdb1" and "--root" in finding.repair
+    assert finding.subject == "/dev/sda2, /dev/sdb1" and "--root" in finding.spelled("h2k-v2v").repair
     assert ask("volumes", Guest(reader, "/dev/sdb1")).findings == ()
     reader.states[VolumeRef(1, 1)] = NtfsVolumeState(True, False, "3.1")
     assert ask("volumes", Guest(reader)).states()["volume-dirty"] == {"refused"}, "it may be the one that is meant"

@@ -16,6 +16,7 @@ from h2k.guest.guest import Guest
 from h2k.guest.virtio_win import DriverPackage, DriverSource, PackageBad, PackageMissing
 from h2k.windows import first_boot
 from h2k.windows.first_boot import FirstBoot, Runner
+from h2k.windows.first_boot_steps import STEPS
 from h2k.windows.network import Gateway
 from h2k.windows.network_carry import Settings
 from tests.guests.pe import make_pe
@@ -232,9 +233,9 @@ def test_windows_7_has_no_placeholder_packages(drivers: DriverSource) -> None:
 
 def test_the_guest_gets_less_time_than_the_policy_gives_the_host(drivers: DriverSource) -> None:
     policy = Policy(timeouts={**Policy().timeouts, "drivers": 100})
-    assert dict(settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=policy)).limits) == {
-        "start": 1440, "drivers": 80, "addresses": 240, "tools": 720, "agent": 480,
-    }  # fmt: skip
+    told = dict(settings_of(ask(windows_guest(MODERN + THREE), drivers, policy=policy)).limits)
+    assert told == {**{step.name: step.budget for step in STEPS if step.bounded}, "drivers": 80}
+    assert all(0 < seconds < policy.timeouts[name] for name, seconds in told.items())
 
 
 @pytest.mark.parametrize(("version", "build", "asks"), [("6.3", "9600", True), ("6.2", "9200", True), ("10.0", "20348", False)])

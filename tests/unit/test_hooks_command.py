@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import jsonschema
 import pytest
 
 from h2k.base.errors import NOT_READY, READY, USAGE, UsageError
+from h2k.base.finding import Finding
 from h2k.cli import hooks_command
 from h2k.cli.main import main
 from h2k.domain.guest_files import GuestFiles
-from h2k.engine.hooks import find_hooks
-from tests.unit.engine_world import made_guest
+from h2k.engine.hooks import Options, Setting, find_hooks
+from h2k.guest.guest import Guest
+from tests.unit.engine_world import START, World, made_guest, made_hook
 
 TEXT = '''META = {{"name": "mine", "summary": "what it is for", "answers": ("made-finding",), "gate": {gate}}}
 from h2k.base.finding import Finding
@@ -163,3 +166,52 @@ def test_what_fails_is_a_line_and_an_object(
     content = json.loads(capsys.readouterr().out)
     jsonschema.validate(content, json.loads((SCHEMAS / "record.json").read_text()))
     assert content["status"] == status and str(error.args[-1]) in content["verdict"]
+
+
+# The options that its texts name
+
+FOUND = Finding("driver-not-boot-start", "broken", "made", "no virtio-win: --h2k-drivers PATH", "convert with --h2k-bus sata")
+
+
+def propose(guest: Guest, options: Options) -> Iterator[Any]:
+    yield FOUND
+    yield START
+    yield Setting("secure-boot", "off", "asked for by --h2k-accept driver-unsigned")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    found = World(tmp_path / "web.h2k", image=made_guest(3), hooks=[made_hook(propose)])
+
+    @contextlib.contextmanager
+    def opened(request: Any) -> Iterator[Any]:
+        yield found.run().opened
+
+    @contextlib.contextmanager
+    def read(images: Any) -> Iterator[Any]:
+        yield found.open_reader(images)
+
+    monkeypatch.setattr(hooks_command, "open_tools", opened)
+    monkeypatch.setattr(hooks_command, "open_reader", read)
+    monkeypatch.setattr(hooks_command, "open_guest_files", lambda images: found.files)
+    return found
+
+
+def test_a_hook_s_texts_name_the_options_of_h2k(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hooks", "run", "made", "g"]) == 4
+    text = capsys.readouterr().out
+    assert "--drivers PATH" in text and "--bus sata" in text and "--h2k-" not in text
+
+
+def test_so_does_its_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hooks", "run", "made", "g", "--json"]) == 4
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"status", "findings", "changes", "settings"} and len(told["changes"]) == 1
+    assert (told["findings"][0]["repair"], told["settings"][0]["why"]) == ("convert with --bus sata", "asked for by --accept driver-unsigned")
+
+
+def test_a_mistake_is_told_so_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks_command, "find_hooks", lambda places: (_ for _ in ()).throw(hooks_command.UsageError("--h2k-skip x: no such hook")))
+    assert main(["hooks", "list", "--json"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["verdict"] == "--skip x: no such hook" and "--h2k-" not in told.err

@@ -89,6 +89,19 @@ def test_a_missing_package_is_told_and_is_status_4(source: Source, capsys: pytes
     assert [row["role"] for row in json.loads(capsys.readouterr().out)["drivers"] if "missing" in row] == ["virtio-net"]
 
 
+def test_what_is_missing_is_told_with_h2k_s_own_options(source: Source, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def find(plan: Any, role: Any, windows: Any) -> Any:
+        raise H2kError("nothing for this Windows, or convert with --h2k-bus sata")
+
+    monkeypatch.setattr(source, "find", find)
+    monkeypatch.setattr(host_commands, "Guest", lambda reader, root: SimpleNamespace(windows=None))
+    monkeypatch.setattr(host_commands, "known_bus", lambda files: "virtio")
+    assert main(["drivers", "g", "--json"]) == 4
+    assert {row["missing"] for row in json.loads(capsys.readouterr().out)["drivers"]} == {"nothing for this Windows, or convert with --bus sata"}
+    main(["drivers", "g"])
+    assert "--h2k-" not in capsys.readouterr().out
+
+
 # doctor
 
 

@@ -28,6 +28,8 @@ def test_bad_names(name: str) -> None:
     found = name_finding(DomainFacts(name, 1 << 30, 1, ()))
     assert found is not None and (found.id, found.state) == ("domain-name-invalid", "refused")
     assert "-on NAME" in found.repair and found.subject.isprintable() and len(found.subject) < 260
+    v2v, qemu_img = (found.spelled(program).repair for program in ("h2k-v2v", "h2k-qemu-img"))
+    assert "-on NAME," in v2v and "--h2k-name" not in v2v and "--h2k-name NAME," in qemu_img and "-on" not in qemu_img
     with pytest.raises(Refused, match="domain-name-invalid") as caught:
         check_name(name)
     assert caught.value.exit_status == REFUSED and str(caught.value).isprintable()

@@ -7,7 +7,19 @@ import dataclasses
 import click
 import pytest
 
-from h2k.base.option_table import BY_NAME, H2K, OPTIONS, PROGRAMS, QEMU_IMG, V2V, as_sentence, did_you_mean, options_of, spelled
+from h2k.base.option_table import (
+    BY_NAME,
+    H2K,
+    OPTIONS,
+    PROGRAMS,
+    QEMU_IMG,
+    V2V,
+    as_sentence,
+    did_you_mean,
+    options_of,
+    request_words,
+    spelled,
+)
 from h2k.cli.main import every_command
 from h2k.engine.request import Request
 
@@ -56,6 +68,28 @@ def test_each_program_has_its_own_in_the_order_of_the_table() -> None:
 def test_texts_name_options_as_the_command_spells_them(text: str, told: str) -> None:
     assert spelled(text, "h2k fix") == told == spelled(text, H2K)
     assert spelled(text, V2V) == text == spelled(text, QEMU_IMG)
+
+
+WHOSE = "give one: -on NAME of h2k-v2v, --h2k-name NAME of h2k-qemu-img, or <name>"
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [(V2V, "give one: -on NAME, or <name>"), (QEMU_IMG, "give one: --h2k-name NAME, or <name>"), (H2K, WHOSE), ("h2k fix", WHOSE), ("", WHOSE)],
+)
+def test_of_options_that_are_one_wrapper_s_each_gets_its_own(program: str, told: str) -> None:
+    assert spelled(WHOSE, program) == told
+
+
+def test_the_system_is_chosen_by_virt_v2v_s_own_option_there() -> None:
+    text = "choose with --h2k-root /dev/sdXN"
+    assert [spelled(text, program) for program in (H2K, V2V)] == ["choose with --root /dev/sdXN"] * 2 and spelled(text, QEMU_IMG) == text
+
+
+def test_the_words_of_a_request_are_those_of_h2k_and_whole() -> None:
+    request = Request("sata", "v w.iso", ("p", "q"), accept=("x",), root="first", keys=True)
+    words = ["--drivers", "v w.iso", "--plan", "p", "--plan", "q", "--bus", "sata", "--accept", "x", "--root", "first"]
+    assert request_words(dataclasses.asdict(request)) == words and request_words({}) == []
 
 
 def test_the_nearest_word_else_all_or_the_command_that_lists_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -80,3 +81,11 @@ def test_only_the_domains_are_wrong(findings: list[Finding], todo: int, alone: b
 def test_what_was_broken_is_repaired_only_when_the_run_is_ready() -> None:
     states = [[f.state for f in outcomes.settled([BROKEN, WARNING], Outcome(0, word, ""))] for word in ("READY", "OK TO CONVERT", "FAILED")]
     assert states == [["repaired", "warning"], ["broken", "warning"], ["broken", "warning"]]
+
+
+def test_every_word_is_in_the_table_for_people() -> None:
+    table = (Path(__file__).resolve().parents[2] / "docs" / "exit-status.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("| ")]
+    told = {(status, word.strip()) for statuses, words in rows for status in statuses.split(", ") for word in words.replace(";", ",").split(",")}
+    assert {(str(status), word) for status, word in outcomes.WORDS.items()} <= told
+    assert {("0", outcomes.OK_TO_CONVERT), ("0", outcomes.LEFT_ALONE)} <= told

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
 from h2k.base.errors import H2kError, UsageError
+from h2k.convert import outputs
 from h2k.convert.outputs import ALIASES, LEAVING, REPAIRED, FileOutput, choose, leaves, open_result
 from h2k.convert.v2v_command import in_two_steps, parse
+from h2k.domain import handles
+from h2k.domain.documents import DOCUMENTS, Document
 from h2k.domain.guest_files import GuestFiles
 from h2k.engine.report import Report
+from h2k.engine.write_domains import next_commands
 from tests.guests.stand_in_outputs import MAC, MACHINE, SCRIPT
+from tests.unit.engine_world import World
 
 GOLDEN = Path(__file__).parent / "golden"
 DISK = "    -drive file={path},format={form},if=none,id=d{n},media=disk \\\n"
@@ -30,6 +35,29 @@ def test_what_leaves_the_machine(mode: str) -> None:
 
 def test_what_stays() -> None:
     assert set(REPAIRED) == {"local", "qemu", "kubevirt", "libvirt"}
+    suffixes = {suffix: read for suffix, read in handles.DOCUMENTS.items() if suffix not in (".vmx", ".ovf")}
+    assert {document.suffix: document.read for document in outputs._DOCUMENTS.values()} == suffixes, "a handle for each document"
+    assert len(suffixes) == len(outputs._DOCUMENTS)
+
+
+def test_an_output_of_the_table_needs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(state: Path, write: Any) -> dict[str, str]:
+        write(state / "bootstrap.new", b"ours", 0o600)
+        return {"bootstrap-new": str(state / "bootstrap.new")}
+
+    made: list[str] = []
+    read = outputs._DOCUMENTS["local"].read
+    new = Document("new", ".new", read, lambda xml, phase: made.append(phase), write, "bootstrap-new", "start-it")
+    monkeypatch.setitem(outputs._DOCUMENTS, "new", new)
+    monkeypatch.setattr("h2k.engine.write_domains.DOCUMENTS", (*DOCUMENTS, new))
+    run = World(tmp_path / "web.h2k").run()
+    run.report.files["bootstrap"] = str(tmp_path / "web.h2k" / "bootstrap.xml")
+    output = FileOutput("new", tmp_path)
+    output.accepts({"bootstrap": b"", "final": b""})
+    (tmp_path / "web.h2k").mkdir()
+    output.finish(run.guest_files, run.report, print)
+    assert made == ["bootstrap", "final"] and (tmp_path / "web.h2k" / "bootstrap.new").read_bytes() == b"ours"
+    assert next_commands(run, False) == (f"start-it {tmp_path}/web.h2k/bootstrap.new",)
     for mode in ("disk", "local", "qemu", "kubevirt"):
         found = choose(parse(["-i", "disk", "x", "-o", mode, "-os", "/out", "-of", "raw"]))
         assert isinstance(found, FileOutput) and (found.directory, found.form) == (Path("/out"), "raw")

@@ -21,13 +21,13 @@ from h2k.convert.qemu_img import Places, main_qemu_img
 from h2k.convert.qemu_img_command import ConvertCommand, parse
 from h2k.disk.in_use import converting
 from h2k.engine import records
-from h2k.engine.hooks import Options
+from h2k.engine.hooks import Options, Setting
 from h2k.engine.request import Request, Tools
 from h2k.guest.changes import WriteFile
 from h2k.guest.guest import Guest
 from h2k.windows.first_boot import SETTINGS, FirstBoot, settings_text
 from tests.unit.conversion_world import REFUSING, Conversion
-from tests.unit.engine_world import FOUND, made_hook, wants_boot_start
+from tests.unit.engine_world import FOUND, World, made_hook, wants_boot_start
 from tests.unit.machines import LIBVIRT_XML as XML
 from tests.unit.memory_reader import MemoryReader, windows_guest
 
@@ -37,6 +37,10 @@ DRIVER = '[ControlSet001\\Services\\made]\n"Start"=dword:{start:08x}\n'
 
 def guest(start: int, stop: int = 1) -> Guest:
     return windows_guest(DRIVER.format(start=start) + STOP.format(stop=stop), firmware="bios")
+
+
+def no_firmware(secure_boot: bool = False) -> Any:
+    raise Refused("no UEFI firmware", hint="install ovmf", commands=("h2k doctor",))
 
 
 class Disk(Conversion):
@@ -244,6 +248,36 @@ def test_a_dry_run_writes_nothing(world: Disk) -> None:
     assert world.tool == [] and world.files_beside() == set() and "create-overlay" not in world.done
     world.hooks = REFUSING
     assert convert(world, "--h2k-dry-run") == 3 and world.files_beside() == set()
+
+
+def test_a_dry_run_names_the_command_that_shows_the_changes(world: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert(world, "--h2k-dry-run", "--h2k-bus", "sata", "--h2k-accept", "volume-dirty", "--h2k-root", "first") == 0
+    source = world.place / "web.vmdk"
+    assert f"next: h2k plan {source} --bus sata --accept volume-dirty --root first\n" in capsys.readouterr().out
+    described = parse(["convert", "a.vmdk", "b", "--h2k-domain", "/d/a b.vmx"])
+    assert described is not None and qemu_img._plan_of(described) == ("h2k plan '/d/a b.vmx'",)
+    served = parse(["convert", "nbd://h/a", "b"])
+    assert served is not None and qemu_img._plan_of(served) == ()
+
+
+# A machine that can't be written
+
+UEFI = [*World.hooks, made_hook(lambda guest, options: iter([Setting("firmware", "uefi", "a test")]), "uefi")]
+
+
+@pytest.mark.parametrize("more", [[], ["--h2k-dry-run"]])
+def test_without_its_firmware_nothing_is_copied(world: Disk, monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
+    monkeypatch.setattr("h2k.engine.write_domains.choose_firmware", no_firmware)
+    world.hooks = UEFI
+    assert convert(world, *more) == 3
+    assert world.tool == [] and not {"create-overlay", "apply"} & set(world.done) and not world.out.exists()
+
+
+def test_another_system_without_its_firmware_is_not_converted_either(world: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.image.reader.files.clear()  # type: ignore[attr-defined]
+    monkeypatch.setattr(qemu_img, "holds_another_system", lambda reader: True)
+    monkeypatch.setattr(qemu_img, "choose_firmware", no_firmware)
+    assert convert(world, "--h2k-firmware", "uefi") == 3 and world.tool == [] and not world.out.exists()
 
 
 # Report mode

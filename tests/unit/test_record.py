@@ -10,8 +10,9 @@ import pytest
 from h2k.base.errors import NOT_READY, NOT_VERIFIED, READY, Refused
 from h2k.boot.com1 import Ending
 from h2k.boot.disk_evidence import Check
-from h2k.boot.record import BootReport, Evidence, explain, read_json, word
+from h2k.boot.record import BootReport, Evidence, explain, next_commands, read_json, word
 from h2k.boot.watcher import Observation
+from h2k.engine.outcome import WORDS
 
 
 def test_the_report_object(tmp_path: Path) -> None:
@@ -64,3 +65,18 @@ def test_for_people(tmp_path: Path) -> None:
     assert "not ended" in text and "it panicked" in text and text.count(" done ") == 1 and "seen" in text and "b.png" in text
     assert [word(status) for status in (READY, NOT_READY, NOT_VERIFIED)] == ["BOOTED", "BOOTED, NOT VALIDATED", "NOT VERIFIED"]
     assert json.dumps(BootReport().as_json())
+
+
+def test_the_next_commands_fit_a_guest_that_runs_or_does_not(tmp_path: Path) -> None:
+    state, other = Path("/o/a b.h2k"), "qemu:///session"
+    assert next_commands(BootReport(READY, reached="production", name="a b"), state) == ("h2k validate '/o/a b.h2k'",)
+    assert next_commands(BootReport(READY, connect=other), state) == ("h2k validate '/o/a b.h2k' --connect qemu:///session",)
+    assert next_commands(BootReport(NOT_READY, reached="production", name="a b", connect=other), state) == (
+        "h2k validate '/o/a b.h2k' --connect qemu:///session", "virsh --connect qemu:///session shutdown 'a b'", "h2k rollback '/o/a b.h2k'",
+    )  # fmt: skip
+    for report in (BootReport(NOT_READY, reached="committed"), BootReport()):
+        assert next_commands(report, state) == ("h2k boot '/o/a b.h2k'",)
+
+
+def test_the_words_are_those_of_every_outcome() -> None:
+    assert word(NOT_VERIFIED) == word(77) == WORDS[NOT_VERIFIED]

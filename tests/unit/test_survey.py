@@ -10,9 +10,13 @@ import pytest
 
 from h2k.base.errors import NOT_READY, READY, REFUSED, UsageError
 from h2k.base.finding import Finding
-from h2k.fleet import survey
+from h2k.engine.examination import SOURCE, Examination
+from h2k.engine.hooks import Proposal
+from h2k.engine.pool import Ended
+from h2k.engine.report import Report
+from h2k.fleet import look, survey
 from h2k.fleet.look import READY as CAN
-from h2k.fleet.look import REFUSED_CLASS, REPAIRS, UNKNOWN, Row, blank
+from h2k.fleet.look import REFUSED_CLASS, REPAIRS, UNKNOWN, Row, blank, row_of
 from h2k.fleet.rate import Rate
 from h2k.fleet.sources import DISK, Source
 from h2k.fleet.survey import changes, document, groups, read_survey, status_of
@@ -42,7 +46,7 @@ def test_the_same_finding_is_one_group_with_one_thing_to_do() -> None:
     rows.append(row("old", REFUSED_CLASS, findings=[found("volume-dirty", "refused", "chkdsk"), found("nic-ghost", "broken")]))
     listed = groups(rows)
     assert [(g["id"], g["state"], g["count"]) for g in listed] == [("volume-dirty", "refused", 1), ("hive-dirty", "broken", 142)]
-    assert listed[0]["action"] == "chkdsk; or go on in spite of it: --h2k-accept volume-dirty"
+    assert listed[0]["action"] == "chkdsk; or go on in spite of it: --accept volume-dirty"
     assert "fleet run" in listed[1]["action"] and listed[1]["guests"][0] == "/exports/web0.qcow2"
 
 
@@ -92,3 +96,16 @@ def test_another_file_is_no_survey(tmp_path: Path, change: dict[str, Any], why: 
 
 def test_docs_have_the_schema() -> None:
     assert json.loads((ROOT / "docs" / "schemas" / "survey.json").read_text()) == survey.schema()
+
+
+def test_remedies_are_spelled_as_h2k_spells_them() -> None:
+    source = Source("/exports/web.qcow2", DISK, "/nowhere", "web")
+    error = row_of(Ended(source, None, "no driver: give --h2k-drivers PATH", "or --h2k-bus sata", 3))
+    assert (error["reason"], error["actions"]) == ("no driver: give --drivers PATH", ["or --bus sata"])
+    why = Finding("driver-unsigned", "refused", "viostor", "see --h2k-drivers", "convert with --h2k-bus sata")
+    seen = Examination(Proposal((why,), (), ()), (), Report(findings=[why]), SOURCE)
+    told = look._seen(seen, None)
+    assert told["actions"] == ["driver-unsigned: convert with --bus sata"]
+    (listed,) = groups([row(kind=REFUSED_CLASS, findings=told["findings"], repairs=[])])
+    assert listed["action"] == "convert with --bus sata; or go on in spite of it: --accept driver-unsigned"
+    assert "--h2k-" not in json.dumps([told, listed])

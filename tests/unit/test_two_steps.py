@@ -52,7 +52,7 @@ def go(run: Run, outcome: Outcome = READY) -> tuple[Outcome, list[V2vCommand]]:
 def test_a_ready_guest_is_uploaded(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = uploads(run, monkeypatch)
     outcome, (first,) = go(run)
-    assert outcome == READY
+    assert outcome == dataclasses.replace(READY, next=(f"h2k report {tmp_path}/web.h2k",)), "no boot of files that are uploaded"
     assert (first.output_mode, first.output_storage, first.stage, first.h2k.request.bus) == ("local", str(tmp_path), None, "sata")
     assert first.arguments == ("/web.vmx",) and "server-id=x y" not in first.passed
     assert found == [["virt-v2v", "-i", "libvirtxml", f"{tmp_path}/web.xml", "-o", "openstack", "-oo", "server-id=x y"]]

@@ -18,6 +18,8 @@ from h2k.convert import v2v
 from h2k.convert.v2v import main_v2v
 from h2k.convert.v2v_command import parse
 from h2k.disk.in_use import converting
+from h2k.domain.facts import NicFacts
+from h2k.domain.guest_files import GuestFiles
 from h2k.engine import records
 from h2k.engine.hooks import Options, Setting
 from h2k.guest.changes import ReplayLogs
@@ -98,7 +100,7 @@ def test_a_conversion_looks_asks_copies_and_repairs_in_this_order(world: Convers
     assert world.tool == [VIRT_V2V] and START.holds(world.image)
     steps = [s for s in world.done if s not in ("released", "held", "read /image", "read /source.vmdk")]
     assert steps == [
-        "open-tools", "open-source", "require", "space", "require-unused ['/web-sda']", "begin", "virt-v2v", "result web",
+        "open-tools", "open-source", "accepts", "require", "space", "require-unused ['/web-sda']", "begin", "virt-v2v", "result web",
         "require-unused", "recover", "accepts", "create-overlays", "apply", "read /overlay", "commit", "finish",
     ]  # fmt: skip
     assert world.done.index("read /source.vmdk") < world.done.index("virt-v2v")
@@ -125,6 +127,53 @@ def test_what_would_fail_after_the_copy_is_asked_before_it(world: Conversion, st
 def test_a_name_that_no_domain_can_have_is_refused_before_the_copy(world: Conversion) -> None:
     world.source = source_files("team/web")
     assert main_v2v(LOCAL) == 3 and world.tool == []
+
+
+def settled(**settings: str) -> list[Any]:
+    items = [Setting(name.replace("_", "-"), value, "a test") for name, value in settings.items()]
+    return [made_hook(wants_boot_start), made_hook(lambda guest, options: iter(items), "settled")]
+
+
+def no_firmware(secure_boot: bool = False) -> Any:
+    raise Refused("no UEFI firmware", hint="install ovmf", commands=("h2k doctor",))
+
+
+@pytest.mark.parametrize("described", [True, False], ids=["vmx", "disk"])
+@pytest.mark.parametrize("more", [[], ["--h2k-dry-run"]])
+def test_a_uefi_source_is_not_copied_to_a_host_without_its_firmware(
+    world: Conversion, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], described: bool, more: list[str]
+) -> None:
+    monkeypatch.setattr("h2k.engine.write_domains.choose_firmware", no_firmware)
+    world.hooks = settled(firmware="uefi")
+    if not described:
+        world.source = GuestFiles(((Path("/source.vmdk"), "vmdk"),), Path("/"))
+    assert main_v2v([*(LOCAL if described else ["-i", "disk", "/web.vmdk", "-o", "local", "-os", "/out"]), *more]) == 3
+    assert world.tool == [] and not {"require", "begin", "create-overlays"} & set(world.done)
+    told = capsys.readouterr()
+    assert "no UEFI firmware; nothing was written" in told.out + told.err and "h2k doctor" in told.out + told.err
+    if not more:
+        assert record(world)["word"] == "REFUSED" and record(world)["next"] == ["h2k doctor"]
+
+
+def test_a_machine_with_more_devices_than_its_bus_has_room_for_is_not_copied(world: Conversion) -> None:
+    assert world.source is not None and world.source.domain is not None
+    nics = tuple(NicFacts(f"52:54:00:00:00:{n:02x}") for n in range(30))
+    world.source = dataclasses.replace(world.source, domain=dataclasses.replace(world.source.domain, nics=nics))
+    world.hooks = settled(bootstrap_bus="ide")
+    assert main_v2v(LOCAL) == 3 and world.tool == []
+    assert "do not fit on i440fx's one PCI bus; nothing was written" in record(world)["verdict"]
+
+
+def test_domains_that_the_output_can_not_use_are_refused_before_the_copy(world: Conversion) -> None:
+    world.fails["accepts"] = Refused("IDE, which KubeVirt has not")
+    assert main_v2v(LOCAL) == 3 and world.tool == [] and "nothing was written" in record(world)["verdict"]
+
+
+def test_a_source_without_windows_is_not_asked_for_a_firmware(world: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("h2k.engine.write_domains.choose_firmware", no_firmware)
+    world.image.reader.files.clear()  # type: ignore[attr-defined]
+    main_v2v(LOCAL)
+    assert world.tool == [VIRT_V2V]
 
 
 @pytest.mark.parametrize("status", [1, 2, 3, 77, 143])
@@ -281,7 +330,7 @@ def test_a_dirty_source_is_replayed_and_virt_v2v_reads_the_overlays(world: Conve
 
 def test_a_dry_run_looks_and_writes_nothing(world: Conversion, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main_v2v([*LOCAL, "--h2k-dry-run", "--h2k-drivers", "/v w"]) == 0
-    assert set(world.done) == {"open-tools", "open-source", "read /source.vmdk"} and world.tool == []
+    assert set(world.done) == {"open-tools", "open-source", "read /source.vmdk", "accepts"} and world.tool == []
     assert list(tmp_path.iterdir()) == []
     assert "next: h2k plan /web.vmx --drivers '/v w'" in capsys.readouterr().out
 
@@ -301,6 +350,14 @@ def test_a_dry_run_plans_what_h2k_itself_can_be_given() -> None:
     assert v2v._plan_of(parse(["-i", "disk", "/a", "-o", "local"])) == ("h2k plan /a",)
     assert v2v._plan_of(parse(["-i", "ova", "/a", "-o", "local"])) == ()
     assert v2v._plan_of(parse(["-i", "vmx", "-it", "ssh", "ssh://h/a", "-o", "local"])) == ()
+
+
+def test_a_dry_run_plans_with_every_option_that_shapes_the_look() -> None:
+    ours = "--h2k-drivers v.iso --h2k-bus virtio-scsi --h2k-accept X --h2k-plan p --h2k-plan=q --h2k-policy r --root /dev/sda2 --h2k-boot"
+    (command,) = v2v._plan_of(parse(["-i", "vmx", "guest.vmx", "-o", "local", *ours.split()]))
+    words = "--drivers v.iso --plan p --plan q --policy r --bus virtio-scsi --accept X --root /dev/sda2"
+    assert command == f"h2k plan guest.vmx {words}"
+    assert v2v._plan_of(parse(["-i", "disk", "/a", "--block-driver", "virtio-scsi"])) == ("h2k plan /a --bus virtio-scsi",)
 
 
 @pytest.mark.parametrize("name", ["a/b", None])

@@ -133,7 +133,7 @@ def test_secure_boot_is_the_source_s_unless_a_hook_turns_it_off(has: bool, setti
     world.domain = made_domain(secure_boot=has)
     world.hooks = [made_hook(lambda guest, options: iter([Setting("secure-boot", setting, "a test")]))]
     run = world.run()
-    assert module._decided(run, world.domain, look(run))[0].secure_boot == gets
+    assert module._decided(run, world.domain, look(run), run.guest_files)[0].secure_boot == gets
 
 
 def test_the_boot_disk_is_counted_without_disks_that_are_no_files() -> None:
