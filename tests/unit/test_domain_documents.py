@@ -14,7 +14,7 @@ from tests.unit.machines import LIBVIRT_XML
 GOLDEN = Path(__file__).parent / "golden" / "uefi-q35-virtio-1"
 SCRIPT_DISK = "    -drive file=/images/g-sda,format=raw,if=none,id=d0,media=disk \\\n"
 WRITTEN = {
-    "local": LIBVIRT_XML.encode(),
+    "local": LIBVIRT_XML.format(type="file", source="file='/images/g.vmdk'").encode(),
     "qemu": SCRIPT.format(name="g", disks=SCRIPT_DISK, mac=MAC).encode(),
     "kubevirt": MACHINE.format(
         name="g", mac=MAC, disks="{disk: {bus: virtio}, name: disk-0}", volumes="{hostDisk: {path: /images/g-sda, type: Disk}, name: disk-0}"

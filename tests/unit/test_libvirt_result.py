@@ -159,7 +159,7 @@ def test_the_volumes_that_a_conversion_would_replace(libvirt: Libvirt, tmp_path:
 def test_the_domain_that_is_new_is_the_result(libvirt: Libvirt) -> None:
     found = output()
     libvirt.domains["old"] = DOMAIN.format(name="old", path="/pool/old-sda", more="")
-    found.begin()
+    found.begin(None)
     with pytest.raises(H2kError, match="virt-v2v alone knows the name"):
         found.result(None)
     libvirt.domains["new"] = DOMAIN.format(name="new", path="/pool/new-sda", more="")

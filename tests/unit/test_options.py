@@ -11,14 +11,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from h2k.base.option_table import H2K, OPTIONS
+from h2k.base.option_table import H2K, OPTIONS, request_words
 from h2k.cli.options import (
     guest_options,
     json_option,
     new_run,
     paths,
     request_options,
-    request_words,
     table_option,
     verbose_option,
 )
