@@ -24,7 +24,7 @@ def take_back(
     """
     disks = DiskSet(images, state)
     with disks.held():
-        if disks.phase not in ("applying", "kept"):
+        if disks.how_far not in ("applying", "kept"):
             return disks.rollback(force=force)
         domain = _domain(state.resolve())
         try:
