@@ -166,7 +166,7 @@ class _Cycle:
             self.report.verdict = f"{where}, but stopped by {name} before production was validated: {hint}"
             self.evidence.keep(self.report)
             return self.report
-        stands = self._back_to_what_was() if self.disks.phase == "applying" else "the disks are what they were"
+        stands = self._back_to_what_was() if self.disks.how_far == "applying" else "the disks are what they were"
         error = NotVerified(f"{self.final.name}: stopped by {name}: {stands}", hint=f"h2k boot {self.directory} begins anew")
         self.report.verdict = str(error)
         self._keep_report("failed")
@@ -437,8 +437,8 @@ class _Cycle:
                     "kept": ("the disks are what they were, and the overlays are kept", f"h2k boot {self.directory} commits them"),
                 }
                 half = ("some blocks are old and some are new", f"h2k boot {self.directory} ends it, h2k rollback takes it back")
-                stands, hint = how.get(self.disks.phase, half)
-                if self.disks.phase == "idle":
+                stands, hint = how.get(self.disks.how_far, half)
+                if self.disks.how_far == "idle":
                     self.evidence.throw_away()
                 because = e.message if isinstance(e, H2kError) else str(e)
                 hint = f"{e.hint}; {hint}" if isinstance(e, H2kError) and e.hint else hint

@@ -29,7 +29,7 @@ def take_back(
     """
     disks = DiskSet(images, state)
     with disks.held():
-        if disks.phase not in ("applying", "kept"):
+        if disks.how_far not in ("applying", "kept"):
             result = disks.rollback(force=force)
             done(result)
             return result

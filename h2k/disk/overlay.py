@@ -58,8 +58,8 @@ class DiskSet:
         self._unwritable: Optional[Refused] = None
 
     @property
-    def phase(self) -> str:
-        """Where the journal stands: one of PHASES."""
+    def how_far(self) -> str:
+        """How far a change of the disks has come, as the journal has it: idle, applying, kept …"""
         return str(self._journal.load()["phase"])
 
     @property
@@ -270,7 +270,7 @@ class DiskSet:
     def _commit(self, mark: Callable[[str], None], companions: Sequence[Companion]) -> None:
         journal = self._journal.load()
         if journal["phase"] not in ("applying", "kept"):
-            raise H2kError(f"{self._journal.path}: no overlays to commit, the phase is {journal['phase']}")
+            raise H2kError(f"{self._journal.path}: no overlays to commit, the journal says {journal['phase']}")
         work, stack, depth = journal["work"], journal["stack"], _depth_of(journal)
         try:
             files = work["files"] or [{"work": str(c.work), "path": str(c.path)} for c in companions]

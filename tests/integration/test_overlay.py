@@ -346,7 +346,7 @@ def test_somebody_writes_in_between(images: Images, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="somebody has written"):
         disks.commit()
     assert contents(images) == written
-    assert disks.phase == "idle" and not list((tmp_path / "g.h2k").glob("*.qcow2"))
+    assert disks.how_far == "idle" and not list((tmp_path / "g.h2k").glob("*.qcow2"))
 
 
 def test_backing_chain(images: Images, tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_no_space_for_the_undo_data(images: Images, small: Path) -> None:
     with pytest.raises(H2kError, match="No space left"):
         disks.commit()
     assert contents(images) == old
-    assert disks.phase == "idle" and not list(small.glob("g.h2k/*.qcow2"))
+    assert disks.how_far == "idle" and not list(small.glob("g.h2k/*.qcow2"))
 
 
 def test_no_space_for_the_overlay(images: Images, small: Path) -> None:
@@ -402,7 +402,7 @@ def test_no_space_in_the_image(images: Images, small: Path, tmp_path: Path, monk
 
     with pytest.raises(H2kError, match="No space left for the commit"):
         disks.commit()
-    assert _convert(*images[0]) == old and disks.phase == "idle"
+    assert _convert(*images[0]) == old and disks.how_far == "idle"
     monkeypatch.setattr(undo, "require_room", lambda needs: None)
     overlays = disks.create_overlays()
     qemu_io(overlays[0], "qcow2", *WRITES[0])
@@ -412,7 +412,7 @@ def test_no_space_in_the_image(images: Images, small: Path, tmp_path: Path, monk
     assert _convert(*images[0]) == old
     shutil.copy(path, tmp_path / "after")
     assert _convert(tmp_path / "after", "qcow2") == b"\x21" * 2**21 + bytes(SIZE - 2**21)
-    assert disks.phase == "idle" and disks.history == ()
+    assert disks.how_far == "idle" and disks.history == ()
 
 
 def test_image_in_use(images: Images, tmp_path: Path) -> None:
@@ -549,7 +549,7 @@ def test_rollback_of_a_disk_in_use_leaves_the_journal_as_it_was(number: int, ima
     disks, new = committed(images, state), contents(images)
     with used(*images[number]), pytest.raises(Refused, match=r"source-running: .*in use by qemu-io"):
         disks.rollback()
-    assert contents(images) == new and (disks.phase, disks.history) == ("idle", ("fix",))
+    assert contents(images) == new and (disks.how_far, disks.history) == ("idle", ("fix",))
     disks.rollback()
 
 
@@ -617,5 +617,5 @@ def test_what_is_full_when_the_way_back_begins_has_room_for_it(images: Images, s
 
     with pytest.raises(H2kError, match="old content again: planted"):
         disks.commit(on_step=full)
-    assert contents(images) == old and disks.phase == "idle"
+    assert contents(images) == old and disks.how_far == "idle"
     assert sorted(p.name for p in (small / "g.h2k").iterdir()) == ["journal.json", "lock"]

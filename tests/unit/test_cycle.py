@@ -81,7 +81,7 @@ class Disks:
         yield
         self.world.did("unlock")
 
-    phase = property(lambda self: self.world.phase)
+    how_far = property(lambda self: self.world.phase)
     history = property(lambda self: tuple(self.world.stack))
     overlays = property(lambda self: (self.world.state / "overlay-0.qcow2",))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +25,18 @@ MARKS = {
 }
 
 
+class Placed(MemoryReader):
+    """The second disk is zeros but for these bytes at that place."""
+
+    def __init__(self, disks: Sequence[Disk], at: int, data: bytes) -> None:
+        super().__init__(disks, {})
+        self.at, self.data = at, data
+
+    def read_at(self, disk: int, offset: int, length: int) -> bytes:
+        whole = dict(enumerate(self.data, self.at)) if disk == 1 else {}
+        return bytes(whole.get(offset + n, 0) for n in range(length))
+
+
 def reader(offset: int, mark: bytes, kinds: tuple[str, ...] = ("ntfs", "other"), which: int = 1, size: int = 0) -> MemoryReader:
     """Two disks, of which the second has those bytes at an offset of one of its volumes."""
     disks: list[Disk] = [make_disk(0, ["fat", "ntfs"]), make_disk(1, kinds)]
@@ -31,7 +44,7 @@ def reader(offset: int, mark: bytes, kinds: tuple[str, ...] = ("ntfs", "other"),
     if size:
         volumes = [dataclasses.replace(v, size=size) if v == volume else v for v in disks[1].volumes]
         disks[1] = dataclasses.replace(disks[1], volumes=tuple(volumes))
-    return MemoryReader(disks, {}, raw={1: bytes(volume.start + offset) + mark})
+    return Placed(disks, volume.start + offset, mark)
 
 
 @pytest.mark.parametrize(("offset", "mark"), MARKS.values(), ids=MARKS)

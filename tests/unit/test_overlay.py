@@ -55,7 +55,7 @@ def require_held(guest: Guest) -> None:
 
 def test_a_new_directory_is_clean_and_has_nothing_to_roll_back(guest: Guest) -> None:
     disks = guest.disks()
-    assert (disks.recover(), disks.phase, disks.history) == ("clean", "idle", ())
+    assert (disks.recover(), disks.how_far, disks.history) == ("clean", "idle", ())
     assert not guest.state.exists()
     with pytest.raises(Refused, match="nothing was committed"):
         disks.rollback()
@@ -76,7 +76,7 @@ def test_the_overlays_rest_on_the_images_and_hold_the_locks(guest: Guest) -> Non
     assert [path.name for path in overlays] == ["overlay-0.qcow2", "overlay-1.qcow2"] and overlays == disks.overlays
     assert [guest.storage.read(path, "qcow2") for path in overlays] == guest.first
     assert {path.stat().st_mode & 0o777 for path in overlays} == {0o600}
-    assert (disks.phase, guest.journal["work"]["kind"], guest.left) == ("applying", "fix", ["overlay-0.qcow2", "overlay-1.qcow2"])
+    assert (disks.how_far, guest.journal["work"]["kind"], guest.left) == ("applying", "fix", ["overlay-0.qcow2", "overlay-1.qcow2"])
     require_held(guest)
     disks.release()
     require_free(guest)
@@ -105,7 +105,7 @@ def test_overlays_that_can_not_be_made_leave_nothing(guest: Guest) -> None:
     disks = guest.disks()
     with pytest.raises(H2kError, match="Input/output error"):
         disks.create_overlays()
-    assert (disks.phase, guest.left) == ("idle", [])
+    assert (disks.how_far, guest.left) == ("idle", [])
     require_free(guest)
 
 
@@ -204,10 +204,10 @@ def test_discard_drops_overlays_and_companions(guest: Guest) -> None:
     disks = guest.prepared(0xA0, "boot")
     disks.keep([companion(guest)])
     require_free(guest)
-    assert disks.phase == "kept" and guest.left == ["boot", "overlay-0.qcow2", "overlay-1.qcow2"]
+    assert disks.how_far == "kept" and guest.left == ["boot", "overlay-0.qcow2", "overlay-1.qcow2"]
     (guest.state / "undo-0-0.qcow2").touch()
     disks.discard()
-    assert (disks.phase, guest.left, list((guest.state / "boot").iterdir())) == ("idle", ["boot"], [])
+    assert (disks.how_far, guest.left, list((guest.state / "boot").iterdir())) == ("idle", ["boot"], [])
     assert guest.content == guest.first
     require_free(guest)
 
@@ -218,7 +218,7 @@ def test_a_companion_that_is_gone_is_no_reason_to_keep_the_overlays(guest: Guest
     disks.keep([nvram])
     nvram.work.unlink()
     disks.discard()
-    assert (disks.phase, guest.left) == ("idle", ["boot"])
+    assert (disks.how_far, guest.left) == ("idle", ["boot"])
 
 
 def test_no_discard_in_the_midst_of_a_commit(guest: Guest) -> None:
@@ -247,7 +247,7 @@ def test_a_commit_in_its_order(guest: Guest) -> None:
     disks = guest.prepared(0xA0)
     steps: list[tuple[str, str]] = []
     guest.storage.log.clear()
-    disks.commit(lambda name: steps.append((name, disks.phase)))
+    disks.commit(lambda name: steps.append((name, disks.how_far)))
     assert steps == [
         ("save-undo-0", "applying"), ("save-undo-1", "applying"), ("committing", "committing"), ("commit-0", "committing"),
         ("read-back-0", "committing"), ("commit-1", "committing"), ("read-back-1", "committing"), ("committed", "committing"),
@@ -257,7 +257,7 @@ def test_a_commit_in_its_order(guest: Guest) -> None:
         "commit overlay-0.qcow2", "sync g-sda", "commit overlay-1.qcow2", "sync g-sdb",
     ]  # fmt: skip
     assert as_new(guest)
-    assert (disks.phase, disks.history, guest.left) == ("idle", ("fix",), ["undo-0-0.qcow2", "undo-0-1.qcow2"])
+    assert (disks.how_far, disks.history, guest.left) == ("idle", ("fix",), ["undo-0-0.qcow2", "undo-0-1.qcow2"])
     assert {(guest.state / name).stat().st_mode & 0o777 for name in guest.left} == {0o600}
     require_free(guest)
 
@@ -275,7 +275,7 @@ def test_the_reserve_is_used_for_the_last_journal(guest: Guest) -> None:
 
 
 def test_nothing_to_commit(guest: Guest) -> None:
-    with pytest.raises(H2kError, match="no overlays to commit, the phase is idle"):
+    with pytest.raises(H2kError, match="no overlays to commit, the journal says idle"):
         guest.disks().commit()
 
 
@@ -288,7 +288,7 @@ def test_somebody_has_written_meanwhile(kept: bool, guest: Guest) -> None:
     theirs = guest.content
     with pytest.raises(Refused, match="g-sdb: somebody has written to it while h2k worked on an overlay of it"):
         disks.commit()
-    assert guest.content == theirs and disks.phase == ("kept" if kept else "idle")
+    assert guest.content == theirs and disks.how_far == ("kept" if kept else "idle")
     assert guest.left == (["overlay-0.qcow2", "overlay-1.qcow2", "undo-0-0.qcow2"] if kept else [])
     require_free(guest)
 
@@ -309,7 +309,7 @@ def test_an_overlay_of_another_size(pages: int, guest: Guest) -> None:
     overlay.write_text(overlay.read_text().replace(f'"backing": "{guest.images[1]}"', '"backing": null').replace(str(4 * PAGE), str(pages * PAGE)))
     with pytest.raises(Refused, match=r"overlay-1\.qcow2: its size differs from that of .*g-sdb"):
         disks.commit()
-    assert (guest.content, disks.phase) == (guest.first, "idle")
+    assert (guest.content, disks.how_far) == (guest.first, "idle")
 
 
 def test_what_does_not_read_back_is_rolled_back(guest: Guest) -> None:
@@ -319,7 +319,7 @@ def test_what_does_not_read_back_is_rolled_back(guest: Guest) -> None:
     guest.storage.losing.add("g-sdb")
     with pytest.raises(H2kError, match=r"the commit failed, and the disks have their old content again: .*g-sdb.*do not read back"):
         disks.commit(companions=[nvram])
-    assert (guest.content, disks.phase, disks.history) == (guest.first, "idle", ())
+    assert (guest.content, disks.how_far, disks.history) == (guest.first, "idle", ())
     assert (guest.left, nvram.path.read_bytes(), nvram.work.exists()) == (["boot"], VARIABLES, False)
     require_free(guest)
 
@@ -335,7 +335,7 @@ def test_a_commit_that_fails_in_its_midst(error: Any, guest: Guest) -> None:
     with pytest.raises(H2kError, match=r"the disks have their old content again: .*(Input/output|No space)"):
         disks.commit()
     assert set(phases) == {"rolling-back False"} and guest.stored[-2:] == [("rolling-back", False), ("idle", False)]
-    assert (guest.content, disks.phase, disks.history) == (old, "idle", ("fix",))
+    assert (guest.content, disks.how_far, disks.history) == (old, "idle", ("fix",))
     assert guest.left == ["undo-0-0.qcow2", "undo-0-1.qcow2"]
     require_free(guest)
     guest.disks().rollback()  # the way back has taken nothing from the repair below
@@ -348,7 +348,7 @@ def test_undo_data_that_can_not_be_saved(error: Any, guest: Guest) -> None:
     guest.storage.fails("create undo-0-1.qcow2", error)
     with pytest.raises((H2kError, OSError), match=r"Input/output|No space"):
         disks.commit()
-    assert (guest.content, disks.phase, guest.left) == (guest.first, "idle", [])
+    assert (guest.content, disks.how_far, guest.left) == (guest.first, "idle", [])
     require_free(guest)
 
 
@@ -361,7 +361,7 @@ def test_no_room_no_commit(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr(os, "statvfs", lambda path: full)
         disks.commit()
     assert guest.storage.log == []
-    assert (guest.content, disks.phase, guest.left) == (guest.first, "idle", [])
+    assert (guest.content, disks.how_far, guest.left) == (guest.first, "idle", [])
 
 
 def test_no_room_for_a_journal_no_commit(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +373,7 @@ def test_no_room_for_a_journal_no_commit(guest: Guest, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "posix_fallocate", fail)
     with pytest.raises(H2kError, match=r"journal\.json: no room for it: No space left"):
         disks.commit()
-    assert (guest.content, disks.phase, guest.left) == (guest.first, "idle", [])
+    assert (guest.content, disks.how_far, guest.left) == (guest.first, "idle", [])
 
 
 def test_room_is_kept_for_the_way_back_while_the_disks_change(guest: Guest) -> None:
@@ -403,7 +403,7 @@ def test_a_journal_that_could_not_be_read_back_stops_the_commit(guest: Guest, mo
     monkeypatch.setattr(journal, "JOURNAL_LIMIT", len(journal.json.dumps(guest.journal)) + 100)
     with pytest.raises(H2kError, match="more than can be read back"):
         disks.commit()
-    assert (guest.content, disks.phase, guest.left) == (guest.first, "idle", [])
+    assert (guest.content, disks.how_far, guest.left) == (guest.first, "idle", [])
 
 
 def test_undo_data_are_numbered_by_their_commit(guest: Guest) -> None:

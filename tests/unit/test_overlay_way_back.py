@@ -62,7 +62,7 @@ def test_a_kill_before_the_commit_leaves_the_disks(step: str, guest: Guest) -> N
     guest.killed_at(step)
     disks = guest.disks()
     assert disks.recover() == "discarded"
-    assert (guest.content, disks.phase, disks.history, guest.left) == (guest.first, "idle", (), [])
+    assert (guest.content, disks.how_far, disks.history, guest.left) == (guest.first, "idle", (), [])
     assert guest.disks().recover() == "clean"
 
 
@@ -80,7 +80,7 @@ def test_a_kill_during_the_commit_is_finished(step: str, again: list[str], guest
     assert disks.recover() == "finished"
     assert [event for event in guest.storage.log if event.startswith("commit")] == [f"commit {name}.qcow2" for name in again]
     assert guest.content == as_new(guest) and nvram.path.read_bytes() == BOOTED and not nvram.work.exists()
-    assert (disks.phase, disks.history, guest.left) == ("idle", ("fix",), ["boot", "undo-0-0.qcow2", "undo-0-1.qcow2"])
+    assert (disks.how_far, disks.history, guest.left) == ("idle", ("fix",), ["boot", "undo-0-0.qcow2", "undo-0-1.qcow2"])
     assert sum(disks.rollback().disks.values()) == 3 * PAGE
     assert guest.content == guest.first and not nvram.path.exists()
 
@@ -89,9 +89,9 @@ def test_a_kill_during_the_commit_is_finished(step: str, again: list[str], guest
 def test_a_kill_on_the_way_back_is_rolled_back(step: str, guest: Guest) -> None:
     rolling_back(guest, step)
     disks = guest.disks()
-    assert disks.phase == "rolling-back"
+    assert disks.how_far == "rolling-back"
     assert disks.recover() == "rolled back"
-    assert (guest.content, disks.phase, disks.history, guest.left) == (guest.first, "idle", (), [])
+    assert (guest.content, disks.how_far, disks.history, guest.left) == (guest.first, "idle", (), [])
 
 
 def test_the_way_back_says_that_it_lives(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_neither_old_nor_new_is_another_disk(step: str, force: Optional[bool], g
     theirs, disks = guest.content, guest.disks()
     with pytest.raises(Refused, match=r"g-sdb: not the disk that the unfinished run in .* was writing"):
         disks.recover() if force is None else disks.rollback(force=force)
-    assert (guest.content, disks.phase) == (theirs, "committing")
+    assert (guest.content, disks.how_far) == (theirs, "committing")
 
 
 def test_somebody_has_written_to_it_since_the_kill(guest: Guest) -> None:
@@ -152,7 +152,7 @@ def test_somebody_has_written_to_it_since_the_kill(guest: Guest) -> None:
     for call in (disks.recover, disks.rollback):
         with pytest.raises(Refused, match=r"g-sdb: somebody has written to it since .*h2k rollback --force"):
             call()
-    assert (guest.content, disks.phase) == (theirs, "committing")
+    assert (guest.content, disks.how_far) == (theirs, "committing")
     disks.rollback(force=True)
     assert guest.content[0] == guest.first[0] and guest.content[1] == theirs[1]
 
@@ -162,7 +162,7 @@ def test_no_recovery_while_somebody_uses_a_disk(guest: Guest) -> None:
     disks = guest.disks()
     with used(guest.images[1]), pytest.raises(Refused, match="source-running"):
         disks.recover()
-    assert disks.phase == "committing"
+    assert disks.how_far == "committing"
     assert disks.recover() == "finished"
 
 
@@ -189,7 +189,7 @@ def test_overlays_stay_while_a_guest_runs_on_them(phase: str, guest: Guest) -> N
         for call in (disks.rollback, *([disks.recover] if phase == "applying" else [])):
             with pytest.raises(Refused, match=r"overlay-1\.qcow2: a guest runs on it"):
                 call()
-    assert (disks.phase, guest.left) == (phase, ["overlay-0.qcow2", "overlay-1.qcow2"])
+    assert (disks.how_far, guest.left) == (phase, ["overlay-0.qcow2", "overlay-1.qcow2"])
 
 
 def test_a_guest_that_was_killed_with_the_run_has_time_to_end(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_another_disk_is_never_rolled_back(byte: int, guest: Guest) -> None:
     theirs = guest.content
     with pytest.raises(Refused, match="g-sdb: nothing of what h2k wrote is on it: another disk"):
         disks.rollback(force=True)
-    assert (guest.content, disks.phase, disks.history) == (theirs, "idle", ("fix",))
+    assert (guest.content, disks.how_far, disks.history) == (theirs, "idle", ("fix",))
     with pytest.raises(Refused, match="somebody has written"):
         disks.rollback()
 
@@ -305,7 +305,7 @@ def test_what_does_not_read_back_is_still_to_be_rolled_back(guest: Guest) -> Non
     disks = guest.disks()
     with pytest.raises(H2kError, match=r"g-sdb: the restored blocks do not read back \(run h2k rollback again"):
         disks.rollback()
-    assert disks.phase == "rolling-back" and "undo-0-1.qcow2" in guest.left
+    assert disks.how_far == "rolling-back" and "undo-0-1.qcow2" in guest.left
     guest.storage.losing.clear()
     with disks.held():  # which nobody can have, had the first not let go
         disks.rollback()
@@ -321,7 +321,7 @@ def test_overlays_are_thrown_away_and_the_repair_stays(kept: bool, kind: str, sa
     disks.release()
     done = guest.disks().rollback()
     assert (done.kind, done.disks) == (said, {str(path): 0 for path in guest.images})
-    assert (guest.content, guest.disks().phase, guest.disks().history) == (repaired, "idle", ("fix",))
+    assert (guest.content, guest.disks().how_far, guest.disks().history) == (repaired, "idle", ("fix",))
     assert nvram.work.exists() != kept and guest.left == ["boot", "undo-0-0.qcow2", "undo-0-1.qcow2"]
 
 
@@ -333,7 +333,7 @@ def test_a_repair_that_was_not_committed_is_not_what_is_undone(guest: Guest) -> 
     guest.prepared(NEW).release()
     with pytest.raises(Refused, match="nothing was committed"):
         guest.disks().rollback()
-    assert (guest.disks().phase, guest.left) == ("idle", [])
+    assert (guest.disks().how_far, guest.left) == ("idle", [])
 
 
 @pytest.mark.parametrize(("gone", "mode"), [(False, 0o600), (True, 0o640)])

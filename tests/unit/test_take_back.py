@@ -33,7 +33,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wo
 
     class Disks:
         def __init__(self, *_: Any) -> None:
-            self.phase = world.phase
+            self.how_far = world.phase
 
         @contextmanager
         def held(self) -> Iterator[None]:
