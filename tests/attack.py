@@ -284,7 +284,7 @@ def _killed(action: str, victims: Victims, row: Row, rng: random.Random, span: f
     now = victims.digests()
     if now not in (victims.old, victims.new):
         return "the disks are neither the old set nor the new"
-    phase = DiskSet(victims.images, victims.state).phase
+    phase = DiskSet(victims.images, victims.state).how_far
     strays = [p.name for p in victims.state.glob("*") if p.name.startswith(("overlay", "alive", "journal.spare", "."))] if victims.state.exists() else []
     if phase != "idle" or strays:
         return f"phase {phase}, {strays} left"
@@ -373,7 +373,7 @@ def _until_it_ends(command: str, victims: Commands, row: Row, rng: random.Random
         return f"the guest is not ready: {victims.room.said()[-400:]}"
     if command == "rollback" and victims.digests() != victims.old:
         return "the disks are not what they were before the repair"
-    phase = DiskSet([(p, f) for p, f in victims.images], victims.room.work / "g-sda.h2k").phase
+    phase = DiskSet([(p, f) for p, f in victims.images], victims.room.work / "g-sda.h2k").how_far
     if phase != "idle":
         return f"phase {phase}"
     row.ended["ended"] += 1

@@ -47,7 +47,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     class Disks:
         def __init__(self, *_: Any) -> None:
-            self.phase = world.phase
+            self.how_far = world.phase
 
         @contextmanager
         def held(self) -> Iterator[None]:
