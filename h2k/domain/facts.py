@@ -56,6 +56,14 @@ class NicFacts:
     slot: Optional[int] = None
 
 
+XML = "xml"  # the key of a field's metadata for its place in libvirt's XML
+
+
+def _in_xml(path: str, attribute: str, default: Optional[str] = None) -> Any:
+    """A fact that an attribute of an element says; `default` where the element is there without it."""
+    return dataclasses.field(default=None, metadata={XML: (path, attribute, default)})
+
+
 @dataclasses.dataclass(frozen=True)
 class DomainFacts:
     """What a domain description says, whoever wrote it; `memory` in bytes, disks and NICs in its order.
@@ -73,14 +81,14 @@ class DomainFacts:
     topology: Optional[Topology] = None
     firmware: str = "bios"
     secure_boot: bool = False
-    tpm: Optional[str] = None
+    tpm: Optional[str] = _in_xml("devices/tpm", "model", "tpm-tis")
     nvram: Optional[Path] = None
     nvram_template: Optional[Path] = None
     cdrom: bool = False
-    graphics: Optional[str] = None
-    video: Optional[str] = None
-    sound: Optional[str] = None
-    os_id: Optional[str] = None
+    graphics: Optional[str] = _in_xml("devices/graphics", "type")
+    video: Optional[str] = _in_xml("devices/video/model", "type")
+    sound: Optional[str] = _in_xml("devices/sound", "model")
+    os_id: Optional[str] = _in_xml(f"metadata/{{{LIBOSINFO}}}libosinfo/{{{LIBOSINFO}}}os", "id")
     sourced: Optional[tuple[str, ...]] = None
 
 

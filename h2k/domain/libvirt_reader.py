@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from lxml import etree
 
 from h2k.base.errors import BadData
 from h2k.base.xml import parse_xml
-from h2k.domain.facts import LIBOSINFO, MAX_DISKS, MAX_NICS, SOURCE, DiskFacts, DomainFacts, NicFacts, Topology
+from h2k.domain.facts import MAX_DISKS, MAX_NICS, SOURCE, XML, DiskFacts, DomainFacts, NicFacts, Topology
 from h2k.domain.values import MEMORY_LIMIT, NOT_XML, NUMBER, VALUE_LIMIT, VCPU_LIMIT, mac_of, topology_of
 
 # https://libvirt.org/formatdomain.html#memory-allocation: decimal and binary units, KiB when none is given.
@@ -39,17 +40,13 @@ def read_domain_xml(data: bytes, name: str) -> DomainFacts:
         topology=reader.topology(),
         firmware=firmware,
         secure_boot=secure and "secure_boot" not in lacking,
-        tpm=reader.attribute("devices/tpm", "model", "tpm-tis"),
         nvram=_path(reader.text("os/nvram")) if nvram is not None else None,
         nvram_template=_path(reader.attribute("os/nvram", "template")),
         disks=reader.disks(),
         nics=reader.nics(),
         cdrom="cdrom" not in lacking and any(disk.get("device") == "cdrom" for disk in domain.findall("devices/disk")),
-        graphics=reader.attribute("devices/graphics", "type"),
-        video=reader.attribute("devices/video/model", "type"),
-        sound=reader.attribute("devices/sound", "model"),
-        os_id=reader.attribute(f"metadata/{{{LIBOSINFO}}}libosinfo/{{{LIBOSINFO}}}os", "id"),
         sourced=told,
+        **reader.attributes(),
     )
 
 
@@ -104,6 +101,10 @@ class _XmlReader:
         element = self.domain.find(path)
         text = (element.text or "").strip() if element is not None else ""
         return self.checked(element, text) if element is not None and text else None
+
+    def attributes(self) -> dict[str, Any]:
+        """The facts that are one attribute each, from the places that their fields name."""
+        return {f.name: self.attribute(*f.metadata[XML]) for f in dataclasses.fields(DomainFacts) if XML in f.metadata}
 
     def attribute(self, path: str, key: str, default: Optional[str] = None) -> Optional[str]:
         element = self.domain.find(path)
