@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Optional
 
 from h2k.base.errors import BadData, Refused
+from h2k.disk.formats import NAMES
 from h2k.disk.image_bytes import Part
 
-# What QEMU may be told that an image is: its other drivers reach elsewhere by design (vvfat, blkdebug, json …).
-FORMATS = frozenset(("raw", "qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", "vdi", "parallels", "luks", "bochs", "cloop", "dmg"))
 _DESCRIPTOR_LIMIT = 1024 * 1024  # bytes; QEMU reads no more
 _MAX_EXTENTS = 4096
 _SECTOR = 512
@@ -33,7 +32,7 @@ def allow_under(directories: Iterable[str]) -> None:
 
 def check_format(format: str, path: Path) -> None:
     """Refused for what is no format of an image."""
-    if format not in FORMATS:
+    if format not in NAMES:
         raise Refused(f"{path}: {format[:40]!r} is no format of an image", hint="raw, qcow2, vmdk, vhdx, vpc or vdi")
 
 

@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import Optional
 
 from h2k.base.errors import Refused, UsageError
+from h2k.disk.formats import FOOTERS, MARKS
 
 SMALLEST = 1024 * 1024  # bytes of a raw disk that has no partition table; no system fits on less
 _HEAD = 128 * 1024  # bytes that are looked at
 _SECTOR = 512
 
-# (offset, mark): qemu's block drivers look for the same ones.
-_FORMATS = (
-    (0, b"QFI\xfb"), (0, b"QED\0"), (0, b"KDMV"), (0, b"COWD"), (0, b"conectix"), (0, b"vhdxfile"), (64, b"\x7f\x10\xda\xbe"),
-    (0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt"), (0, b"LUKS\xba\xbe"), (0, b"Bochs Virtual HD Image"),
-    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
-)  # fmt: skip
-# A fixed VHD and a DMG have theirs in the last sector.
-_FOOTERS = (b"conectix", b"koly")
 # What may lie on a raw disk without a partition table: MBR or boot sector, GPT, ext, XFS, Btrfs, LVM, swap.
 _ON_DISKS = (
     (510, b"\x55\xaa"), (512, b"EFI PART"), (4096, b"EFI PART"), (0x438, b"\x53\xef"), (0, b"XFSB"), (0x10040, b"_BHRfS_M"),
@@ -85,7 +78,7 @@ def _ends(path: Path, size: int) -> tuple[bytes, bytes]:
 
 
 def _judge(path: Path, size: int, head: bytes, footer: bytes) -> Optional[str]:
-    if _has(head, _FORMATS) or footer.startswith(_FOOTERS) or _is_vmdk_text(head):
+    if _has(head, MARKS) or footer.startswith(FOOTERS) or _is_vmdk_text(head):
         return None
     for offset, mark, what, way in _OTHERS:
         if head.startswith(mark, offset) and not (offset < 510 and _has(head, _ON_DISKS[:1])):

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from h2k.base.errors import H2kError, UsageError
 from h2k.convert.source import name_from_disk
-from h2k.disk import checkpoints
+from h2k.disk import checkpoints, formats
 from h2k.disk.recognize import check_disk
 from h2k.domain.facts import DomainFacts
 from h2k.domain.guest_files import read_description
@@ -31,7 +31,7 @@ MAX_CHAIN = 32
 _HEAD = 64 * 1024  # bytes of an image in which the names of others stand
 VMX, OVA, XML, DISK, LIBVIRT, MISSING = "vmx", "ova", "libvirtxml", "disk", "libvirt", "missing"
 _DESCRIPTIONS = {".vmx": VMX, ".xml": XML}
-_IMAGES = (".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi", *checkpoints.SUFFIXES)  # a file of such a name is a disk, whole or broken
+_IMAGES = (*formats.SUFFIXES, *checkpoints.SUFFIXES)  # a file of such a name is a disk, whole or broken
 _MAYBE = (".raw", ".img")  # only its content tells
 _DOMAIN = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<domain[\s>]", re.DOTALL)
 _PARENT = re.compile(rb'parentFileNameHint\s*=\s*"([^"\r\n]{1,1024})"')
