@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import click
 
-from h2k.base.errors import READY, UsageError
+from h2k.base.errors import READY, BadData, UsageError
 from h2k.cli.handles import record_directory
 from h2k.cli.options import json_option, new_run, verbose_option
 from h2k.engine.ending import guarded, print_json, told
@@ -36,28 +36,31 @@ def report(guest: str, history: bool, html: Optional[str], connect: Optional[str
     Example: h2k report NAME.h2k
     """
     run = new_run(as_json)
-    found: list[dict[str, Any]] = []
-    shown: list[dict[str, Any]] = []
 
     def work() -> Outcome:
         directory = record_directory(guest, connect)
-        found.extend(records(directory))
+        found = records(directory)
         if not found:
             raise UsageError(f"{directory}: no record of h2k here", hint="h2k report NAME.h2k")
-        if html is not None:
-            write_guest_page(Path(html), directory, found)
-        judging = judging_record(found)
-        now = standing(judging)
-        shown.append(_worth_now(judging, now, found[-1]))
-        return Outcome(READY if history else now.status(int(judging["status"])), "READ", "")
+        try:
+            return _shown(directory, found, history, html, as_json)
+        except (TypeError, AttributeError, LookupError, ValueError) as e:  # whoever brought the disks may have brought it too
+            raise BadData(
+                f"{directory}: a record that is not as h2k writes it: {e}", hint="h2k verify looks at the disks themselves"
+            ) from e
 
-    status = guarded(run, work, quiet=True)
-    if not shown:
-        return status
+    return guarded(run, work, quiet=True)
+
+
+def _shown(directory: Path, found: Sequence[dict[str, Any]], history: bool, html: Optional[str], as_json: bool) -> Outcome:
+    if html is not None:
+        write_guest_page(Path(html), directory, found)
     if history:
-        return _history(found, as_json)
-    told(shown[0], as_json=as_json)
-    return status
+        return Outcome(_history(found, as_json), "READ", "")
+    judging = judging_record(found)
+    now = standing(judging)
+    told(_worth_now(judging, now, found[-1]), as_json=as_json)
+    return Outcome(now.status(int(judging["status"])), "READ", "")
 
 
 def _worth_now(judging: dict[str, Any], now: Standing, newest: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from h2k.cli.main import main
 from h2k.engine import records
+from tests.unit.made_pages import guest_record
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 WORDS = {0: "READY", 1: "FAILED", 3: "REFUSED", 4: "NOT READY", 5: "NOT VERIFIED"}
@@ -102,3 +103,19 @@ def test_a_record_that_makes_no_sense_is_no_traceback(change: dict[str, Any], gu
     guest.ran("fix", **change)
     assert main(["report", str(guest.state), "--json"]) in (0, 1, 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["guest", "findings", "timings", "files", "next", "details", "word", "argv", "settings", "changes"])
+@pytest.mark.parametrize("value", [7, None, "x", [7], [None], {"a": 1}, True])
+@pytest.mark.parametrize("more", [[], ["--json"], ["--history"], ["--html", "page.html"]])
+def test_a_record_that_somebody_made_is_a_line_at_most(
+    key: str, value: Any, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NAME.h2k may have come with the disks."""
+    monkeypatch.chdir(tmp_path)
+    state = tmp_path / "g.h2k"
+    state.mkdir(mode=0o711)
+    (state / "report.json").write_text(json.dumps({**guest_record(), key: value}))
+    assert main(["report", str(state), *more]) in (0, 3, 4)
+    seen = capsys.readouterr()
+    assert "Traceback" not in seen.err and "h2k itself failed" not in seen.err and len(seen.err.splitlines()) <= 1
