@@ -51,7 +51,7 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
 
 
 def _firmware(guest: Guest, domain: Optional[DomainFacts]) -> Iterator[Proposed]:
-    if domain is not None and domain.firmware != guest.firmware:
+    if domain is not None and domain.firmware not in ("", guest.firmware):
         yield Finding(
             "firmware-mismatch",
             "broken",

@@ -66,7 +66,8 @@ def _in_xml(path: str, attribute: str, default: Optional[str] = None) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class DomainFacts:
-    """What a domain description says, whoever wrote it; `memory` in bytes, disks and NICs in its order.
+    """What a domain description says, whoever wrote it; `memory` in bytes, disks and NICs in its order; `firmware` is
+    "uefi", "bios", or "" where it does not tell.
 
     `sourced` names the fields that only the source of a conversion told, as h2k notes them in its own domains; None where
     nothing is noted.
@@ -129,7 +130,9 @@ def with_source(result: DomainFacts, source: DomainFacts) -> DomainFacts:
     """The facts of virt-v2v's result with what only the source told."""
     known = {name: getattr(source, name) for name in _OF_THE_SOURCE if AFTER_VIRT_V2V[name] == SOURCES or not getattr(result, name)}
     nics = result.nics
-    if len(result.nics) == len(source.nics):
+    if not nics and source.nics:  # virt-v2v takes no card away: its description does not tell them
+        known["nics"] = tuple(dataclasses.replace(nic, kind="network", source="default") for nic in source.nics)
+    elif len(result.nics) == len(source.nics):
         nics = tuple(dataclasses.replace(n, mac=n.mac or s.mac) for n, s in zip(result.nics, source.nics))
     return _told(dataclasses.replace(result, nics=nics), known)
 
@@ -145,6 +148,8 @@ def remembered(result: DomainFacts, earlier: DomainFacts) -> DomainFacts:
         return result
     noted = _OF_THE_SOURCE if earlier.sourced is None else [name for name in _OF_THE_SOURCE if name in earlier.sourced]
     kept = [name for name in noted if AFTER_VIRT_V2V[name] == SOURCES or not getattr(result, name)]
+    if "nics" in (earlier.sourced or ()) and not result.nics:
+        kept.append("nics")
     found = _told(result, {name: getattr(earlier, name) for name in kept})
     return found if earlier.sourced is None else dataclasses.replace(found, sourced=tuple(kept))
 
@@ -157,7 +162,7 @@ def _told(result: DomainFacts, known: dict[str, Any]) -> DomainFacts:
     topology = known.get("topology")
     if topology is not None and topology.sockets * topology.cores * topology.threads != result.vcpus:
         known = {**known, "topology": None}
-    if known.get("secure_boot") and result.firmware != "uefi":
+    if known.get("secure_boot") and result.firmware == "bios":
         known = {**known, "secure_boot": False}
     sourced = tuple(name for name in known if known[name] != getattr(result, name))
     return dataclasses.replace(result, **known, sourced=sourced)

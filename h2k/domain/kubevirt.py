@@ -77,15 +77,18 @@ def _load(document: bytes, name: str) -> dict[str, Any]:
         content = yaml.safe_load(document)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise BadData(f"{name}: no YAML: {' '.join(str(e).split())[:200]}") from e
-    if not isinstance(content, dict) or content.get("kind") != "VirtualMachine":
+    if not isinstance(content, dict) or content.get("kind") not in ("VirtualMachine", "VirtualMachineInstance"):
         raise BadData(f"{name}: no VirtualMachine of KubeVirt", hint="give the NAME.yaml that virt-v2v -o kubevirt wrote")
     return content
 
 
 def _facts(machine: dict[str, Any], name: str) -> DomainFacts:
-    template = _at(machine, "spec", "template", "spec")
+    """Up to 2.4 virt-v2v writes an instance, which tells neither firmware nor network cards, and has its processors among
+    the resources (output_kubevirt.ml)."""
+    instance = machine.get("kind") == "VirtualMachineInstance"
+    template = _at(machine, "spec") if instance else _at(machine, "spec", "template", "spec")
     domain = _at(template, "domain")
-    cpu, efi = _at(domain, "cpu"), _at(domain, "firmware", "bootloader")
+    cpu, efi = _at(domain, "cpu") or _at(domain, "resources", "cpu"), _at(domain, "firmware", "bootloader")
     counts = [_number(cpu.get(key, 1), name, VCPU_LIMIT) for key in ("sockets", "cores")]
     counts.append(_number(cpu.get("threads", cpu.get("thread", 1)), name, VCPU_LIMIT))  # virt-v2v's own spelling
     vcpus = counts[0] * counts[1] * counts[2]
@@ -96,7 +99,7 @@ def _facts(machine: dict[str, Any], name: str) -> DomainFacts:
         memory=_bytes(memory, name),
         vcpus=vcpus if vcpus <= VCPU_LIMIT else counts[1],
         topology=Topology(*counts) if 1 < vcpus <= VCPU_LIMIT else None,
-        firmware="uefi" if "efi" in efi else "bios",
+        firmware="uefi" if "efi" in efi else "" if instance else "bios",
         secure_boot=_at(efi, "efi").get("secureBoot") is True,
         tpm="tpm-crb" if "tpm" in _at(domain, "devices") else None,
         disks=_disks(template, name),

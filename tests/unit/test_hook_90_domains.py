@@ -23,6 +23,8 @@ def test_firmware_and_boot_disk_are_right_in_the_domains() -> None:
     guest = windows_guest(data_disks=1)
     said = ask("domains", guest, domain=domain(firmware="bios"))
     assert said.states() == {"firmware-mismatch": {"broken"}} and said.settings["firmware"] == "uefi"
+    silent = ask("domains", guest, domain=domain(firmware=""))
+    assert "firmware-mismatch" not in silent.states() and silent.settings["firmware"] == "uefi", "a description that does not tell"
     assert (said.findings[0].subject, said.findings[0].evidence) == ("made", "the domain says bios, the disk is laid out for uefi")
     assert said.settings["boot-disk"] == "0"
     assert ask("domains", guest, domain=domain()).states() == {}
