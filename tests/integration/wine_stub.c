@@ -151,7 +151,7 @@ int main(int argc, char **argv) {
   if (!_stricmp(name, "findstr")) return findstr(argc, argv);
   arguments += *arguments == '"' ? strcspn(arguments + 1, "\"") + 2 : strcspn(arguments, " ");
   if (!_stricmp(name, "ping")) {
-    Sleep(20);
+    Sleep(100); /* a second of the scripts'; a busy host needs some of them to start a program */
     return 0;
   }
   file = fopen("C:\\stub\\calls.txt", "a");
