@@ -53,11 +53,9 @@ NOT_SHOWN_ON = {
 SCSI_CLASS = "{4D36E97B-E325-11CE-BFC1-08002BE10318}"  # not the class of SATA and IDE controllers, which is hdc
 SHOWN = {"q35": "DEV_1042", "pc": "DEV_1001"}  # the id of virtio-blk behind a root port, and in a conventional slot
 IN_MAKE_TEST = {
-    ("driver-file-invalid:empty", NEW, FINAL), ("driver-start-override:other", NEW, FINAL),
-    ("device-id-unbound:modern", NEW, FINAL), ("device-id-unbound:legacy", NEW, FINAL), ("device-class-wrong", OLD, FINAL),
+    ("driver-file-invalid:empty", NEW, FINAL), ("device-id-unbound:modern", NEW, FINAL), ("device-class-wrong", OLD, FINAL),
     ("control-set-differs", OLD, LAST_KNOWN_GOOD), ("bootstrap-controller-not-boot-start:override", NEW, BOOTSTRAP),
-    ("boot-stack-driver-disabled:start", OLD, BOOTSTRAP), ("class-filter-dangling:service", NEW, FINAL),
-    ("driver-not-boot-start:start", NEW, BOOTSTRAP),
+    ("class-filter-dangling:service", NEW, FINAL),
 }  # fmt: skip
 
 
