@@ -9,7 +9,7 @@ from h2k.base.finding import Finding
 from h2k.config.driver_plan import Role
 from h2k.engine.hooks import Options, Proposed, Setting
 from h2k.guest.changes import SetValue, WriteFile
-from h2k.guest.driver_repairs import SYSTEM_START, Repair, file_repairs, service_key, service_repairs
+from h2k.guest.driver_repairs import SYSTEM_START, Repair, file_repairs, left_behind, service_key, service_repairs
 from h2k.guest.guest import Guest
 from h2k.guest.network_driver import NetworkDriver, network_drivers
 from h2k.windows.services import read_service
@@ -24,6 +24,7 @@ META = {
 DISABLED = 4
 STARTS = "the network driver can start"
 MISSING = "the network driver is missing; Windows drives this card itself"
+STAYS = "the card stays VirtIO, as Windows has it installed"
 REFUSED = "Windows would not load the network driver; it drives this card itself"
 
 
@@ -33,21 +34,30 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
         return
     secure_boot = options.domain is not None and options.domain.secure_boot
     why = STARTS
+    stays = not left_behind(guest)
     for role, found in network_drivers(guest, options.plan, options.drivers, secure_boot, options.accept).items():
+        if not found.serves:
+            own = found.installed and stays
+            yield from _refused(found, own)
+            why = STAYS if own else REFUSED
+            continue
         repairs = list(_driver(guest, role, found))
         if any(isinstance(r, Finding) and r.state == "warning" for r in repairs):
-            why = MISSING if found.serves else REFUSED
+            why = MISSING
         yield from repairs
     yield from _cards(options, why)
 
 
+def _refused(found: NetworkDriver, own: bool) -> Iterator[Finding]:
+    """Nothing that Windows would load. A machine whose own card is VirtIO keeps it: another card would start without its
+    addresses, and Windows took this driver when it installed it."""
+    for path, fault in found.refused.items():
+        evidence = f"{fault.evidence}: Windows will not load it"
+        goes_on = STAYS if own else "the card is then one that Windows drives itself (e1000e)"
+        yield Finding("nic-driver-missing", "warning", path, evidence, f"{found.why}, or go on: {goes_on}")
+
+
 def _driver(guest: Guest, role: Role, found: NetworkDriver) -> Iterator[Proposed]:
-    if not found.serves:
-        for path, fault in found.refused.items():
-            evidence = f"{fault.evidence}: Windows will not load it"
-            repair = f"{found.why}, or go on: the card is then one that Windows drives itself (e1000e)"
-            yield Finding("nic-driver-missing", "warning", path, evidence, repair)
-        return
     if found.installed:
         yield from _enabled(guest, role, found)
     for item in _installed(guest, role, found) if found.installed else _staged(guest, role, found):
@@ -105,7 +115,7 @@ def _replaced(guest: Guest, found: NetworkDriver) -> Iterator[Repair]:
 def _cards(options: Options, why: str) -> Iterator[Setting]:
     """The same card in both phases wherever that can be, so that the bootstrap leaves no ghost behind."""
     wanted = options.policy.bootstrap_nic
-    card = "virtio" if why == STARTS else "e1000e"
+    card = "virtio" if why in (STARTS, STAYS) else "e1000e"
     if wanted != "auto":
         yield Setting("bootstrap-nic", wanted, "the policy says so")
     else:

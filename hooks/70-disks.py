@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from h2k.base.finding import Finding
+from h2k.base.steps import counted
 from h2k.engine.hooks import Options, Proposed
 from h2k.guest.changes import SetValue
 from h2k.guest.disks_online import kept_back
@@ -42,20 +43,21 @@ def _san_policy(guest: Guest, options: Options) -> Iterator[Proposed]:
     kept = kept_back(guest)
     for number, policy in offline_sets(guest):
         subject = f"{policy_key(number)} SanPolicy"
-        evidence = f"{shown(policy)}: {len(guest.disks) - 1 - len(kept)} data disks would come up offline on their new bus"
+        others = counted(len(guest.disks) - 1 - len(kept), "data disk")
+        evidence = f"{shown(policy)}: {others} would come up offline on the new bus"
         if options.policy.san == "keep":
             yield Finding("disks-offline-policy", "warning", subject, evidence, "kept, as the policy says")
             continue
         if kept:
-            evidence += f"; {', '.join(kept[:4])}: kept offline or read-only on the source, and to stay so"
-            repair = "the policy stays, for another would bring these online too; first boot brings the others online, which what starts before it may miss once"
+            evidence += f"; its owner kept offline or read-only: {', '.join(kept[:4])}"
+            repair = "the policy stays, so that this stays so; the first boot brings the others online: restart what started before and needs them"
             yield Finding("disks-offline-policy", "warning", subject, evidence, repair)
             continue
         repair = "1, online all; first boot brings them online and restores it"
         yield Finding("disks-offline-policy", "broken", subject, evidence, repair)
         yield SetValue("SYSTEM", policy_key(number), "SanPolicy", dword(ONLINE))
     for disk in kept if brings_online(guest) else ():
-        evidence = "kept offline or read-only on the source; the SAN policy brings it online, and writable, on its new bus"
+        evidence = "its owner kept it offline or read-only; the SAN policy brings it online, and writable, on its new bus"
         repair = "on the source, before the move: diskpart, san policy=OfflineAll; or set it offline again after the first boot"
         yield Finding("disks-offline-policy", "warning", f"disk {disk}", evidence, repair)
 

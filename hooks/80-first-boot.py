@@ -72,7 +72,8 @@ def propose(guest: Guest, options: Options) -> Iterator[Proposed]:
     yield from _lacking(packages)
     stale = {role for role, found in network.items() if found.stale}
     yield from _files(guest, options, wanted, packages, stale)
-    yield from _trust(guest, wanted, packages)
+    if over or guest.stat(f"{DIRECTORY}/done/drivers") is None:
+        yield from _trust(guest, wanted, packages)
     yield from _service(guest, options)
     if over:
         # The mark of an earlier conversion of the same disk; without it the runner starts anew.
@@ -130,7 +131,8 @@ def _their_runner(guest: Guest) -> Iterator[Proposed]:
             repair = f"its service is switched off, and nothing waits for it; to run them put the 32-bit {name} there and set Start 2"
             yield Finding("first-boot-loop", "broken", f"{VIRT_V2V}/{name}", evidence, repair)
             for number in guest.control_sets.boot:
-                yield SetValue("SYSTEM", service_key(number, THEIR_SERVICE), "Start", dword(DISABLED))
+                if guest.service(number, THEIR_SERVICE) is not None:
+                    yield SetValue("SYSTEM", service_key(number, THEIR_SERVICE), "Start", dword(DISABLED))
 
 
 def _guestor(guest: Guest) -> Iterator[Finding]:
@@ -241,7 +243,7 @@ def _trust(guest: Guest, wanted: FirstBoot, packages: dict[Role, DriverPackage])
     staged = {publisher.thumbprint for publisher in wanted.publishers}
     for package in packages.values():
         for thumbprint, certificate in _publisher(guest, package):
-            if thumbprint in staged and guest.stat(f"{DIRECTORY}/done/drivers") is None:
+            if thumbprint in staged:
                 yield SetValue("SOFTWARE", f"{TRUSTED}\\{thumbprint}", BLOB, binary(trusted_blob(thumbprint, certificate)))
 
 

@@ -35,6 +35,7 @@ from h2k.disk.in_use import converting, require_unused
 from h2k.disk.overlay import DiskSet
 from h2k.domain.facts import with_source
 from h2k.domain.guest_files import GuestFiles
+from h2k.domain.handles import with_cards
 from h2k.domain.names import check_name, wrong_name
 from h2k.engine.ending import guarded
 from h2k.engine.examination import SOURCE, Examination
@@ -336,5 +337,5 @@ def _result(source: _Source, output: Output) -> GuestFiles:
     files = output.result(name_of(source.command, source.files))
     known = source.files.domain if source.files is not None else None
     if files.domain is None or known is None:
-        return files
+        return with_cards(files)
     return dataclasses.replace(files, domain=with_source(files.domain, known))

@@ -137,6 +137,14 @@ def with_source(result: DomainFacts, source: DomainFacts) -> DomainFacts:
     return _told(dataclasses.replace(result, nics=nics), known)
 
 
+def with_a_card(result: DomainFacts) -> DomainFacts:
+    """The facts of a description that tells neither firmware nor cards, and of a machine of which nothing else is known:
+    one card, as virt-v2v gives a guest that it knows no card of. Others are as they are."""
+    if result.firmware or result.nics:
+        return result
+    return dataclasses.replace(result, nics=(NicFacts(None),), sourced=(*(result.sourced or ()), "nics"))
+
+
 def remembered(result: DomainFacts, earlier: DomainFacts) -> DomainFacts:
     """The facts of a result that was converted before, with what only its source told then: `earlier` is h2k's own domain
     of that conversion, which has it. What the result itself tells by now stands above it, and what it told then and tells

@@ -16,7 +16,7 @@ from h2k.base.errors import BadData, H2kError, UsageError
 from h2k.disk.recognize import check_disk
 from h2k.domain import documents
 from h2k.domain.documents import Reader
-from h2k.domain.facts import BUSES, MAX_DISKS, DomainFacts, remembered
+from h2k.domain.facts import BUSES, MAX_DISKS, DomainFacts, remembered, with_a_card
 from h2k.domain.guest_files import GuestFiles, described, images_of, read_description
 from h2k.domain.libvirt_reader import read_domain_xml, storage_bus
 from h2k.domain.ovf import read_ovf
@@ -228,7 +228,16 @@ def remembering(files: GuestFiles) -> GuestFiles:
                 return dataclasses.replace(files, domain=remembered(files.domain, read_domain_xml(read_description(path), str(path))))
         except (H2kError, OSError) as e:
             log.warning("what the source told is not known any more: %s", e)
-    return files
+    return with_cards(files)
+
+
+def with_cards(files: GuestFiles) -> GuestFiles:
+    """The guest with a card where nothing here tells its cards, and a line that says so."""
+    domain = with_a_card(files.domain) if files.domain is not None else None
+    if domain is files.domain:
+        return files
+    log.warning("%s does not tell the network cards: one is assumed; change it in NAME.h2k/final.xml", files.document)
+    return dataclasses.replace(files, domain=domain)
 
 
 def known_bus(target: GuestFiles) -> str:

@@ -83,8 +83,8 @@ def _load(document: bytes, name: str) -> dict[str, Any]:
 
 
 def _facts(machine: dict[str, Any], name: str) -> DomainFacts:
-    """Up to 2.4 virt-v2v writes an instance, which tells neither firmware nor network cards, and has its processors among
-    the resources (output_kubevirt.ml)."""
+    """What virt-v2v 2.2 writes is an instance, which tells neither firmware nor network cards, and has its processors among
+    the resources; what 2.6 writes is a machine."""
     instance = machine.get("kind") == "VirtualMachineInstance"
     template = _at(machine, "spec") if instance else _at(machine, "spec", "template", "spec")
     domain = _at(template, "domain")

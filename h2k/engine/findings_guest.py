@@ -14,7 +14,7 @@ GUEST = (
         r"`Services\netkvm`, its file, and the certificates in that or in the package's catalogue",
         "Stages the driver; its package, with the ids of the card, is installed at first boot. A file that Windows would not"
         " load gives way to the package's. Without a package that Windows would load it warns, stages nothing, and both domains"
-        " have a card that Windows drives itself (e1000e).",
+        " have a card that Windows drives itself (e1000e); a guest whose own card is VirtIO keeps it.",
         "Install netkvm.inf of a virtio-win that Microsoft has signed with pnputil on the running guest.",
         "the INF of the driver itself (kvm-guest-drivers-windows); Microsoft's driver signing requirements",
     ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from hypothesis import HealthCheck, settings
@@ -63,3 +65,13 @@ def ended(argv: Sequence[str], status: int, stdout: str = "", stderr: str = "", 
     if options.get("check"):
         done.check_returncode()
     return done
+
+
+SECONDS = 60.0  # of the processor: what has no bound takes minutes, and a slow machine is no failure
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    began = time.process_time()
+    yield
+    assert time.process_time() - began < SECONDS

@@ -10,7 +10,8 @@ import pytest
 
 from h2k.base.errors import Refused
 from h2k.disk import alive, alive_keeper, in_use
-from h2k.disk.alive import Disk, beating, noted, written_after
+from h2k.disk.alive import beating, noted, written_after
+from tests.unit.made_disks import known, touch
 
 
 @pytest.fixture
@@ -23,16 +24,6 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "alive"
-
-
-def known(image: Path) -> list[Disk]:
-    """The disk in a journal: found at 1 s, and never written."""
-    return [{"path": str(image), "found": 10**9, "mtime": 10**9}]
-
-
-def touch(image: Path, later: float) -> None:
-    at = image.stat().st_mtime_ns + int(later * 1e9)
-    os.utime(image, ns=(at, at))
 
 
 def test_a_write_right_after_the_run_is_told(image: Path, file: Path) -> None:

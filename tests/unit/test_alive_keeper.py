@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from h2k.disk import alive_keeper
-from h2k.disk.alive import Disk, written_after
+from h2k.disk.alive import written_after
+from tests.unit.made_disks import known, touch
 
 
 @pytest.fixture
@@ -26,16 +27,6 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "alive"
-
-
-def known(image: Path) -> list[Disk]:
-    """The disk in a journal: found at 1 s, and never written."""
-    return [{"path": str(image), "found": 10**9, "mtime": 10**9}]
-
-
-def touch(image: Path, later: float) -> None:
-    at = image.stat().st_mtime_ns + int(later * 1e9)
-    os.utime(image, ns=(at, at))
 
 
 def test_a_note_takes_the_place_of_another(image: Path, file: Path) -> None:

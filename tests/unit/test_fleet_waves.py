@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from h2k.base.errors import UsageError
-from h2k.fleet.look import READY, REFUSED_CLASS, Row, blank
-from h2k.fleet.sources import VMX, Source
-from h2k.fleet.wave_plan import Wishes, waves_yaml
+from h2k.fleet.look import REFUSED_CLASS
 from h2k.fleet.waves import read_waves, schema
+from tests.unit.made_waves import planned, row, written
 
 GOOD = """\
 version: 1
@@ -28,12 +26,6 @@ waves:
     guests:
       - {name: db, source: /exports/db.raw, kind: disk, policy: own.yaml, output: /elsewhere, options: [-c]}
 """
-
-
-def written(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "waves.yaml"
-    path.write_text(text)
-    return path
 
 
 def test_what_stands_in_it(tmp_path: Path) -> None:
@@ -70,19 +62,6 @@ def test_every_mistake_has_its_line(tmp_path: Path, old: str, new: str, line: in
     with pytest.raises(UsageError, match=f"waves.yaml, line {line}: ") as caught:
         read_waves(written(tmp_path, text))
     assert why in str(caught.value)
-
-
-def row(name: str, kind: str = READY, size: int = 100, estimate: Any = 10, **more: Any) -> Row:
-    source = Source(f"/exports/{name}.vmx", VMX, f"/exports/{name}.vmx", name, "/exports")
-    return {**blank(source), "class": kind, "bytes": size, "estimate": estimate, **more}
-
-
-WISHES = Wishes("/out", 2, 1, night=100, most=3)
-
-
-def planned(tmp_path: Path, *rows: Row, wishes: Wishes = WISHES) -> tuple[str, list[tuple[int, str]]]:
-    text = waves_yaml({"made": "today", "guests": list(rows)}, wishes)
-    return text, [(entry.wave, entry.name) for entry in read_waves(written(tmp_path, text)).entries]
 
 
 def test_a_line_without_its_mark_is_a_guest(tmp_path: Path) -> None:

@@ -123,20 +123,23 @@ def test_a_package_in_the_driver_store_needs_no_staging(ids_there: tuple[str, ..
 SYS = "/Windows/System32/drivers/netkvm.sys"
 OEM4 = "Windows/System32/CatRoot/{F750E6C3-38EE-11D1-85E5-00C04FC295EE}/oem4.cat"
 REFUSED = "Windows would not load the network driver; it drives this card itself"
+STAYS = "the card stays VirtIO, as Windows has it installed"
 
 
 def look(guest: Guest, drivers: Any, **options: Any) -> Said:
     return plain_ask("network-driver", guest, drivers=drivers, **options)
 
 
-def refused(said: Said) -> list[str]:
-    """The subjects of the warnings, when nothing is staged and both cards are e1000e; none when all is as ever."""
+def refused(said: Said, own: bool = False) -> list[str]:
+    """The subjects of the warnings, when nothing is staged and both cards are e1000e, or the guest's own VirtIO; none when
+    all is as ever."""
     told = [f for f in said.findings if f.state == "warning"]
     if not told:
         assert said.settings == {"bootstrap-nic": "virtio", "final-nic": "virtio"}
         return []
     assert {f.id for f in told} == {"nic-driver-missing"} and said.changes == ()
-    assert said.settings == {"bootstrap-nic": "e1000e", "final-nic": "e1000e"} and set(said.reasons.values()) == {REFUSED}
+    card, reason = ("virtio", STAYS) if own else ("e1000e", REFUSED)
+    assert said.settings == {"bootstrap-nic": card, "final-nic": card} and set(said.reasons.values()) == {reason}
     assert all(f.evidence.endswith(": Windows will not load it") for f in told)
     return [f.subject for f in told]
 
@@ -217,7 +220,10 @@ def test_an_installed_driver_that_windows_would_not_load_is_replaced_by_a_good_o
     assert look(apply_changes(guest, said.changes), drivers).findings == ()
     # The file of a package that counts by its catalogue alone would come without it.
     for source in (None, WithNetwork(drivers, "test"), WithNetwork(drivers, "", "whql")):
-        assert refused(look(guest, source)) == [SYS]
+        assert refused(look(guest, source), own=True) == [SYS], "another card would start without its addresses"
+    # Here the machine's own card is VMware's, whose addresses go to whatever card comes.
+    moved = windows_guest(MODERN + THREE + VIRTIO, files={SYS.lstrip("/"): data})
+    assert refused(look(moved, None)) == [SYS]
 
 
 def test_an_installed_driver_that_windows_loads_stays(drivers: DriverSource) -> None:
@@ -228,7 +234,7 @@ def test_an_installed_driver_that_windows_loads_stays(drivers: DriverSource) -> 
             said = look(guest, source)
             assert refused(said) == [] and said.findings == () and said.changes == ()
     for catalogue in (b"made", sign_catalogue([plain], "test"), sign_catalogue([make_pe("amd64", b"another")])):
-        assert refused(look(native(plain, **{OEM4: catalogue}), None)) == [SYS]
+        assert refused(look(native(plain, **{OEM4: catalogue}), None), own=True) == [SYS]
 
 
 def test_an_installed_driver_that_is_disabled_may_start_whoever_signed_the_package(drivers: DriverSource) -> None:

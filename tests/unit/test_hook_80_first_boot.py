@@ -261,6 +261,16 @@ def test_a_publisher_comes_along_where_windows_would_ask(
     assert not any(isinstance(c, SetValue) and c.key == key for c in ask(installed, drivers).changes), "taken back, and not given again"
 
 
+def test_a_disk_that_comes_back_trusts_anew(drivers: DriverSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier first boot left says nothing of this one: the runner throws it away."""
+    hook = next(h for h in hooks() if h.name == "first-boot")
+    monkeypatch.setitem(hook.propose.__globals__, "catalogue_publisher", lambda data: ("0" * 40, b"made"))  # type: ignore[attr-defined]
+    for mark, trusted in (('[h2k]\n"FirstBoot"="done"\n', True), ("", False)):
+        files = {"Program Files/h2k/done/drivers": b"ok"}
+        said = ask(windows_guest(MODERN + THREE, mark, files, version="6.3", build="9600"), drivers)
+        assert any(isinstance(c, SetValue) and c.name == "Blob" for c in said.changes) is trusted
+
+
 def test_a_publisher_whom_the_owner_trusts_stays_his(drivers: DriverSource, monkeypatch: pytest.MonkeyPatch) -> None:
     hook = next(h for h in hooks() if h.name == "first-boot")
     monkeypatch.setitem(hook.propose.__globals__, "catalogue_publisher", lambda data: ("0" * 40, b"made"))  # type: ignore[attr-defined]

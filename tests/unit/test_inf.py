@@ -9,43 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from h2k.base.errors import BadData
-from h2k.windows.inf import Inf, RegValue, parse_inf
+from h2k.windows.inf import RegValue, parse_inf
 from h2k.windows.values import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_NONE, REG_QWORD, REG_SZ, Value
 from tests.guests.virtio_win import DRIVERS, NULL_DRIVERS, OLD_RELEASES, RELEASES, Driver, null_inf_text
 from tests.guests.virtio_win import inf_text as made_inf
 from tests.unit.helpers import damaged, many, windows
+from tests.unit.made_infs import minimal, parse
 
 VIOSTOR, NETKVM = DRIVERS[0], DRIVERS[2]
 BY_FOLDER = {driver.folder: driver for driver in DRIVERS}
 SOUND = made_inf(VIOSTOR, "2k22", "amd64").replace("\n", "\r\n").encode()
-
-
-def parse(text: str, encoding: str = "ascii") -> Inf:
-    return parse_inf(text.encode(encoding), "/source/viostor/x.inf")
-
-
-def minimal(models: str = "", service: str = "", more: str = "", manufacturer: str = "M,NTamd64") -> str:
-    """A small storage INF; `models` are lines of [M.NTamd64], `service` of its service section."""
-    return f"""[Version]
-Signature="$Windows NT$"
-Class=SCSIAdapter
-ClassGuid={{4D36E97B-E325-11CE-BFC1-08002BE10318}}
-[Manufacturer]
-%V%={manufacturer}
-[M.NTamd64]
-{models or 'Disk=inst,PCI.VEN_1'}
-[inst.Services]
-AddService=svc,2,svc_inst
-[svc_inst]
-ServiceType=1
-StartType=0
-ErrorControl=1
-ServiceBinary=%12%.svc.sys
-{service}
-{more}
-[Strings]
-V=Vendor
-""".replace("PCI.", "PCI\\").replace("%12%.", "%12%\\")
 
 
 def values(service: str, more: str) -> tuple[RegValue, ...]:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2k.base.errors import BadData, Refused, UsageError
-from h2k.domain.facts import NicFacts, complete, remembered, with_source
+from h2k.domain.facts import NicFacts, complete, remembered, with_a_card, with_source
+from h2k.domain.handles import open_guest_files
 from h2k.domain.kubevirt import machine, read_target, write_machines
 from h2k.domain.libvirt_reader import read_domain_xml
 from h2k.domain.libvirt_writer import Choices, bootstrap_xml, final_xml
@@ -243,3 +244,11 @@ def test_what_an_instance_does_not_tell_is_the_sources_and_stays_so(tmp_path: Pa
     assert remembered(told, earlier).nics == earlier.nics != (), "of a later command, which reads the instance again"
     again = dataclasses.replace(told, nics=(NicFacts("52:54:00:00:00:08"),))
     assert remembered(again, earlier).nics == again.nics
+
+
+def test_an_instance_of_which_nothing_else_is_known_has_one_card(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "g.yaml").write_text(INSTANCE)
+    found = open_guest_files([str(tmp_path / "g.yaml")]).domain
+    assert found is not None and found.nics == (NicFacts(None),) and "g.yaml does not tell the network cards" in caplog.text
+    told = dataclasses.replace(found, firmware="bios", nics=())
+    assert with_a_card(told) is told, "who tells the firmware tells the cards too"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +12,7 @@ import pytest
 from h2k.base.errors import BadData
 from h2k.disk import truncation
 from h2k.disk.truncation import check_whole
-
-SECONDS = 60.0  # of the processor: what has no bound takes minutes, and a slow machine is no failure
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    began = time.process_time()
-    yield
-    assert time.process_time() - began < SECONDS
+from tests.unit.helpers import in_time
 
 
 def qcow2(*blocks: int, size: int = 1 << 20) -> io.BytesIO:

@@ -195,3 +195,13 @@ def test_a_runner_in_the_guest_that_never_starts_is_named(machine: str, warned: 
     assert [(c.name, c.value.dword()) for c in switched_off] == ([("Start", 4)] if warned else []), "ours would wait for it in vain"
     if warned:
         assert "first-boot-loop" not in ask("first-boot", apply_changes(made, switched_off)).states()
+
+
+def test_a_service_is_switched_off_only_where_it_is() -> None:
+    """virt-v2v stages it in the control set that boots alone: no key of it is made in another."""
+    runner = {"Program Files/Guestfs/Firstboot/rhsrvany.exe": make_pe("amd64", b"made")}
+    old = {"arch": "x86", "version": "6.1", "build": "7601", "server": False, "firmware": "bios"}
+    made = guest({"a.bat": b""}, service=SERVICE.replace("$cs", "ControlSet001"), files=runner, sets=(1, 2), **old)
+    assert made.control_sets.boot == (1, 2)
+    changed = [c.key for c in ask("first-boot", made).changes if isinstance(c, SetValue) and c.key.endswith("Services\\firstboot")]
+    assert changed == ["ControlSet001\\Services\\firstboot"]

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -19,17 +16,9 @@ from h2k.engine.hooks import propose
 from h2k.windows import regf, values
 from h2k.windows.regf import Hive
 from tests.guests.rawhive import Node, RawHive
+from tests.unit.helpers import in_time
 from tests.unit.hooks import options, packaged
 from tests.unit.memory_reader import windows_guest
-
-SECONDS = 60.0  # of the processor: what has no bound takes minutes, and a slow machine is no failure
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    began = time.process_time()
-    yield
-    assert time.process_time() - began < SECONDS
 
 
 def system(*services: Node, filters: bytes = b"") -> RawHive:
