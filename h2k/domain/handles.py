@@ -236,7 +236,8 @@ def with_cards(files: GuestFiles) -> GuestFiles:
     domain = with_a_card(files.domain) if files.domain is not None else None
     if domain is files.domain:
         return files
-    log.warning("%s does not tell the network cards: one is assumed; change it in NAME.h2k/final.xml", files.document)
+    final = files.state / "final.xml"
+    log.warning("%s does not tell the network cards: one is assumed. Change it in %s, then run h2k domains", files.document, final)
     return dataclasses.replace(files, domain=domain)
 
 
